@@ -1,0 +1,26 @@
+"""Fixtures shared by the tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    """The folder of known answers and real data, where a developer has one; the test is skipped elsewhere.
+
+    Named by the environment variable PERSON_SEARCH_SHARED, or the folder `shared` beside the checkout.
+    """
+    default = Path(__file__).resolve().parents[2] / "shared"
+    folder = Path(os.environ.get("PERSON_SEARCH_SHARED", default))
+    if not folder.is_dir():
+        pytest.skip(f"no folder of known answers at {folder}")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed():
+    """Every test starts from the same random state."""
+    torch.manual_seed(0)
