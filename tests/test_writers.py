@@ -1,0 +1,180 @@
+"""Annotation writers, read back with plain SciPy: the layout on disk is what is tested."""
+
+import numpy as np
+import pytest
+from scipy.io import loadmat
+
+from datasets.writers import image_folder, image_name, write_annotations
+
+
+def scene(name, people, cam_id=1):
+    """An image dict; `people` maps a pid (or -1) to an offset of its box."""
+    boxes = [[10 + x, 20, 10 + x + 30, 20 + 90] for x in people.values()]
+    return {
+        "img_name": name,
+        "boxes": np.array(boxes, dtype=np.int32).reshape(-1, 4),
+        "pids": np.array(list(people), dtype=np.int32),
+        "cam_id": cam_id,
+    }
+
+
+def small_set(fmt, num_empty=120):
+    """Training images of identities 1 and 2, a gallery in which 7 is seen four times and 9 twice, queries for both."""
+    name = lambda number: image_name(fmt, number, 1)  # noqa: E731
+    train = [scene(name(1), {1: 0, -1: 300}), scene(name(2), {1: 0}), scene(name(3), {2: 40}), scene(name(4), {-1: 5})]
+    gallery = [scene(name(10), {7: 0, 9: 250}), scene(name(11), {7: 3}), scene(name(12), {7: 6, -1: 90})]
+    gallery += [scene(name(13), {7: 9}), scene(name(14), {9: 40})]
+    gallery += [scene(name(20 + k), {}) for k in range(num_empty)]
+    queries = [
+        {"img_name": name(10), "box": gallery[0]["boxes"][1], "pid": 9},
+        {"img_name": name(11), "box": gallery[1]["boxes"][0], "pid": 7},
+    ]
+    return train, gallery, queries
+
+
+def gallery_of(item):
+    return [(str(row["imname"][0]), row["idlocate"].ravel().tolist()) for row in item["Gallery"].ravel()]
+
+
+def test_cuhk_images_and_pool(tmp_path):
+    train, gallery, queries = small_set("cuhk_sysu")
+    write_annotations("cuhk_sysu", tmp_path, train, gallery, queries)
+    images = loadmat(tmp_path / "annotation/Images.mat")["Img"]
+    assert images.shape == (1, len(train) + len(gallery))
+    assert images.dtype.names == ("imname", "nAppear", "box")
+    first, empty = images[0, 0], images[0, -1]
+    assert first["imname"][0] == "s1.jpg"
+    assert first["nAppear"].item() == 2
+    assert first["box"].shape == (1, 2)
+    assert first["box"].dtype.names == ("idlocate", "ishard")
+    assert [b["idlocate"].tolist() for b in first["box"][0]] == [[[10, 20, 30, 90]], [[310, 20, 30, 90]]]
+    assert [b["idlocate"].dtype for b in first["box"][0]] == [np.uint8, np.uint16]
+    assert empty["nAppear"].item() == 0
+    assert empty["box"].size == 0
+    pool = loadmat(tmp_path / "annotation/pool.mat")["pool"]
+    assert pool.shape == (len(gallery), 1)
+    assert [str(cell[0]) for cell in pool[:, 0]] == [item["img_name"] for item in gallery]
+
+
+def test_cuhk_train_keeps_identities_with_one_scene(tmp_path):
+    write_annotations("cuhk_sysu", tmp_path, *small_set("cuhk_sysu"))
+    train = loadmat(tmp_path / "annotation/test/train_test/Train.mat")["Train"]
+    assert train.shape == (2, 1)
+    one, two = train[0, 0], train[1, 0]
+    assert one.shape == two.shape == (1, 1)
+    assert one[0, 0]["idname"][0] == "p1"
+    assert one[0, 0]["nAppear"].item() == 2
+    assert [str(s["imname"][0]) for s in one[0, 0]["scene"][0]] == ["s1.jpg", "s2.jpg"]
+    assert two[0, 0]["scene"].shape == (1, 1)
+    assert two[0, 0]["scene"][0, 0]["idlocate"].tolist() == [[50, 20, 30, 90]]
+
+
+def test_cuhk_protocols(tmp_path):
+    train, gallery, queries = small_set("cuhk_sysu")
+    write_annotations("cuhk_sysu", tmp_path, train, gallery, queries, gallery_sizes=[3, 500])
+    folder = tmp_path / "annotation/test/train_test"
+    protocols = {size: loadmat(folder / f"TestG{size}.mat")[f"TestG{size}"] for size in (3, 50, 100, 500)}
+    assert not (folder / "TestG1000.mat").exists()
+    for size, protocol in protocols.items():
+        assert protocol.shape == (1, 2)
+        assert protocol.dtype.names == ("Query", "Gallery")
+        query = protocol[0, 1]["Query"]
+        assert query.shape == (1, 1)
+        assert (query[0, 0]["imname"][0], query[0, 0]["idname"][0]) == ("s11.jpg", "p7")
+        assert query[0, 0]["idlocate"].tolist() == [[13, 20, 30, 90]]
+        members = gallery_of(protocol[0, 1])
+        assert members[:3] == [
+            ("s10.jpg", [10, 20, 30, 90]),
+            ("s12.jpg", [16, 20, 30, 90]),
+            ("s13.jpg", [19, 20, 30, 90]),
+        ]
+        assert all(box == [] for _, box in members[3:])
+        assert len({name for name, _ in members}) == len(members) == min(size, len(gallery) - 1)
+        assert "s11.jpg" not in dict(members)
+    assert gallery_of(protocols[50][0, 1]) == gallery_of(protocols[100][0, 1])[:50]
+    negative = protocols[50][0, 0]["Gallery"][0, -1]
+    assert negative["idlocate"].shape == (1, 0)
+
+
+def test_galleries_do_not_change_between_runs(tmp_path):
+    for folder in "ab":
+        write_annotations("cuhk_sysu", tmp_path / folder, *small_set("cuhk_sysu"))
+    one, two = (loadmat(tmp_path / f / "annotation/test/train_test/TestG50.mat")["TestG50"] for f in "ab")
+    assert [gallery_of(item) for item in one[0]] == [gallery_of(item) for item in two[0]]
+    assert gallery_of(one[0, 0])[4:] != gallery_of(one[0, 1])[4:]
+
+
+def test_movienet_train_is_a_cell_of_at_most_n_appearances(tmp_path):
+    train = [scene(image_name("movienet_cs", k, 1), {5: k, 6: 100 + k} if k < 2 else {5: k}) for k in range(14)]
+    _, gallery, queries = small_set("movienet_cs")
+    for item in gallery + queries:
+        item["img_name"] = "g" + item["img_name"]
+    write_annotations("movienet_cs", tmp_path, train, gallery, queries)
+    folder = tmp_path / "annotation/test/train_test"
+    assert sorted(path.name for path in folder.iterdir()) == sorted(
+        ["TestG2000.mat", *(f"Train_app{n}.mat" for n in (10, 30, 50, 70, 100))]
+    )
+    for limit, expected in ((10, 10), (30, 14)):
+        cell = loadmat(folder / f"Train_app{limit}.mat")["Train"]
+        assert cell.shape == (2, 3)
+        name, count, scenes = cell[0]
+        assert (name[0], count.item(), scenes.shape) == ("p5", expected, (expected, 3))
+        assert scenes[3, 0][0, 0][0] == train[3]["img_name"]
+        assert scenes[3, 1].tolist() == [[13], [20], [30], [90]]
+        assert cell[1, 2].shape == (2, 3)
+    assert loadmat(tmp_path / "annotation/pool_2000.mat")["pool"].shape == (len(gallery), 1)
+    protocol = loadmat(folder / "TestG2000.mat")["TestG2000"]
+    assert len(gallery_of(protocol[0, 0])) == len(gallery) - 1
+
+
+def test_movienet_pools_of_a_large_gallery(tmp_path):
+    train, gallery, queries = small_set("movienet_cs", num_empty=4000)
+    write_annotations("movienet_cs", tmp_path, train, gallery, queries[:1])
+    pools = {n: loadmat(tmp_path / f"annotation/pool_{n}.mat")["pool"] for n in (2000, 4000)}
+    assert {n: pool.size for n, pool in pools.items()} == {2000: 2000, 4000: 4000}
+    assert not (tmp_path / "annotation/pool_10000.mat").exists()
+    protocol = loadmat(tmp_path / "annotation/test/train_test/TestG2000.mat")["TestG2000"]
+    held = {str(cell[0]) for cell in pools[2000][:, 0]}
+    assert {name for name, _ in gallery_of(protocol[0, 0])} == held - {queries[0]["img_name"]}
+
+
+def test_prw_files(tmp_path):
+    write_annotations("prw", tmp_path, *small_set("prw"))
+    frames = loadmat(tmp_path / "frame_train.mat")["img_index_train"]
+    assert frames.shape == (4, 1)
+    assert frames[0, 0][0] == "c1s1_000001"
+    assert loadmat(tmp_path / "frame_test.mat")["img_index_test"].shape == (125, 1)
+    boxes = loadmat(tmp_path / "annotations/c1s1_000001.jpg.mat")["box_new"]
+    assert boxes.tolist() == [[1, 10, 20, 30, 90], [-2, 310, 20, 30, 90]]
+    assert loadmat(tmp_path / "annotations/c1s1_000020.jpg.mat")["box_new"].shape == (0, 5)
+    assert (tmp_path / "query_info.txt").read_bytes() == (
+        b"9 260.000000 20.000000 30.000000 90.000000 c1s1_000010\r\n"
+        b"7 13.000000 20.000000 30.000000 90.000000 c1s1_000011\r\n"
+    )
+
+
+def test_names_and_folders(tmp_path):
+    assert image_name("cuhk_sysu", 17, 3) == "s17.jpg"
+    assert image_name("prw", 151, 6) == "c6s1_000151.jpg"
+    assert len({image_name("movienet_cs", number, camera) for number in (1, 2) for camera in (1, 2)}) == 4
+    assert image_folder("prw", tmp_path) == tmp_path / "frames"
+    with pytest.raises(ValueError, match="cameras 1 to 6"):
+        image_name("prw", 1, 7)
+
+
+def test_bad_input_is_named(tmp_path):
+    train, gallery, queries = small_set("prw")
+    with pytest.raises(ValueError, match="unknown format 'coco'"):
+        write_annotations("coco", tmp_path, train, gallery, queries)
+    with pytest.raises(ValueError, match="twice: c1s1_000001.jpg"):
+        write_annotations("prw", tmp_path, train, [*gallery, train[0]], queries)
+    with pytest.raises(ValueError, match="not an annotated box"):
+        write_annotations("prw", tmp_path, train, gallery, [{**queries[0], "pid": 7}])
+    with pytest.raises(ValueError, match="gallery_sizes"):
+        write_annotations("prw", tmp_path, train, gallery, queries, gallery_sizes=[50])
+    with pytest.raises(ValueError, match="cam_id is 2"):
+        write_annotations("prw", tmp_path, [{**train[0], "cam_id": 2}], gallery, queries)
+    with pytest.raises(ValueError, match="pids are 1 and up"):
+        write_annotations("prw", tmp_path, [scene("c1s1_000001.jpg", {0: 5})], gallery, queries)
+    with pytest.raises(ValueError, match="negative value"):
+        write_annotations("cuhk_sysu", tmp_path, [scene("s1.jpg", {1: -11})], [], [])
