@@ -37,8 +37,8 @@ def write_annotations(fmt, root, train, gallery, queries, gallery_sizes=None):
     `gallery_sizes`: protocols to write besides the smallest ones (CUHK-SYSU 50 and 100, MovieNet-CS 2000), which are
     always there; None takes the published sizes that the gallery can fill. PRW has no such protocols.
 
-    Raises ValueError for an unknown format, a name used twice, a pid of 0, a query that is not an annotated box of the gallery,
-    negative coordinates where the format has unsigned integers, or a PRW name that does not tell its camera.
+    Raises ValueError for an unknown format, a name used twice, a pid of 0, a query that is not an annotated box of the
+    gallery, negative coordinates where the format is unsigned, or a PRW name that does not tell its camera.
     """
     _check_input(fmt, train, gallery, queries)
     root = Path(root)
@@ -86,9 +86,6 @@ def _check_input(fmt, train, gallery, queries):
     for query in queries:
         if query["pid"] <= 0 or (query["img_name"], int(query["pid"]), *map(int, query["box"])) not in annotated:
             raise ValueError(f"query {query} is not an annotated box of a gallery image with that identity")
-
-
-# CUHK-SYSU
 
 
 def _write_cuhk_sysu(root, train, gallery, queries, gallery_sizes):
@@ -151,9 +148,6 @@ def _protocol(gallery, queries, size):
     return struct(rows, ("Query", "Gallery"), (1, -1))
 
 
-# MovieNet-CS
-
-
 def _write_movienet_cs(root, train, gallery, queries, gallery_sizes):
     annotation = root / "annotation"
     test = annotation / "test" / "train_test"
@@ -180,9 +174,6 @@ def _pool(gallery, queries, size):
     held = {item["img_name"] for item in needed}
     others = [item for item in gallery if item["img_name"] not in held]
     return needed + others[: max(0, size - len(needed))]
-
-
-# PRW
 
 
 def _write_prw(root, train, gallery, queries):
