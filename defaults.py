@@ -1,0 +1,281 @@
+"""Every option of the project, with its meaning, unit, default and source; and how a config file is read.
+
+    cfg = load_cfg("configs/cuhk_sysu.yaml", ["SOLVER.BASE_LR", "0.001"])
+
+A config file holds only what differs from the tree below, or from the file that its key `BASE` names (a path relative to the
+file itself). Values given as `opts` come last. "Published" in the comments means the GLCNet release of 2021 and, before it,
+SeqNet (2021), whose values it keeps.
+"""
+
+import difflib
+import os
+from pathlib import Path
+
+import yaml
+from yacs.config import CfgNode as CN
+
+BASE_KEY = "BASE"
+
+_C = CN()
+
+# Root of a user's data; datasets are looked for in SYS_HOME_DIR/datasets/ps/{cuhk_sysu,prw,MovieNet-PS}. The environment
+# variable of the same name sets the default.
+_C.SYS_HOME_DIR = os.environ.get("SYS_HOME_DIR", "~")
+# Folder of a training run: config, log, TensorBoard events, checkpoints, metrics.
+_C.OUTPUT_DIR = "outputs/default"
+# Device of the model: "cuda", "cuda:1", "cpu"; "auto" takes CUDA where there is one.
+_C.DEVICE = "auto"
+# Seed of weights, data order, flips and sampling.
+_C.SEED = 1
+# Ask PyTorch for deterministic algorithms on CUDA too (slower; the CPU is deterministic as it is).
+_C.DETERMINISTIC = False
+# Epochs between two evaluations during training; 0 evaluates at the end only.
+_C.EVAL_PERIOD = 1
+# Iterations between two lines of losses in the log and in TensorBoard.
+_C.DISP_PERIOD = 10
+# Epochs between two saves of last.pth.
+_C.CKPT_PERIOD = 1
+
+# ------------------------------------------------------------------------------------------------------------------ input
+_C.INPUT = CN()
+# "CUHK-SYSU", "PRW" or "MovieNet-CS".
+_C.INPUT.DATASET = "CUHK-SYSU"
+# Folder of the dataset; empty: derived from SYS_HOME_DIR.
+_C.INPUT.DATA_ROOT = ""
+# Images are resized so that the short side has MIN_SIZE pixels, or the long one MAX_SIZE if that is smaller (published).
+_C.INPUT.MIN_SIZE = 900
+_C.INPUT.MAX_SIZE = 1500
+# Images per process and forward pass in training. Batch norm learns from them, so 1 or 2 cost several points of mAP
+# (published: 5).
+_C.INPUT.BATCH_SIZE_TRAIN = 5
+# Images per forward pass at test time. Results do not depend on it.
+_C.INPUT.BATCH_SIZE_TEST = 3
+# Processes that read images, for each loader; 0 reads in the main process.
+_C.INPUT.NUM_WORKERS = 4
+# Probability of a horizontal flip in training (published).
+_C.INPUT.FLIP_PROB = 0.5
+# MovieNet-CS only: which Train_appN.mat is the training set (10, 30, 50, 70 or 100 appearances an identity).
+_C.INPUT.TRAIN_APPEARANCES = 70
+
+# ------------------------------------------------------------------------------------------------------------------ model
+_C.MODEL = CN()
+
+_C.MODEL.BACKBONE = CN()
+# "resnet18", "resnet34", "resnet50" (published), "resnet101" or "mobilenet_v2".
+_C.MODEL.BACKBONE.NAME = "resnet50"
+# Weights that training starts from: "imagenet" (torchvision's IMAGENET1K_V1), "none", or the path of a state dict with
+# torchvision's names. Not read at test time or when training goes on from a checkpoint.
+_C.MODEL.BACKBONE.WEIGHTS = "imagenet"
+# Stages whose parameters are frozen, counted from the image: 0 none, 1 the first convolution and its batch norm (published),
+# 2 the first residual stage too, and so on.
+_C.MODEL.BACKBONE.FROZEN_STAGES = 1
+# Batch-norm layers of the backbone whose weight and bias are frozen: "none" beyond FROZEN_STAGES (published), "stem", or "all"
+# (the heads' copies of the last stage too).
+_C.MODEL.BACKBONE.FROZEN_BN_AFFINE = "none"
+# The same choice for their running statistics: a frozen layer normalises with its statistics in training too. "none" is
+# published, even for the first layer; "all" is right for batches of one image.
+_C.MODEL.BACKBONE.FROZEN_BN_STATISTICS = "none"
+
+_C.MODEL.RPN = CN()
+# Anchors, in pixels of the resized image, on the one map of stride 16 (published).
+_C.MODEL.RPN.ANCHOR_SIZES = [32, 64, 128, 256, 512]
+_C.MODEL.RPN.ASPECT_RATIOS = [0.5, 1.0, 2.0]
+# IoU with a ground-truth box from which an anchor is positive, and below which it is negative (published).
+_C.MODEL.RPN.POSITIVE_IOU = 0.7
+_C.MODEL.RPN.NEGATIVE_IOU = 0.3
+# Anchors sampled per image for the loss, and the share of positives among them (published).
+_C.MODEL.RPN.BATCH_SIZE = 256
+_C.MODEL.RPN.POSITIVE_FRACTION = 0.5
+# Proposals per image before and after non-maximum suppression, in training and at test (published).
+_C.MODEL.RPN.PRE_NMS_TRAIN = 12000
+_C.MODEL.RPN.POST_NMS_TRAIN = 2000
+_C.MODEL.RPN.PRE_NMS_TEST = 6000
+_C.MODEL.RPN.POST_NMS_TEST = 300
+_C.MODEL.RPN.NMS_THRESH = 0.7
+# Box loss: "l1" (torchvision 0.4, with which the published results were made) or "smooth_l1" (beta 1/9, later torchvision).
+_C.MODEL.RPN.BOX_LOSS = "l1"
+
+_C.MODEL.ROI_ALIGN = CN()
+# Side of a RoI's crop of the feature map, and sampling points per bin and axis (published).
+_C.MODEL.ROI_ALIGN.SIZE = 14
+_C.MODEL.ROI_ALIGN.SAMPLING_RATIO = 2
+
+# First head: person or not, and a better box.
+_C.MODEL.DETECTION_HEAD = CN()
+# RoIs sampled per image in training, the share of people among them, and the IoU from which a RoI is a person and below
+# which it is background; RoIs between the two are not used (published).
+_C.MODEL.DETECTION_HEAD.BATCH_SIZE = 128
+_C.MODEL.DETECTION_HEAD.POSITIVE_FRACTION = 0.5
+_C.MODEL.DETECTION_HEAD.FOREGROUND_IOU = 0.5
+_C.MODEL.DETECTION_HEAD.BACKGROUND_IOU = 0.5
+# At test: lowest score, IoU of non-maximum suppression, most boxes (published).
+_C.MODEL.DETECTION_HEAD.SCORE_THRESH = 0.5
+_C.MODEL.DETECTION_HEAD.NMS_THRESH = 0.4
+_C.MODEL.DETECTION_HEAD.MAX_DETECTIONS = 300
+
+# Second head: who the person is, and the final box. Options as those of the first head.
+_C.MODEL.SEARCH_HEAD = CN()
+_C.MODEL.SEARCH_HEAD.BATCH_SIZE = 128
+_C.MODEL.SEARCH_HEAD.POSITIVE_FRACTION = 0.5
+_C.MODEL.SEARCH_HEAD.FOREGROUND_IOU = 0.5
+_C.MODEL.SEARCH_HEAD.BACKGROUND_IOU = 0.5
+_C.MODEL.SEARCH_HEAD.SCORE_THRESH = 0.5
+_C.MODEL.SEARCH_HEAD.NMS_THRESH = 0.5
+_C.MODEL.SEARCH_HEAD.MAX_DETECTIONS = 300
+
+# Context that the embedding carries besides the person: an extractor's name, or "none".
+# "stack" (release of 2021), "gate" and "multiscale" (release of 2024), "coattention", "pool": see models/context.py.
+_C.MODEL.CONTEXT = CN()
+_C.MODEL.CONTEXT.SCENE = "stack"
+_C.MODEL.CONTEXT.GROUP = "stack"
+# In training, the group is made of the people with a known identity only.
+_C.MODEL.CONTEXT.GROUP_LABELLED_ONLY = False
+
+# Numbers of dimensions that each feature gets in the embedding. A feature that the model does not have is not counted, so
+# GLCNet has 640 (scene and group), 512 (scene).
+_C.MODEL.EMBEDDING = CN()
+_C.MODEL.EMBEDDING.RES4 = 256
+_C.MODEL.EMBEDDING.RES5 = 128
+_C.MODEL.EMBEDDING.SCENE = 128
+_C.MODEL.EMBEDDING.GROUP = 128
+
+# Online instance matching loss.
+_C.MODEL.OIM = CN()
+# Rows of the table: identities of the training set; 0: as many as the training set has.
+_C.MODEL.OIM.NUM_IDS = 0
+# Rows of the queue of people without identity (published: CUHK-SYSU 5000, PRW 500, MovieNet 3000).
+_C.MODEL.OIM.QUEUE_SIZE = 5000
+# Share of a table row that an update keeps (published).
+_C.MODEL.OIM.MOMENTUM = 0.5
+# Factor on cosine similarities before the softmax (published; the first OIM release has 10).
+_C.MODEL.OIM.SCALAR = 30.0
+
+# Weights of the losses (published).
+_C.MODEL.LOSS_WEIGHTS = CN()
+_C.MODEL.LOSS_WEIGHTS.RPN_CLS = 1.0
+_C.MODEL.LOSS_WEIGHTS.RPN_REG = 1.0
+_C.MODEL.LOSS_WEIGHTS.PROPOSAL_CLS = 1.0
+_C.MODEL.LOSS_WEIGHTS.PROPOSAL_REG = 10.0
+_C.MODEL.LOSS_WEIGHTS.BOX_CLS = 1.0
+_C.MODEL.LOSS_WEIGHTS.BOX_REG = 1.0
+_C.MODEL.LOSS_WEIGHTS.BOX_REID = 1.0
+
+# ----------------------------------------------------------------------------------------------------------------- solver
+_C.SOLVER = CN()
+_C.SOLVER.MAX_EPOCHS = 25
+# Learning rate for a total batch of REFERENCE_BATCH images (published: 0.003 for 5).
+_C.SOLVER.BASE_LR = 0.003
+_C.SOLVER.REFERENCE_BATCH = 5
+# Scale the learning rate linearly with the total batch (all processes and accumulated steps) over REFERENCE_BATCH.
+_C.SOLVER.SCALE_LR = False
+# Epochs after which the learning rate is multiplied by GAMMA (published).
+_C.SOLVER.MILESTONES = [16]
+_C.SOLVER.GAMMA = 0.1
+# Linear warm-up from WARMUP_FACTOR of the learning rate over the first WARMUP_EPOCHS epochs (published).
+_C.SOLVER.WARMUP_EPOCHS = 1.0
+_C.SOLVER.WARMUP_FACTOR = 0.001
+_C.SOLVER.MOMENTUM = 0.9
+# Weight decay, and the one of biases (published: the same; NAE: none on biases).
+_C.SOLVER.WEIGHT_DECAY = 0.0005
+_C.SOLVER.WEIGHT_DECAY_BIAS = 0.0005
+# Largest norm of the gradient of all parameters; 0 does not clip (published).
+_C.SOLVER.CLIP_GRADIENTS = 10.0
+# Mixed precision in training: "off", "fp16" (with loss scaling) or "bf16".
+_C.SOLVER.AMP = "off"
+# Forward passes whose gradients are averaged before the optimiser steps.
+_C.SOLVER.ACCUMULATE = 1
+
+# ------------------------------------------------------------------------------------------------------------- evaluation
+_C.EVAL = CN()
+# Images in each query's gallery: 0 is the dataset's usual number (CUHK-SYSU 100, MovieNet-CS 2000, PRW all frames), -1 all.
+_C.EVAL.GALLERY_SIZE = 0
+# Score from which a detection counts in detection recall and AP. The heads drop boxes below their own SCORE_THRESH first.
+_C.EVAL.DETECTION_SCORE_THRESH = 0.01
+# Leave out gallery images of the query's own camera (PRW's multi-view setting).
+_C.EVAL.CROSS_CAMERA = False
+# Precision of the network at test time: "off" (float32), "fp16" or "bf16".
+_C.EVAL.AMP = "off"
+
+
+def get_default_cfg() -> CN:
+    """A fresh copy of the tree of options, with its default values."""
+    return _C.clone()
+
+
+def load_cfg(path: str | Path | None, opts: list[str] | tuple = ()) -> CN:
+    """The options of a config file and then `opts`, over the defaults; frozen.
+
+    Args:
+        path: YAML file, read with safe loading; None for the defaults alone. Its key `BASE` may name another config file.
+        opts: keys and values in turn, as on a command line: `["SOLVER.BASE_LR", "0.001"]`.
+
+    Raises:
+        FileNotFoundError: a config file is missing.
+        KeyError: a key does not exist; the message names the nearest one.
+        ValueError: a value has the wrong type, the file is not a mapping, `opts` has an odd length, or files name each
+            other as base in a circle.
+    """
+    cfg = get_default_cfg()
+    if path is not None:
+        for file, options in _chain(Path(path)):
+            _merge(cfg, options, str(file))
+    if len(opts) % 2:
+        raise ValueError(
+            f"options come in pairs KEY VALUE, but {len(opts)} words were given: {' '.join(map(str, opts))}"
+        )
+    _merge(cfg, dict(zip(opts[::2], opts[1::2], strict=True)), "command line")
+    cfg.freeze()
+    return cfg
+
+
+def _chain(path: Path, seen: tuple[Path, ...] = ()) -> list[tuple[Path, dict]]:
+    """The files that `path` builds on, base first, each with its options as one flat dict of dotted keys."""
+    path = path.resolve()
+    if path in seen:
+        raise ValueError(f"config files build on each other in a circle: {' -> '.join(str(p) for p in (*seen, path))}")
+    if not path.is_file():
+        named_by = f", named as {BASE_KEY} in {seen[-1]}" if seen else ""
+        raise FileNotFoundError(f"no config file at {path}{named_by}; see the folder configs/ for those that exist")
+    try:
+        options = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not a YAML file: {error}") from error
+    if not isinstance(options, dict):
+        raise ValueError(f"{path} must hold options as KEY: VALUE, but holds a {type(options).__name__}")
+    base = options.pop(BASE_KEY, None)
+    chain = _chain(path.parent / base, (*seen, path)) if base else []
+    return [*chain, (path, _flatten(options))]
+
+
+def _flatten(options: dict, prefix: str = "") -> dict:
+    flat = {}
+    for key, value in options.items():
+        flat.update(_flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
+    return flat
+
+
+def _merge(cfg: CN, options: dict, source: str) -> None:
+    known = _flatten(cfg)
+    for key, value in options.items():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0)
+            raise KeyError(f"{source}: there is no option {key!r}; the nearest is {near[0]!r} (all are in defaults.py)")
+        try:
+            cfg.merge_from_list([key, _coerced(value, known[key])])
+        except ValueError as error:
+            wanted = type(known[key]).__name__
+            raise ValueError(f"{source}: {key} must be of type {wanted}, but is {value!r}") from error
+
+
+def _coerced(value: object, default: object) -> object:
+    """The value with the two losses of notation undone that YAML and Python make."""
+    if isinstance(default, str) and isinstance(value, bool):
+        return "on" if value else "off"  # YAML reads a bare off as False
+    if isinstance(default, float) and not isinstance(value, bool):
+        try:
+            return float(value)  # 1 or the text "1e-3" where a float is meant
+        except (TypeError, ValueError):
+            return value
+    if isinstance(default, str) and isinstance(value, str):
+        return repr(value)  # yacs would evaluate text that looks like a number
+    return value

@@ -1,0 +1,69 @@
+"""The first head: which proposals show people, and where exactly."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
+
+from models.features import GlobalFeatures
+from models.postprocess import Thresholds, keep_best
+from models.roi import PERSON, RoIAlign, RoISampler, box_regression_loss, decode_boxes, new_box_coder
+
+
+@dataclass
+class Detections:
+    """People found in one image.
+
+    Attributes:
+        boxes: n x 4, pixels of the resized image.
+        scores: n, probability of a person.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+
+
+class DetectionHead(nn.Module):
+    """Faster R-CNN's head over two classes, on the max-pooled res5 vector of each RoI.
+
+    Args:
+        roi_align: crops RoIs out of the res4 map.
+        features: gives the `res5` vector of a crop.
+        sampler: chooses RoIs for training.
+        thresholds: which detections stay at test.
+    """
+
+    def __init__(self, roi_align: RoIAlign, features: GlobalFeatures, sampler: RoISampler, thresholds: Thresholds):
+        super().__init__()
+        self.roi_align, self.features = roi_align, features
+        self.predictor = FastRCNNPredictor(features.channels["res5"], num_classes=2)
+        self.box_coder = new_box_coder()
+        self.sampler, self.thresholds = sampler, thresholds
+
+    def _predict(self, feature_map: Tensor, boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Class logits R x 2 and box deltas R x 8."""
+        return self.predictor(self.features(self.roi_align(feature_map, boxes))["res5"])
+
+    def losses(
+        self, feature_map: Tensor, proposals: list[Tensor], sizes: list[tuple[int, int]], targets: list[dict]
+    ) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """Losses, and the improved boxes (per image n x 4, without gradient) that the second head learns from."""
+        samples = self.sampler(proposals, targets)
+        boxes = [s.boxes for s in samples]
+        logits, deltas = self._predict(feature_map, boxes)
+        classes = torch.cat([s.is_person for s in samples]).long()
+        losses = {
+            "loss_proposal_cls": F.cross_entropy(logits.float(), classes),
+            "loss_proposal_reg": box_regression_loss(deltas, samples, self.box_coder),
+        }
+        return decode_boxes(deltas.detach(), boxes, sizes, self.box_coder), losses
+
+    def forward(self, feature_map: Tensor, proposals: list[Tensor], sizes: list[tuple[int, int]]) -> list[Detections]:
+        """People among the proposals of each image, best first."""
+        logits, deltas = self._predict(feature_map, proposals)
+        scores = logits.float().softmax(-1)[:, PERSON].split([len(boxes) for boxes in proposals])
+        boxes = decode_boxes(deltas, proposals, sizes, self.box_coder)
+        kept = [keep_best(b, s, self.thresholds) for b, s in zip(boxes, scores, strict=True)]
+        return [Detections(b[k], s[k]) for b, s, k in zip(boxes, scores, kept, strict=True)]

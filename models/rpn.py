@@ -1,0 +1,65 @@
+"""The region proposal network: torchvision's, with the choice of its box loss."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+
+SMOOTH_L1_BETA = 1 / 9
+"""torchvision's value since 0.5, from Detectron (sigma 3)."""
+
+BOX_LOSSES = {"l1": 0.0, "smooth_l1": SMOOTH_L1_BETA}
+"""Name of the box loss -> beta; beta 0 is plain L1, the loss of torchvision 0.4 and of the published results."""
+
+
+class ProposalNetwork(RegionProposalNetwork):
+    """torchvision's RPN on the one res4 map, with the published or the current box loss."""
+
+    def __init__(self, *, box_loss: str, **settings):
+        super().__init__(**settings)
+        if box_loss not in BOX_LOSSES:
+            raise ValueError(f"MODEL.RPN.BOX_LOSS {box_loss!r} is not one of {', '.join(BOX_LOSSES)}")
+        self.beta = BOX_LOSSES[box_loss]
+
+    def compute_loss(
+        self, objectness: Tensor, pred_bbox_deltas: Tensor, labels: list[Tensor], regression_targets: list[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Objectness and box loss over the sampled anchors, both divided by the number of sampled anchors."""
+        positive, negative = (torch.where(torch.cat(mask))[0] for mask in self.fg_bg_sampler(labels))
+        sampled = torch.cat([positive, negative])
+        box_loss = F.smooth_l1_loss(
+            pred_bbox_deltas[positive], torch.cat(regression_targets)[positive], beta=self.beta, reduction="sum"
+        )
+        class_loss = F.binary_cross_entropy_with_logits(objectness.flatten()[sampled], torch.cat(labels)[sampled])
+        return class_loss, box_loss / max(sampled.numel(), 1)
+
+    def propose(self, feature_map: Tensor, padded_size: tuple[int, int], sizes: list[tuple[int, int]]) -> list[Tensor]:
+        """Boxes n x 4 of each image, in pixels of the resized image, best first.
+
+        Args:
+            feature_map: B x C x h x w.
+            padded_size: height and width that the images of the batch were padded to.
+            sizes: height and width of each resized image.
+        """
+        return self(_image_list(feature_map, padded_size, sizes), {"res4": feature_map})[0]
+
+    def propose_and_learn(
+        self, feature_map: Tensor, padded_size: tuple[int, int], sizes: list[tuple[int, int]], targets: list[dict]
+    ) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """As `propose`, with the losses `loss_rpn_cls` and `loss_rpn_reg` against the targets' `boxes`."""
+        images = _image_list(feature_map, padded_size, sizes)
+        proposals, losses = self(images, {"res4": feature_map}, targets)
+        return proposals, {"loss_rpn_cls": losses["loss_objectness"], "loss_rpn_reg": losses["loss_rpn_box_reg"]}
+
+
+def _image_list(feature_map: Tensor, padded_size: tuple[int, int], sizes: list[tuple[int, int]]) -> ImageList:
+    """What torchvision's RPN wants of the images: their padded shape and their sizes; no pixel is read, none is kept."""
+    return ImageList(feature_map.new_empty(1).expand(len(sizes), 1, *padded_size), sizes)
+
+
+def anchors_and_head(channels: int, sizes: list[int], ratios: list[float]) -> dict[str, nn.Module]:
+    """Anchor generator and head of the RPN for one map of `channels` channels; `sizes` in pixels, `ratios` height / width."""
+    anchors = AnchorGenerator((tuple(sizes),), (tuple(ratios),))
+    return {"anchor_generator": anchors, "head": RPNHead(channels, anchors.num_anchors_per_location()[0])}

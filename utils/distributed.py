@@ -1,0 +1,78 @@
+"""Several processes as one: who this process is, and values gathered over all of them. One process alone needs no set-up."""
+
+import os
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def is_distributed() -> bool:
+    """Whether this process works with others."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def rank() -> int:
+    """Number of this process, from 0."""
+    return dist.get_rank() if is_distributed() else 0
+
+
+def world_size() -> int:
+    """Number of processes."""
+    return dist.get_world_size() if is_distributed() else 1
+
+
+def is_main() -> bool:
+    """Whether this process writes files and prints."""
+    return rank() == 0
+
+
+def join_processes(device_type: str) -> torch.device | None:
+    """Join the processes that torchrun started; the device of this one, or None where there is no torchrun.
+
+    NCCL connects CUDA devices, gloo CPUs.
+    """
+    if "LOCAL_RANK" not in os.environ:
+        return None
+    local = int(os.environ["LOCAL_RANK"])
+    on_cuda = device_type == "cuda"
+    if on_cuda:
+        torch.cuda.set_device(local)
+    dist.init_process_group("nccl" if on_cuda else "gloo")
+    return torch.device("cuda", local) if on_cuda else torch.device("cpu")
+
+
+def leave_processes() -> None:
+    """Undo `join_processes`."""
+    if is_distributed():
+        dist.destroy_process_group()
+
+
+def barrier() -> None:
+    """Wait until every process is here."""
+    if is_distributed():
+        dist.barrier()
+
+
+def sum_over_processes(value: Tensor) -> Tensor:
+    """The sum of a tensor over all processes, without gradient."""
+    if not is_distributed():
+        return value
+    total = value.detach().clone()
+    dist.all_reduce(total)
+    return total
+
+
+def gather_variable(rows: Tensor) -> Tensor:
+    """The rows of all processes, one under another by rank; the numbers of rows may differ. Without gradient."""
+    if not is_distributed():
+        return rows
+    counts = torch.zeros(world_size(), dtype=torch.int64, device=rows.device)
+    counts[rank()] = len(rows)
+    dist.all_reduce(counts)
+    counts = counts.tolist()
+    padded = rows.new_zeros((max(counts), *rows.shape[1:]))
+    padded[: len(rows)] = rows
+    gathered = [torch.empty_like(padded) for _ in counts]
+    dist.all_gather(gathered, padded)
+    return torch.cat([part[:count] for part, count in zip(gathered, counts, strict=True)])
