@@ -57,14 +57,17 @@ def image_folder(fmt, root) -> Path:
     return Path(root) / {"cuhk_sysu": "Image/SSM", "prw": "frames", "movienet_cs": "Image"}[fmt]
 
 
-def image_name(fmt, number, camera) -> str:
-    """File name of image `number`: 1 and up, unique within its camera (CUHK-SYSU, whose names tell none: overall)."""
+def image_name(fmt, number, camera, sequence=1) -> str:
+    """File name of image `number`: 1 and up, unique within its camera (CUHK-SYSU, whose names tell none: overall).
+
+    `sequence` tells several recordings of one camera apart, in PRW's names only.
+    """
     if fmt == "cuhk_sysu":
         return f"s{number}.jpg"
     if fmt == "prw":
         if camera not in PRW_CAMERAS:
             raise ValueError(f"camera {camera}: PRW's format has cameras 1 to 6")
-        return f"c{camera}s1_{number:06d}.jpg"
+        return f"c{camera}s{sequence}_{number:06d}.jpg"
     return f"tt{camera:07d}_shot_{number:06d}_img_0.jpg"
 
 

@@ -1,0 +1,171 @@
+"""MOTChallenge sequences become datasets in PRW's format."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.io import loadmat
+
+from datasets.mot import read_sequence
+from datasets.mot_split import SplitRules
+from tools.import_mot import frame_ranges, import_mot, main
+
+WIDTH, HEIGHT = 64, 48
+
+
+def make_sequence(folder, rows, length=8, extension=".jpg"):
+    """A sequence of grey frames whose gt.txt holds `rows` (strings)."""
+    (folder / "img1").mkdir(parents=True)
+    (folder / "gt").mkdir()
+    for frame in range(1, length + 1):
+        Image.new("RGB", (WIDTH, HEIGHT), (frame, 90, 90)).save(folder / "img1" / f"{frame:06d}{extension}")
+    (folder / "seqinfo.ini").write_text(
+        f"[Sequence]\nname=x\nimDir=img1\nframeRate=7\nseqLength={length}\n"
+        f"imWidth={WIDTH}\nimHeight={HEIGHT}\nimExt={extension}\n"
+    )
+    (folder / "gt" / "gt.txt").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def mot15_rows(track, frames, left=11, flag=1):
+    return [f"{frame},{track},{left},6,12,30,{flag},-4.1,-7.3,0" for frame in frames]
+
+
+def boxes_of(out, name):
+    return loadmat(out / "annotations" / f"{name}.jpg.mat")["box_new"].tolist()
+
+
+def frame_names(out, split):
+    return [str(cell[0]) for cell in loadmat(out / f"frame_{split}.mat")[f"img_index_{split}"].ravel()]
+
+
+def test_boxes_start_at_zero_and_are_cut_to_the_image(tmp_path):
+    rows = mot15_rows(3, range(1, 9)) + mot15_rows(4, range(1, 9), left=-3) + mot15_rows(5, range(1, 9), left=61)
+    folder, out = make_sequence(tmp_path / "seq", rows), tmp_path / "out"
+    import_mot([folder], out, SplitRules())
+    assert frame_names(out, "train") == [f"c1s1_{frame:06d}" for frame in (1, 2, 3, 4)]
+    assert frame_names(out, "test") == [f"c1s1_{frame:06d}" for frame in (5, 6, 7, 8)]
+    # 4 columns of person 5 are inside: too small to be told apart.
+    assert boxes_of(out, "c1s1_000001") == [[3, 10, 5, 12, 30], [4, 0, 5, 8, 30], [-2, 60, 5, 4, 30]]
+
+
+def test_queries_are_the_people_of_every_nth_gallery_image(tmp_path):
+    rows = mot15_rows(3, range(1, 9)) + mot15_rows(4, range(1, 8), left=31) + mot15_rows(6, [5], left=45)
+    folder, out = make_sequence(tmp_path / "seq", rows), tmp_path / "out"
+    rules = SplitRules(train=((1, 2), (4, 4)), gallery=((5, 8),), query_every=3)
+    split = import_mot([folder], out, rules)
+    assert frame_names(out, "train") == ["c1s1_000001", "c1s1_000002", "c1s1_000004"]
+    # Frames 5 and 8; person 6 is in no second gallery image.
+    assert [(q["pid"], q["img_name"]) for q in split.queries] == [
+        (3, "c1s1_000005.jpg"),
+        (4, "c1s1_000005.jpg"),
+        (3, "c1s1_000008.jpg"),
+    ]
+    assert (out / "query_info.txt").read_bytes().startswith(b"3 10.000000 5.000000 12.000000 30.000000 c1s1_000005\r\n")
+
+
+def test_stride_counts_from_the_first_frame_of_each_part(tmp_path):
+    folder, out = make_sequence(tmp_path / "seq", mot15_rows(3, range(1, 9))), tmp_path / "out"
+    import_mot([folder], out, SplitRules(train=((2, 4),), gallery=((5, 8),), stride=2))
+    assert frame_names(out, "train") == ["c1s1_000002", "c1s1_000004"]
+    assert frame_names(out, "test") == ["c1s1_000005", "c1s1_000007"]
+
+
+def test_people_seen_once_in_training_lose_their_identity_there(tmp_path):
+    rows = mot15_rows(3, range(1, 9)) + mot15_rows(4, [2, 6, 7], left=31)
+    out = tmp_path / "out"
+    import_mot([make_sequence(tmp_path / "seq", rows)], out, SplitRules())
+    assert [row[0] for row in boxes_of(out, "c1s1_000002")] == [3, -2]
+    assert [row[0] for row in boxes_of(out, "c1s1_000006")] == [3, 4]
+
+
+def test_mot15_flags_are_not_heeded_and_mot16_keeps_visible_pedestrians(tmp_path):
+    old = make_sequence(tmp_path / "old", mot15_rows(3, [1, 2]) + mot15_rows(4, [1, 2], flag=0))
+    assert [box.track for box in read_sequence(old).boxes[1]] == [3, 4]
+    rows = ["1,3,11,6,12,30,1,1,0.9", "1,4,11,6,12,30,0,1,0.9", "1,5,11,6,12,30,0,7,1", "1,6,11,6,12,30,1,1,0.05"]
+    new = make_sequence(tmp_path / "new", rows + ["2,3,11,6,12,30,1,1,0.9"])
+    assert [box.track for box in read_sequence(new).boxes[1]] == [3, 6]
+    import_mot([new], tmp_path / "out", SplitRules())
+    assert boxes_of(tmp_path / "out", "c1s1_000001") == [[3, 10, 5, 12, 30]]
+
+
+def test_several_sequences_keep_their_identities_apart(tmp_path):
+    folders = [make_sequence(tmp_path / f"seq{k}", mot15_rows(3, range(1, 9))) for k in range(3)]
+    split = import_mot(folders, tmp_path / "out", SplitRules(), cameras=[1, 2, 2])
+    pids = {image["img_name"]: image["pids"].tolist() for image in split.train}
+    assert (pids["c1s1_000001.jpg"], pids["c2s1_000001.jpg"], pids["c2s2_000001.jpg"]) == ([3], [6], [9])
+    assert {image["cam_id"] for image in split.gallery} == {1, 2}
+    with pytest.raises(ValueError, match="--cameras"):
+        import_mot(folders * 3, tmp_path / "more", SplitRules())
+
+
+def test_images_are_linked_or_copied_and_become_jpeg(tmp_path):
+    rows = mot15_rows(3, range(1, 9))
+    folder = make_sequence(tmp_path / "seq", rows)
+    import_mot([folder], tmp_path / "linked", SplitRules())
+    import_mot([folder], tmp_path / "copied", SplitRules(), copy=True)
+    source = folder / "img1" / "000001.jpg"
+    linked, copied = (tmp_path / name / "frames" / "c1s1_000001.jpg" for name in ("linked", "copied"))
+    assert linked.samefile(source)
+    assert not copied.samefile(source)
+    assert copied.read_bytes() == source.read_bytes()
+    import_mot([make_sequence(tmp_path / "png", rows, extension=".png")], tmp_path / "jpeg", SplitRules())
+    with Image.open(tmp_path / "jpeg" / "frames" / "c1s1_000004.jpg") as picture:
+        assert picture.format == "JPEG"
+        assert np.abs(np.asarray(picture).astype(int) - (4, 90, 90)).max() <= 3
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "text"),
+    [
+        ("gt/gt.txt", "1,3,11,six,12,30,1,0,0,0", "gt.txt, line 3: could not convert"),
+        ("gt/gt.txt", "1,3,11,6,12", "gt.txt, line 3: 5 columns; the lines before have 10"),
+        ("gt/gt.txt", "9,3,11,6,12,30,1,0,0,0", "line 3: frame 9 is not one of 1 to 8"),
+        ("gt/gt.txt", "1,3,11,6,12,30,1,0,0,0", "line 3: frame 1 has id 3 twice"),
+        ("gt/gt.txt", "3,3,11,6,0,30,1,0,0,0", "line 3: a box of 0 x 30 pixels"),
+        ("gt/gt.txt", "3,0,11,6,10,30,1,0,0,0", "line 3: id 0 is neither"),
+        ("gt/gt.txt", "3,3,11,6,nan,30,1,0,0,0", "line 3: not a finite number"),
+        ("seqinfo.ini", "seqLength=many", "seqinfo.ini, line 9: seqLength is 'many'"),
+        ("seqinfo.ini", "seqLength", "seqinfo.ini, line 9: 'seqLength' is not KEY=VALUE"),
+    ],
+)
+def test_a_broken_line_is_named(tmp_path, file, line, text):
+    folder = make_sequence(tmp_path / "seq", mot15_rows(3, [1, 2]))
+    with (folder / file).open("a") as out:
+        out.write(line + "\n")
+    with pytest.raises(ValueError, match=text):
+        read_sequence(folder)
+
+
+def test_missing_files_and_frames_are_named(tmp_path):
+    folder = make_sequence(tmp_path / "seq", mot15_rows(3, range(1, 9)))
+    with pytest.raises(ValueError, match="frames 1 to 8, frames 5-9"):
+        import_mot([folder], tmp_path / "out", SplitRules(gallery=((5, 9),)))
+    with pytest.raises(ValueError, match="frame 4 would be both"):
+        import_mot([folder], tmp_path / "out", SplitRules(gallery=((4, 8),)))
+    (folder / "img1" / "000005.jpg").unlink()
+    with pytest.raises(ValueError, match=r"000005.jpg is missing \(1 images"):
+        import_mot([folder], tmp_path / "out", SplitRules())
+    assert not (tmp_path / "out").exists()
+    (folder / "gt" / "gt.txt").unlink()
+    with pytest.raises(ValueError, match="gt.txt: cannot be read"):
+        read_sequence(folder)
+
+
+def test_command_line(tmp_path, capsys):
+    folder, out = make_sequence(tmp_path / "seq", mot15_rows(3, range(1, 9))), tmp_path / "out"
+    options = ["--train", "1-3,4-4", "--gallery", "5-8", "--query-every", "2"]
+    main([str(folder), "--out", str(out), *options])
+    assert "4 training images with 1 identities, 4 gallery images, 2 queries" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="already holds images"):
+        main([str(folder), "--out", str(out)])
+    assert frame_ranges("1-50,101-150") == ((1, 50), (101, 150))
+
+
+def test_pets(shared_dir, tmp_path):
+    folder = shared_dir / "real" / "mot" / "PETS09-S2L1"
+    if not folder.is_dir():
+        pytest.skip(f"no sequence at {folder}")
+    split = import_mot([folder], tmp_path, SplitRules(query_every=30))
+    assert (len(split.train), len(split.gallery), len(split.queries)) == (150, 150, 34)
+    assert sum(len(image["boxes"]) for image in split.train + split.gallery) == 1874
+    assert {query["img_name"] for query in split.queries} == {f"c1s1_{f:06d}.jpg" for f in (151, 181, 211, 241, 271)}

@@ -1,0 +1,154 @@
+"""Turn MOTChallenge sequences into a person-search dataset in PRW's format.
+
+    python -m tools.import_mot SEQUENCE... --out DIR [--train 1-150 --gallery 151-300 --query-every 30]
+
+Each SEQUENCE (a folder with seqinfo.ini, img1 and gt/gt.txt) is a camera, 1 to 6 in the order given; --cameras puts
+several on one camera. Identities of several sequences are kept apart. gt.txt counts pixels from 1, the dataset from 0.
+In training, people seen once become people without identity. The dataset is then used as PRW is:
+
+    python -m tools.train --cfg configs/prw.yaml INPUT.DATA_ROOT DIR
+"""
+
+import argparse
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from PIL import Image
+from tqdm import tqdm
+
+from datasets.mot import read_sequence
+from datasets.mot_split import SplitRules, split_sequences
+from datasets.writers import PRW_CAMERAS, image_folder, write_annotations
+
+JPEG_QUALITY = 95
+
+
+def main(argv=None):
+    """Run the tool; a wrong input ends it with one sentence and exit status 1."""
+    args = parse_args(argv)
+    try:
+        split = import_mot(args.sequences, args.out, rules_of(args), args.cameras, args.copy)
+    except (ValueError, OSError) as error:
+        sys.exit(f"import_mot: {error}")
+    people = {int(pid) for image in split.train for pid in image["pids"] if pid > 0}
+    sys.stdout.write(
+        f"{args.out}: {len(split.train)} training images with {len(people)} identities, "
+        f"{len(split.gallery)} gallery images, {len(split.queries)} queries\n"
+    )
+
+
+def import_mot(folders, out, rules, cameras=None, copy=False):
+    """Write the sequences in `folders` to `out` as a dataset in PRW's format and return its MotSplit.
+
+    `cameras`: a camera (1 ... 6) for each sequence, by default in order. Raises ValueError for input that is not as it
+    should be, before anything is written, and for an `out` that already holds images.
+    """
+    cameras = cameras or list(range(1, len(folders) + 1))
+    if len(cameras) != len(folders):
+        raise ValueError(f"--cameras names {len(cameras)} cameras for {len(folders)} sequences")
+    if not set(cameras) <= set(PRW_CAMERAS):
+        raise ValueError(
+            f"{len(folders)} sequences need cameras {min(cameras)} to {max(cameras)}, and PRW's format has 1 to 6: "
+            "put several on one camera with --cameras, as in --cameras 1 2 3 4 5 6 6"
+        )
+    frames = image_folder("prw", out)
+    if frames.is_dir() and any(frames.iterdir()):
+        raise ValueError(f"{frames} already holds images: choose another --out, or delete it")
+    sequences = [read_sequence(folder) for folder in folders]
+    split = split_sequences(sequences, cameras, rules)
+    images = split.train + split.gallery
+    check_pictures(sequences, [image["img_path"] for image in images])
+    frames.mkdir(parents=True, exist_ok=True)
+    for image in tqdm(images, desc="images", unit="", disable=None):
+        place_image(image["img_path"], frames / image["img_name"], copy)
+    write_annotations("prw", out, split.train, split.gallery, split.queries)
+    return split
+
+
+def check_pictures(sequences, pictures):
+    """All pictures are there, and the sizes are those of seqinfo.ini."""
+    missing = [source for source in pictures if not source.is_file()]
+    if missing:
+        raise ValueError(f"{missing[0]} is missing ({len(missing)} images in all)")
+    for sequence in sequences:
+        with Image.open(sequence.image(1)) as picture:
+            if picture.size != (sequence.width, sequence.height):
+                raise ValueError(
+                    f"{sequence.folder / 'seqinfo.ini'}: imWidth x imHeight is {sequence.width} x {sequence.height}, "
+                    f"{sequence.image(1).name} has {picture.width} x {picture.height}"
+                )
+
+
+def place_image(source, target, copy):
+    """Hard-link `source` at `target`; copy where asked or where a link is not possible; other formats become JPEG."""
+    if source.suffix.lower() not in (".jpg", ".jpeg"):
+        with Image.open(source) as picture:
+            picture.convert("RGB").save(target, quality=JPEG_QUALITY)
+        return
+    if not copy:
+        try:
+            os.link(source, target)
+        except OSError:  # another file system, or one without links
+            pass
+        else:
+            return
+    shutil.copyfile(source, target)
+
+
+def frame_ranges(text):
+    """ "1-150" or "1-50,101-150" as a tuple of (first, last) pairs."""
+    pairs = []
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        if not (first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last)):
+            raise argparse.ArgumentTypeError(f"{part!r} is no range of frames such as 1-150")
+        pairs.append((int(first), int(last)))
+    return tuple(pairs)
+
+
+def positive(text):
+    """A whole number of 1 or more."""
+    if not (text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
+    return int(text)
+
+
+def rules_of(args):
+    """The SplitRules that the options ask for."""
+    return SplitRules(
+        train=args.train,
+        gallery=args.gallery,
+        stride=args.stride,
+        query_every=args.query_every,
+        min_width=args.min_width,
+        min_height=args.min_height,
+        min_visibility=args.min_visibility,
+    )
+
+
+def parse_args(argv=None):
+    """The command line."""
+    rules = SplitRules()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("sequences", nargs="+", type=Path, metavar="SEQUENCE", help="folder of a sequence")
+    add("--out", type=Path, required=True, help="folder of the dataset, made if missing")
+    add("--train", type=frame_ranges, metavar="A-B[,C-D]", help="training frames (default: first half)")
+    add("--gallery", type=frame_ranges, metavar="A-B[,C-D]", help="gallery frames (default: second half)")
+    add("--stride", type=positive, default=rules.stride, help="take every n-th of these frames (default: %(default)s)")
+    every = "the people of every N-th gallery image, from the first on, are queries (default: %(default)s)"
+    add("--query-every", type=positive, default=rules.query_every, metavar="N", help=every)
+    small = "pixels inside the image; smaller people keep their box but lose their identity (default: %(default)s)"
+    add("--min-width", type=int, default=rules.min_width, help=small)
+    add("--min-height", type=int, default=rules.min_height, help=small)
+    hidden = "0 ... 1; leave out people less visible than this, where gt.txt tells (default: %(default)s)"
+    add("--min-visibility", type=float, default=rules.min_visibility, help=hidden)
+    add("--cameras", type=positive, nargs="+", metavar="C", help="camera of each sequence (default: 1, 2, ...)")
+    add("--copy", action="store_true", help="copy the images instead of linking them")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    main()
