@@ -2,9 +2,9 @@
 
     cfg = load_cfg("configs/cuhk_sysu.yaml", ["SOLVER.BASE_LR", "0.001"])
 
-A config file holds only what differs from the tree below, or from the file that its key `BASE` names (a path relative to the
-file itself). Values given as `opts` come last. "Published" in the comments means the GLCNet release of 2021 and, before it,
-SeqNet (2021), whose values it keeps.
+A config file holds only what differs from the tree below, or from the file that its key `BASE` names (a path relative
+to the file itself). Values given as `opts` come last. "Published" in the comments means the GLCNet release of 2021
+and, before it, SeqNet (2021), whose values it keeps.
 """
 
 import difflib
@@ -18,8 +18,8 @@ BASE_KEY = "BASE"
 
 _C = CN()
 
-# Root of a user's data; datasets are looked for in SYS_HOME_DIR/datasets/ps/{cuhk_sysu,prw,MovieNet-PS}. The environment
-# variable of the same name sets the default.
+# Root of a user's data; datasets are looked for in SYS_HOME_DIR/datasets/ps/{cuhk_sysu,prw,MovieNet-PS}. The
+# environment variable of the same name sets the default.
 _C.SYS_HOME_DIR = os.environ.get("SYS_HOME_DIR", "~")
 # Folder of a training run: config, log, TensorBoard events, checkpoints, metrics.
 _C.OUTPUT_DIR = "outputs/default"
@@ -36,13 +36,14 @@ _C.DISP_PERIOD = 10
 # Epochs between two saves of last.pth.
 _C.CKPT_PERIOD = 1
 
-# ------------------------------------------------------------------------------------------------------------------ input
+# -------------------------------------------------------------------------------------------------------------- input
 _C.INPUT = CN()
 # "CUHK-SYSU", "PRW" or "MovieNet-CS".
 _C.INPUT.DATASET = "CUHK-SYSU"
 # Folder of the dataset; empty: derived from SYS_HOME_DIR.
 _C.INPUT.DATA_ROOT = ""
-# Images are resized so that the short side has MIN_SIZE pixels, or the long one MAX_SIZE if that is smaller (published).
+# Images are resized so that the short side has MIN_SIZE pixels, or the long one MAX_SIZE if that is smaller
+# (published).
 _C.INPUT.MIN_SIZE = 900
 _C.INPUT.MAX_SIZE = 1500
 # Images per process and forward pass in training. Batch norm learns from them, so 1 or 2 cost several points of mAP
@@ -57,7 +58,7 @@ _C.INPUT.FLIP_PROB = 0.5
 # MovieNet-CS only: which Train_appN.mat is the training set (10, 30, 50, 70 or 100 appearances an identity).
 _C.INPUT.TRAIN_APPEARANCES = 70
 
-# ------------------------------------------------------------------------------------------------------------------ model
+# -------------------------------------------------------------------------------------------------------------- model
 _C.MODEL = CN()
 
 _C.MODEL.BACKBONE = CN()
@@ -66,11 +67,11 @@ _C.MODEL.BACKBONE.NAME = "resnet50"
 # Weights that training starts from: "imagenet" (torchvision's IMAGENET1K_V1), "none", or the path of a state dict with
 # torchvision's names. Not read at test time or when training goes on from a checkpoint.
 _C.MODEL.BACKBONE.WEIGHTS = "imagenet"
-# Stages whose parameters are frozen, counted from the image: 0 none, 1 the first convolution and its batch norm (published),
-# 2 the first residual stage too, and so on.
+# Stages whose parameters are frozen, counted from the image: 0 none, 1 the first convolution and its batch norm
+# (published), 2 the first residual stage too, and so on.
 _C.MODEL.BACKBONE.FROZEN_STAGES = 1
-# Batch-norm layers of the backbone whose weight and bias are frozen: "none" beyond FROZEN_STAGES (published), "stem", or "all"
-# (the heads' copies of the last stage too).
+# Batch-norm layers of the backbone whose weight and bias are frozen: "none" beyond FROZEN_STAGES (published), "stem",
+# or "all" (the heads' copies of the last stage too).
 _C.MODEL.BACKBONE.FROZEN_BN_AFFINE = "none"
 # The same choice for their running statistics: a frozen layer normalises with its statistics in training too. "none" is
 # published, even for the first layer; "all" is right for batches of one image.
@@ -92,7 +93,8 @@ _C.MODEL.RPN.POST_NMS_TRAIN = 2000
 _C.MODEL.RPN.PRE_NMS_TEST = 6000
 _C.MODEL.RPN.POST_NMS_TEST = 300
 _C.MODEL.RPN.NMS_THRESH = 0.7
-# Box loss: "l1" (torchvision 0.4, with which the published results were made) or "smooth_l1" (beta 1/9, later torchvision).
+# Box loss: "l1" (torchvision 0.4, with which the published results were made) or "smooth_l1" (beta 1/9, later
+# torchvision).
 _C.MODEL.RPN.BOX_LOSS = "l1"
 
 _C.MODEL.ROI_ALIGN = CN()
@@ -131,8 +133,8 @@ _C.MODEL.CONTEXT.GROUP = "stack"
 # In training, the group is made of the people with a known identity only.
 _C.MODEL.CONTEXT.GROUP_LABELLED_ONLY = False
 
-# Numbers of dimensions that each feature gets in the embedding. A feature that the model does not have is not counted, so
-# GLCNet has 640 (scene and group), 512 (scene).
+# Numbers of dimensions that each feature gets in the embedding. A feature that the model does not have is not counted,
+# so GLCNet has 640 (scene and group), 512 (scene).
 _C.MODEL.EMBEDDING = CN()
 _C.MODEL.EMBEDDING.RES4 = 256
 _C.MODEL.EMBEDDING.RES5 = 128
@@ -160,7 +162,7 @@ _C.MODEL.LOSS_WEIGHTS.BOX_CLS = 1.0
 _C.MODEL.LOSS_WEIGHTS.BOX_REG = 1.0
 _C.MODEL.LOSS_WEIGHTS.BOX_REID = 1.0
 
-# ----------------------------------------------------------------------------------------------------------------- solver
+# ------------------------------------------------------------------------------------------------------------- solver
 _C.SOLVER = CN()
 _C.SOLVER.MAX_EPOCHS = 25
 # Learning rate for a total batch of REFERENCE_BATCH images (published: 0.003 for 5).
@@ -185,11 +187,13 @@ _C.SOLVER.AMP = "off"
 # Forward passes whose gradients are averaged before the optimiser steps.
 _C.SOLVER.ACCUMULATE = 1
 
-# ------------------------------------------------------------------------------------------------------------- evaluation
+# --------------------------------------------------------------------------------------------------------- evaluation
 _C.EVAL = CN()
-# Images in each query's gallery: 0 is the dataset's usual number (CUHK-SYSU 100, MovieNet-CS 2000, PRW all frames), -1 all.
+# Images in each query's gallery: 0 is the dataset's usual number (CUHK-SYSU 100, MovieNet-CS 2000, PRW all frames), -1
+# all.
 _C.EVAL.GALLERY_SIZE = 0
-# Score from which a detection counts in detection recall and AP. The heads drop boxes below their own SCORE_THRESH first.
+# Score from which a detection counts in detection recall and AP. The heads drop boxes below their own SCORE_THRESH
+# first.
 _C.EVAL.DETECTION_SCORE_THRESH = 0.01
 # Leave out gallery images of the query's own camera (PRW's multi-view setting).
 _C.EVAL.CROSS_CAMERA = False
@@ -206,8 +210,8 @@ def load_cfg(path: str | Path | None, opts: list[str] | tuple = ()) -> CN:
     """The options of a config file and then `opts`, over the defaults; frozen.
 
     Args:
-        path: YAML file, read with safe loading; None for the defaults alone. Its key `BASE` may name another config file.
-        opts: keys and values in turn, as on a command line: `["SOLVER.BASE_LR", "0.001"]`.
+        path: YAML file, read with safe loading; None for the defaults alone. Its key `BASE` may name another config
+        file. opts: keys and values in turn, as on a command line: `["SOLVER.BASE_LR", "0.001"]`.
 
     Raises:
         FileNotFoundError: a config file is missing.

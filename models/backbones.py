@@ -87,8 +87,8 @@ def build_backbone(name: str, weights: str = "none") -> Backbone:
 
     Args:
         name: a key of `BACKBONES`.
-        weights: "none" (random), "imagenet" (downloaded by torchvision unless it is in its cache), or the path of a state
-            dict with torchvision's names.
+        weights: "none" (random), "imagenet" (downloaded by torchvision unless it is in its cache), or the path of a
+            state dict with torchvision's names.
 
     Raises:
         ValueError: unknown name, or a file that does not fit the network.
@@ -134,8 +134,8 @@ class FreezePolicy:
     """What of the backbone does not learn.
 
     Attributes:
-        stages: stages whose parameters are frozen; stage 1 is the first convolution with its batch norm, stage 2 the next
-            block of layers, and so on.
+        stages: stages whose parameters are frozen; stage 1 is the first convolution with its batch norm, stage 2 the
+            next block of layers, and so on.
         bn_affine: whose batch-norm weights and biases are frozen besides: "none", "stem", or "all" (tails too).
         bn_statistics: whose running statistics are frozen and used in training; same choices.
     """

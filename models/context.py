@@ -1,7 +1,8 @@
 """Context of a person: the scene (the whole image) and the group (the people in it), each through an extractor.
 
-An extractor is a module from a map B x C x h x w to a vector B x C, made from the number of channels C. A new one is a class
-here and a line in `SCENE_EXTRACTORS` or `GROUP_EXTRACTORS`, under the name that MODEL.CONTEXT.SCENE or .GROUP then takes.
+An extractor is a module from a map B x C x h x w to a vector B x C, made from the number of channels C. A new one is a
+class here and a line in `SCENE_EXTRACTORS` or `GROUP_EXTRACTORS`, under the name that MODEL.CONTEXT.SCENE or .GROUP
+then takes.
 """
 
 from collections.abc import Callable
@@ -36,7 +37,7 @@ class Stack(nn.Sequential):
 
 
 class Gate(nn.Module):
-    """The map weighted by an attention map a learned from it, x a + x, then a global max pool (scene, release of 2024)."""
+    """x a + x, a being an attention map learned from x, then a global max pool (scene, release of 2024)."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -98,9 +99,10 @@ class MultiScale(nn.Module):
 class CoAttention(nn.Module):
     """What the images of a batch have in common, then a global max pool.
 
-    Every position's affinity to each image of the batch is its largest dot product there; averaged over the images, scaled by
-    C^-0.5 and put through a softmax over positions, it weights x; a 1 x 1 convolution and a mean over batch and space make one
-    prototype vector, by which x is multiplied. The images of a batch are mixed, so a result depends on its neighbours.
+    Every position's affinity to each image of the batch is its largest dot product there; averaged over the images,
+    scaled by C^-0.5 and put through a softmax over positions, it weights x; a 1 x 1 convolution and a mean over batch
+    and space make one prototype vector, by which x is multiplied. The images of a batch are mixed, so a result depends
+    on its neighbours.
     """
 
     def __init__(self, channels: int):
@@ -162,6 +164,6 @@ class GroupContext(nn.Module):
         self.extractor, self.channels = extractor, channels
 
     def forward(self, feature_map: Tensor, people: list[Tensor]) -> Tensor:  # noqa: ARG002 - the interface of contexts
-        """From the res5 vectors of each image's people, n_i x C, to B x C. An image without people has a mean of zero."""
+        """From the res5 vectors of each image's people, n_i x C, to B x C. Without people the mean is zero."""
         means = torch.stack([vectors.sum(0) / max(len(vectors), 1) for vectors in people])
         return self.extractor(means[:, :, None, None])

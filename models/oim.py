@@ -12,11 +12,12 @@ class OIMLoss(nn.Module):
     """Cross-entropy of a person against every identity of the training set and a queue of people without identity.
 
     Logits are scalar x (features . [lut; cq]). The tables have no gradient: each call in train mode first computes the
-    loss with the tables as they are, then moves them with the features of that call, in their order: a person with identity
-    moves their row, `row <- normalise(momentum row + (1 - momentum) x)`, one without overwrites the queue at its head.
+    loss with the tables as they are, then moves them with the features of that call, in their order: a person with
+    identity moves their row, `row <- normalise(momentum row + (1 - momentum) x)`, one without overwrites the queue at
+    its head.
 
-    With several processes, all tables are moved by the features of all processes (in the order of ranks) and so stay equal;
-    the loss is scaled so that the mean over processes is the mean over all people with identity.
+    With several processes, all tables are moved by the features of all processes (in the order of ranks) and so stay
+    equal; the loss is scaled so that the mean over processes is the mean over all people with identity.
 
     Args:
         num_features: D, length of an embedding.

@@ -80,8 +80,8 @@ class PersonSearch(nn.Module):
             boxes: per image g x 4, in its own pixels.
 
         Returns:
-            Per image `embeddings` g x D (unit vectors) and `context`: the image searched as a gallery, the given boxes first,
-            embeddings not weighted by the scores.
+            Per image `embeddings` g x D (unit vectors) and `context`: the image searched as a gallery, the given boxes
+            first, embeddings not weighted by the scores.
         """
         return [image.as_query() for image in self.search(images, boxes)]
 
@@ -89,8 +89,8 @@ class PersonSearch(nn.Module):
     def search(self, images: list[Tensor], boxes: list[Tensor] | None = None) -> list[SearchedImage]:
         """What `forward` and `query` are made from, for callers that need both of an image.
 
-        Images that are padded to the same size run together, each of them as if it were alone: padding to a larger one would
-        change an image's features near its border.
+        Images that are padded to the same size run together, each of them as if it were alone: padding to a larger one
+        would change an image's features near its border.
         """
         if self.training:
             raise ValueError("the network searches in eval mode only: call eval() first")

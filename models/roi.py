@@ -1,4 +1,4 @@
-"""What both heads do with regions of interest (RoIs): sample them for training, crop them, decode and learn their boxes."""
+"""What both heads do with regions of interest (RoIs): sample, crop, decode and learn their boxes."""
 
 from dataclasses import dataclass
 

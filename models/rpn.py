@@ -55,11 +55,11 @@ class ProposalNetwork(RegionProposalNetwork):
 
 
 def _image_list(feature_map: Tensor, padded_size: tuple[int, int], sizes: list[tuple[int, int]]) -> ImageList:
-    """What torchvision's RPN wants of the images: their padded shape and their sizes; no pixel is read, none is kept."""
+    """What torchvision's RPN wants of the images: their padded shape and their sizes; no pixel is read."""
     return ImageList(feature_map.new_empty(1).expand(len(sizes), 1, *padded_size), sizes)
 
 
 def anchors_and_head(channels: int, sizes: list[int], ratios: list[float]) -> dict[str, nn.Module]:
-    """Anchor generator and head of the RPN for one map of `channels` channels; `sizes` in pixels, `ratios` height / width."""
+    """Anchor generator and head of an RPN on one map of C channels; `sizes` in pixels, `ratios` height / width."""
     anchors = AnchorGenerator((tuple(sizes),), (tuple(ratios),))
     return {"anchor_generator": anchors, "head": RPNHead(channels, anchors.num_anchors_per_location()[0])}

@@ -110,9 +110,8 @@ class SearchHead(nn.Module):
         """
         asked = [boxes / scale for boxes, scale in zip(given, scales, strict=True)]
         boxes = [torch.cat([a, d.boxes]) for a, d in zip(asked, detections, strict=True)]
-        encoding = self.encode(
-            feature_map, boxes, [_group(len(a), len(d.boxes), a.device) for a, d in zip(asked, detections)]
-        )
+        group = [_group(len(a), len(d.boxes), a.device) for a, d in zip(asked, detections, strict=True)]
+        encoding = self.encode(feature_map, boxes, group)
         moved = decode_boxes(encoding.deltas, boxes, sizes, self.box_coder)
         embeddings = encoding.embeddings.split([len(image_boxes) for image_boxes in boxes])
         return [
@@ -132,6 +131,6 @@ class SearchHead(nn.Module):
 
 
 def _group(given: int, detected: int, device: torch.device) -> Tensor:
-    """Which boxes of an image are its group, given ones first: the detected people, or, without any, the given boxes."""
+    """Mask of an image's group among its boxes, given ones first: the detected people or, without any, the given."""
     detected_mask = torch.arange(given + detected, device=device) >= given
     return detected_mask if detected else ~detected_mask

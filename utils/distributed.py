@@ -1,6 +1,7 @@
-"""Several processes as one: who this process is, and values gathered over all of them. One process alone needs no set-up."""
+"""Several processes as one: who this process is, and values gathered over all. One alone needs no set-up."""
 
 import os
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -27,10 +28,12 @@ def is_main() -> bool:
     return rank() == 0
 
 
-def join_processes(device_type: str) -> torch.device | None:
+def join_processes(device_type: str, patience: timedelta = timedelta(hours=2)) -> torch.device | None:
     """Join the processes that torchrun started; the device of this one, or None where there is no torchrun.
 
-    NCCL connects CUDA devices, gloo CPUs.
+    Args:
+        device_type: "cuda" (NCCL connects the processes) or "cpu" (gloo).
+        patience: how long a process waits for the others, as while the main one scores an evaluation.
     """
     if "LOCAL_RANK" not in os.environ:
         return None
@@ -38,7 +41,7 @@ def join_processes(device_type: str) -> torch.device | None:
     on_cuda = device_type == "cuda"
     if on_cuda:
         torch.cuda.set_device(local)
-    dist.init_process_group("nccl" if on_cuda else "gloo")
+    dist.init_process_group("nccl" if on_cuda else "gloo", timeout=patience)
     return torch.device("cuda", local) if on_cuda else torch.device("cpu")
 
 

@@ -1,0 +1,71 @@
+"""Scores of one pass over a dataset: detection once, search under as many settings as asked for."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine.features import Features
+from utils.evaluation import evaluate_detection, evaluate_search
+
+SEARCH_METRICS = ("mAP", "top1", "top5", "top10")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way to score the search.
+
+    Attributes:
+        cbgm: re-rank by context bipartite graph matching.
+        truth: search among the annotated boxes instead of the detected ones (an upper bound).
+        gallery_size: images per gallery; None the dataset's usual number, -1 all.
+        cross_camera: leave out images of the query's own camera.
+    """
+
+    cbgm: bool = False
+    truth: bool = False
+    gallery_size: int | None = None
+    cross_camera: bool = False
+
+    def describe(self) -> dict[str, str]:
+        """The setting in words, for a row of a table."""
+        size = {None: "usual", -1: "all"}.get(self.gallery_size, self.gallery_size)
+        return {
+            "boxes": "ground truth" if self.truth else "detected",
+            "CBGM": "yes" if self.cbgm else "no",
+            "gallery": f"{size}, other cameras" if self.cross_camera else str(size),
+        }
+
+
+def score_detection(features: Features, gallery_set, score_thresh: float) -> dict[str, float]:
+    """Detection recall and AP of the gallery, see `utils.evaluation.evaluate_detection`."""
+    return evaluate_detection(gallery_set, features.gallery_dets, score_thresh)
+
+
+def score_search(features: Features, gallery_set, query_set, setting: Setting) -> dict[str, float]:
+    """Search mAP and top-k under one setting.
+
+    Raises:
+        ValueError: the setting needs ground-truth boxes, and the features hold none.
+    """
+    dets, feats = features.gallery_dets, features.gallery_feats
+    if setting.truth:
+        if features.truth_feats is None:
+            raise ValueError("these features hold no ground-truth boxes: extract them with --gt")
+        dets = [_with_full_score(annotation["boxes"]) for annotation in gallery_set.annotations]
+        feats = features.truth_feats
+    scores = evaluate_search(
+        gallery_set,
+        query_set,
+        dets,
+        feats,
+        features.query_feats,
+        query_context=features.query_context if setting.cbgm else None,
+        cbgm=setting.cbgm,
+        gallery_size=setting.gallery_size,
+        cross_camera=setting.cross_camera,
+    )
+    return {name: float(scores[name]) for name in SEARCH_METRICS}
+
+
+def _with_full_score(boxes: np.ndarray) -> np.ndarray:
+    return np.concatenate([boxes.astype(np.float32), np.ones((len(boxes), 1), np.float32)], axis=1)

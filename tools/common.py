@@ -1,0 +1,88 @@
+"""What the command-line programs share: options, devices, datasets, and errors as one sentence."""
+
+import argparse
+import sys
+import traceback
+from collections.abc import Callable
+
+import torch
+from yacs.config import CfgNode
+
+from datasets import PersonSearchDataset, build_dataset, dataset_root
+from defaults import load_cfg
+from engine.trainer import DivergedError
+from utils.allocator import keep_freed_memory
+
+USER_ERRORS = (ValueError, KeyError, OSError, DivergedError)
+"""What a wrong option, file or dataset raises; each message names it and says what to do."""
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of every program that builds a network."""
+    parser.add_argument("--cfg", required=True, help="config file, see the folder configs/")
+    parser.add_argument("--traceback", action="store_true", help="show where in the code an error comes from")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="options over the config's, see defaults.py")
+
+
+def run_program(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
+    """Run a program; the exit code: 0, 1 after an error that was told in one sentence, or 130 after Ctrl-C."""
+    keep_freed_memory()
+    try:
+        main(args)
+    except USER_ERRORS as error:
+        if args.traceback:
+            traceback.print_exc()
+        message = error.args[0] if isinstance(error, KeyError) and error.args else error
+        sys.stderr.write(f"error: {message}\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped\n")
+        return 130
+    return 0
+
+
+def load_options(args: argparse.Namespace) -> CfgNode:
+    """The options of `add_config_arguments`."""
+    return load_cfg(args.cfg, args.opts)
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device of the option DEVICE; "auto" takes CUDA where there is one.
+
+    Raises:
+        ValueError: no such device on this machine.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"DEVICE {name!r} is not a device: use auto, cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"DEVICE {name} is not on this machine, which has {torch.cuda.device_count()} CUDA devices")
+    return device
+
+
+def open_split(cfg: CfgNode, split: str) -> PersonSearchDataset:
+    """One split of the dataset that the options name."""
+    name = cfg.INPUT.DATASET
+    options = {"train_appearances": cfg.INPUT.TRAIN_APPEARANCES} if name == "MovieNet-CS" else {}
+    return build_dataset(name, dataset_root(name, cfg.SYS_HOME_DIR, cfg.INPUT.DATA_ROOT), split, **options)
+
+
+def with_identities(cfg: CfgNode, num_identities: int) -> CfgNode:
+    """The options with MODEL.OIM.NUM_IDS filled in from the training set where it is 0.
+
+    Raises:
+        ValueError: the table is smaller than the training set's identities.
+    """
+    asked = cfg.MODEL.OIM.NUM_IDS
+    if asked and asked < num_identities:
+        raise ValueError(
+            f"MODEL.OIM.NUM_IDS is {asked}, but the training set has {num_identities} identities; 0 fits it"
+        )
+    filled = cfg.clone()
+    filled.defrost()
+    filled.MODEL.OIM.NUM_IDS = asked or num_identities
+    filled.freeze()
+    return filled

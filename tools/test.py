@@ -1,0 +1,127 @@
+"""Test a person-search network: python -m tools.test --cfg configs/cuhk_sysu.yaml [--ckpt FILE] [--cbgm] [--gt] ..."""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+from time import monotonic
+
+import torch
+from yacs.config import CfgNode
+
+from datasets import PersonSearchDataset
+from engine.checkpoint import load_weights
+from engine.extraction import extract_features
+from engine.features import Features, load_features, save_features
+from engine.scoring import Setting, score_detection, score_search
+from engine.solver import precision
+from models import build_model
+from tools.common import add_config_arguments, load_options, open_split, resolve_device, run_program
+from utils.distributed import is_main, join_processes, leave_processes
+from utils.files import write_json
+from utils.logging import format_table, set_up_logging
+
+log = logging.getLogger("test")
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tools.test", description=__doc__.partition(":")[0])
+    weights = parser.add_mutually_exclusive_group()
+    weights.add_argument("--ckpt", type=Path, help="checkpoint (default: best.pth in OUTPUT_DIR)")
+    weights.add_argument("--untrained", action="store_true", help="random weights: what chance gives")
+    parser.add_argument("--cbgm", action="store_true", help="score with CBGM re-ranking too")
+    parser.add_argument("--gt", action="store_true", help="score with ground-truth boxes too")
+    parser.add_argument(
+        "--gallery-size",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="images in each gallery, -1 for all (default: the usual)",
+    )
+    parser.add_argument(
+        "--features", type=Path, metavar="FILE", help="score the features of FILE, or write them there if it is missing"
+    )
+    parser.add_argument("--out", type=Path, help="folder of metrics.json (default: OUTPUT_DIR/test)")
+    add_config_arguments(parser)
+    return parser.parse_args(argv)
+
+
+def _settings(args: argparse.Namespace, cfg: CfgNode) -> list[Setting]:
+    sizes = args.gallery_size or [cfg.EVAL.GALLERY_SIZE or None]
+    kinds = [{}] + [{"cbgm": True}] * args.cbgm + [{"truth": True}] * args.gt
+    return [Setting(gallery_size=size, cross_camera=cfg.EVAL.CROSS_CAMERA, **kind) for size in sizes for kind in kinds]
+
+
+def _extract(
+    args: argparse.Namespace, cfg: CfgNode, gallery_set: PersonSearchDataset, query_set: PersonSearchDataset
+) -> Features | None:
+    """Features from the network; None in a process beside the main one."""
+    device = resolve_device(cfg.DEVICE)
+    device = join_processes(device.type) or device
+    torch.manual_seed(cfg.SEED)
+    model = build_model(cfg)
+    if not args.untrained:
+        load_weights(model, args.ckpt or Path(cfg.OUTPUT_DIR) / "best.pth")
+    start = monotonic()
+    features = extract_features(
+        model.to(device),
+        gallery_set,
+        query_set,
+        device=device,
+        batch_size=cfg.INPUT.BATCH_SIZE_TEST,
+        num_workers=cfg.INPUT.NUM_WORKERS,
+        amp=precision(cfg.EVAL.AMP, "EVAL.AMP"),
+        with_truth=args.gt,
+    )
+    log.info("searched %d gallery images in %.1f s", len(gallery_set), monotonic() - start)
+    return features
+
+
+def _features(
+    args: argparse.Namespace, cfg: CfgNode, gallery_set: PersonSearchDataset, query_set: PersonSearchDataset
+) -> Features | None:
+    names = (
+        [annotation["img_name"] for annotation in gallery_set.annotations],
+        [f"{query['img_name']} {query['boxes'][0].tolist()}" for query in query_set.annotations],
+    )
+    if args.features and args.features.exists():
+        log.info("scoring the features of %s, without the network", args.features)
+        return load_features(args.features, *names)
+    features = _extract(args, cfg, gallery_set, query_set)
+    if args.features and features is not None:
+        save_features(args.features, features, *names)
+        log.info("features are in %s", args.features)
+    return features
+
+
+def main(args: argparse.Namespace) -> None:
+    """Test as the arguments say."""
+    cfg = load_options(args)
+    set_up_logging()
+    try:
+        gallery_set, query_set = open_split(cfg, "gallery"), open_split(cfg, "query")
+        features = _features(args, cfg, gallery_set, query_set)
+        if not is_main():
+            return
+        start = monotonic()
+        detection = score_detection(features, gallery_set, cfg.EVAL.DETECTION_SCORE_THRESH)
+        rows = [
+            setting.describe() | score_search(features, gallery_set, query_set, setting)
+            for setting in _settings(args, cfg)
+        ]
+        log.info("scored in %.1f s", monotonic() - start)
+        out = args.out or Path(cfg.OUTPUT_DIR) / "test"
+        write_json(out / "metrics.json", {"dataset": cfg.INPUT.DATASET, "detection": detection, "search": rows})
+        _print_tables(cfg.INPUT.DATASET, detection, rows)
+        log.info("written to %s", out / "metrics.json")
+    finally:
+        leave_processes()
+
+
+def _print_tables(dataset: str, detection: dict[str, float], rows: list[dict]) -> None:
+    sys.stdout.write(f"\n{dataset}: detection (%)\n{format_table([detection])}\n")
+    sys.stdout.write(f"\n{dataset}: search (%)\n{format_table(rows)}\n\n")
+
+
+if __name__ == "__main__":
+    sys.exit(run_program(main, parse_args()))

@@ -1,0 +1,212 @@
+"""Train a person-search network: python -m tools.train --cfg configs/cuhk_sysu.yaml [--resume] [KEY VALUE ...]"""
+
+import argparse
+import logging
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+
+import torch
+from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
+from yacs.config import CfgNode
+
+from datasets import PersonSearchDataset, build_train_loader
+from engine.checkpoint import load_weights, read_checkpoint, save_checkpoint
+from engine.extraction import extract_features
+from engine.features import Features
+from engine.scoring import Setting, score_detection, score_search
+from engine.solver import build_optimizer, build_scheduler, precision
+from engine.trainer import StepSettings, new_scaler, train_one_epoch
+from models import build_model
+from tools.common import add_config_arguments, load_options, open_split, resolve_device, run_program, with_identities
+from utils.distributed import barrier, is_main, join_processes, leave_processes, rank, world_size
+from utils.sheets import detection_sheet
+from utils.files import write_json, write_text
+from utils.images import read_image
+from utils.logging import TensorBoard, set_up_logging
+
+log = logging.getLogger("train")
+
+SHEET_IMAGES = 4
+"""Gallery images whose detections are shown in TensorBoard."""
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tools.train", description=__doc__.partition(":")[0])
+    parser.add_argument("--resume", action="store_true", help="go on from OUTPUT_DIR/last.pth; start anew without it")
+    add_config_arguments(parser)
+    return parser.parse_args(argv)
+
+
+@dataclass
+class Splits:
+    """The three splits of the dataset."""
+
+    train: PersonSearchDataset
+    gallery: PersonSearchDataset
+    query: PersonSearchDataset
+
+
+class Run:
+    """One training run: its parts, where it stands, and its folder.
+
+    Args:
+        cfg: the options, MODEL.OIM.NUM_IDS filled in.
+        splits: the dataset.
+        device: where the network trains.
+        checkpoint: what an interrupted run left, None for a new one.
+    """
+
+    def __init__(self, cfg: CfgNode, splits: Splits, device: torch.device, checkpoint: dict | None):
+        self.cfg, self.splits, self.device = cfg, splits, device
+        self.folder = Path(cfg.OUTPUT_DIR)
+        self.model = build_model(cfg, pretrained=checkpoint is None).to(device)
+        self.network = DistributedDataParallel(self.model) if world_size() > 1 else self.model
+        batch, workers = cfg.INPUT.BATCH_SIZE_TRAIN, cfg.INPUT.NUM_WORKERS
+        self.loader = build_train_loader(
+            splits.train, batch, workers, cfg.SEED, rank(), world_size(), cfg.INPUT.FLIP_PROB
+        )
+        self.steps_per_epoch = -(-len(self.loader) // cfg.SOLVER.ACCUMULATE)
+        self.settings = StepSettings(
+            device,
+            precision(cfg.SOLVER.AMP, "SOLVER.AMP"),
+            cfg.SOLVER.ACCUMULATE,
+            cfg.SOLVER.CLIP_GRADIENTS,
+            cfg.DISP_PERIOD,
+        )
+        self.optimizer = build_optimizer(cfg, self.model, world_size())
+        self.scheduler = build_scheduler(cfg, self.optimizer, self.steps_per_epoch)
+        self.scaler = new_scaler(self.settings)
+        self.epoch, self.best = 0, -1.0
+        if checkpoint is not None:
+            self._restore(checkpoint)
+        self.board = TensorBoard(self.folder / "tensorboard", self.epoch * self.steps_per_epoch) if is_main() else None
+
+    def _parts(self) -> dict:
+        return {"optimizer": self.optimizer, "scheduler": self.scheduler, "scaler": self.scaler}
+
+    def _restore(self, checkpoint: dict) -> None:
+        left_out = load_weights(self.model, checkpoint)
+        if left_out:
+            raise ValueError(f"{self.folder}: the run to resume has identity tables of another training set")
+        for name, part in self._parts().items():
+            part.load_state_dict(checkpoint[name])
+        self.epoch, self.best = checkpoint["epoch"], checkpoint["best"]
+
+    def _state(self) -> dict:
+        states = {name: part.state_dict() for name, part in self._parts().items()}
+        config = self.cfg.dump()
+        return {"model": self.model.state_dict(), **states, "epoch": self.epoch, "best": self.best, "config": config}
+
+    def train(self) -> None:
+        """Train up to the last epoch, evaluating and saving as the options say."""
+        while self.epoch < self.cfg.SOLVER.MAX_EPOCHS:
+            self._train_epoch()
+            self.epoch += 1
+            last = self.epoch == self.cfg.SOLVER.MAX_EPOCHS
+            if last or (self.cfg.EVAL_PERIOD and self.epoch % self.cfg.EVAL_PERIOD == 0):
+                self._evaluate()
+            if is_main() and (last or self.epoch % self.cfg.CKPT_PERIOD == 0):
+                save_checkpoint(self.folder / "last.pth", self._state())
+            barrier()
+        if self.board is not None:
+            self.board.close()
+
+    def _train_epoch(self) -> None:
+        # Samples of anchors and RoIs depend on seed, epoch and process, not on what ran before: a resumed run draws
+        # the same.
+        torch.manual_seed((self.cfg.SEED * 100_003 + self.epoch) * 1_009 + rank())
+        self.loader.batch_sampler.set_epoch(self.epoch)
+        name = f"epoch {self.epoch + 1}/{self.cfg.SOLVER.MAX_EPOCHS}"
+        start = monotonic()
+        with tqdm(self.loader, desc=name, unit="batch", disable=not is_main(), leave=False) as batches:
+
+            def report(losses: dict[str, float]) -> None:
+                step = self.scheduler.last_epoch
+                rate = self.scheduler.get_last_lr()[0]
+                batches.set_postfix({n.removeprefix("loss_"): f"{v:.3f}" for n, v in losses.items()})
+                log.info("%s step %d lr %.6f %s", name, step, rate, " ".join(f"{n} {v:.4f}" for n, v in losses.items()))
+                if self.board is not None:
+                    self.board.scalars("train", losses | {"learning_rate": rate}, step)
+
+            train_one_epoch(self.network, batches, self.optimizer, self.scheduler, self.scaler, self.settings, report)
+        log.info("%s took %.0f s, %.2f s a batch", name, monotonic() - start, (monotonic() - start) / len(self.loader))
+
+    def _evaluate(self) -> None:
+        cfg = self.cfg
+        features = extract_features(
+            self.model,
+            self.splits.gallery,
+            self.splits.query,
+            device=self.device,
+            batch_size=cfg.INPUT.BATCH_SIZE_TEST,
+            num_workers=cfg.INPUT.NUM_WORKERS,
+            amp=precision(cfg.EVAL.AMP, "EVAL.AMP"),
+        )
+        if features is None:
+            return
+        setting = Setting(gallery_size=cfg.EVAL.GALLERY_SIZE or None, cross_camera=cfg.EVAL.CROSS_CAMERA)
+        search = score_search(features, self.splits.gallery, self.splits.query, setting)
+        detection = score_detection(features, self.splits.gallery, cfg.EVAL.DETECTION_SCORE_THRESH)
+        metrics = search | {f"detection_{name}": float(value) for name, value in detection.items()}
+        log.info("epoch %d: %s", self.epoch, " ".join(f"{name} {100 * value:.2f}" for name, value in metrics.items()))
+        step = self.scheduler.last_epoch
+        self.board.scalars("test", metrics, step)
+        self.board.image("detections", _sheet(self.splits.gallery, features), step)
+        write_json(self.folder / "metrics.json", {"epoch": self.epoch, **metrics})
+        if search["mAP"] > self.best:
+            self.best = search["mAP"]
+            save_checkpoint(self.folder / "best.pth", self._state())
+
+
+def _sheet(gallery_set: PersonSearchDataset, features: Features):
+    shown = range(0, len(gallery_set), -(-len(gallery_set) // SHEET_IMAGES))
+    pictures = [read_image(gallery_set.annotations[i]["img_path"]) for i in shown]
+    dets = [features.gallery_dets[i] for i in shown]
+    return detection_sheet(pictures, [d[:, :4] for d in dets], [d[:, 4] for d in dets])
+
+
+def _checkpoint_to_resume(folder: Path, resume: bool) -> dict | None:
+    last = folder / "last.pth"
+    if not last.exists():
+        return None
+    if not resume:
+        raise ValueError(f"{folder} holds a run already: go on with it (--resume), or choose another OUTPUT_DIR")
+    return read_checkpoint(last)
+
+
+def main(args: argparse.Namespace) -> None:
+    """Train as the arguments say."""
+    cfg = load_options(args)
+    device = resolve_device(cfg.DEVICE)
+    device = join_processes(device.type) or device
+    try:
+        folder = Path(cfg.OUTPUT_DIR)
+        checkpoint = _checkpoint_to_resume(folder, args.resume)
+        set_up_logging(folder / "log.txt" if is_main() else None, quiet=not is_main())
+        splits = Splits(*(open_split(cfg, split) for split in ("train", "gallery", "query")))
+        cfg = with_identities(cfg, splits.train.num_identities)
+        if is_main():
+            write_text(folder / "config.yaml", cfg.dump())
+        torch.manual_seed(cfg.SEED)
+        torch.use_deterministic_algorithms(cfg.DETERMINISTIC)
+        run = Run(cfg, splits, device, checkpoint)
+        log.info(
+            "%s: %d training images, %d identities; %d processes on %s; from epoch %d",
+            cfg.INPUT.DATASET,
+            len(splits.train),
+            splits.train.num_identities,
+            world_size(),
+            device.type,
+            run.epoch + 1,
+        )
+        run.train()
+        log.info("best mAP %.2f; checkpoints, log and TensorBoard events are in %s", 100 * run.best, folder)
+    finally:
+        leave_processes()
+
+
+if __name__ == "__main__":
+    sys.exit(run_program(main, parse_args()))
