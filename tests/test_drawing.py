@@ -1,0 +1,119 @@
+"""Drawing: where lines, labels and pictures come to lie."""
+
+import numpy as np
+import pytest
+
+from utils.drawing import BEST, CASING, FOUND, MIN_LONG_SIDE, QUERY, Mark, draw_detections, draw_marks, draw_query, font
+from utils.sheets import CROP, TILE, Match, crop_region, detection_sheet, overview, shorten
+
+GREY = np.full((480, 640, 3), 128, dtype=np.uint8)
+
+
+def where(picture, color):
+    """x1, y1, x2, y2 of the pixels that have exactly this colour; None for none."""
+    rows, columns = np.nonzero((picture == np.array(color)).all(axis=2))
+    return (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1) if rows.size else None
+
+
+def test_a_line_lies_just_outside_its_box():
+    box = (200, 150, 260, 300)
+    picture = draw_marks(GREY, [Mark(box)])
+    assert (picture[150:300, 200:260] == 128).all()
+    assert where(picture, FOUND) == (197, 147, 263, 303)  # a line of 2 pixels, and one of casing on either side
+    assert where(picture, CASING) == (196, 146, 264, 304)
+    assert (GREY == 128).all()
+
+
+def test_the_best_match_stands_out_by_colour_width_and_word():
+    boxes = [(50, 200, 90, 300), (300, 200, 340, 300)]
+    first, second = (draw_detections(GREY, boxes, [0.9, 0.4], best) for best in (0, 1))
+    for picture, best_side, other_side in (
+        (first, slice(0, 200), slice(200, 640)),
+        (second, slice(200, 640), slice(0, 200)),
+    ):
+        assert where(picture[:, best_side], BEST)
+        assert not where(picture[:, best_side], FOUND)
+        assert not where(picture[:, other_side], BEST)
+        best_ink = (picture[:, best_side] == BEST).all(axis=2).sum()
+        assert best_ink > 1.5 * (picture[:, other_side] == FOUND).all(axis=2).sum()
+    assert where(draw_detections(GREY, boxes, [0.9, 0.4]), BEST) is None
+
+
+def test_no_people_leaves_the_picture_as_it_is():
+    assert np.array_equal(draw_detections(GREY, np.zeros((0, 4)), []), GREY)
+
+
+def test_small_pictures_are_enlarged_with_their_boxes():
+    picture = draw_query(GREY[:48, :64], (20, 10, 30, 40), label="")
+    assert picture.shape == (480, MIN_LONG_SIDE, 3)
+    assert np.abs(np.array(where(picture, QUERY)) - (200, 100, 300, 400)).max() <= 4
+
+
+def test_labels_do_not_cover_one_another():
+    """Two people side by side: the labels, of different colours, are as large together as each alone."""
+    boxes = [(300, 200, 330, 300), (310, 205, 340, 305)]
+    colors = (FOUND, QUERY)
+    alone, bare = (
+        [
+            np.count_nonzero(draw_marks(GREY, [Mark(box, text, color)]) != GREY)
+            for box, color in zip(boxes, colors, strict=True)
+        ]
+        for text in ("0.88", "")
+    )
+    lines = draw_marks(GREY, [Mark(boxes[0], "", FOUND), Mark(boxes[1], "", QUERY)])
+    both = draw_marks(GREY, [Mark(boxes[0], "0.88", FOUND), Mark(boxes[1], "0.88", QUERY)])
+    assert np.count_nonzero(both != lines) > 0.97 * (sum(alone) - sum(bare))
+
+
+@pytest.mark.parametrize("box", [(0, 0, 640, 480), (630, 470, 640, 480), (-20, -30, 5, 9), (100, 100, 100, 100)])
+def test_boxes_at_the_edge_and_without_area_are_drawn(box):
+    picture = draw_detections(GREY, [box], [0.5], best=0)
+    assert picture.shape == GREY.shape
+    assert where(picture, BEST)
+
+
+def test_crops_have_the_shape_asked_for_and_hold_the_box():
+    image = np.zeros((480, 640, 3), dtype=np.uint8)
+    image[200:300, 300:340] = 255
+    crop = crop_region(image, (300, 200, 340, 300), CROP)
+    assert crop.shape[1] / crop.shape[0] == pytest.approx(CROP[0] / CROP[1], rel=0.05)
+    assert np.count_nonzero(crop[:, :, 0]) == 40 * 100
+    wide = crop_region(image, (250, 240, 400, 260), CROP)
+    assert wide.shape[0] > wide.shape[1]
+    for outside in ((700, 500, 720, 560), (-50, -50, -10, -10)):
+        assert crop_region(image, outside, CROP).size > 0
+
+
+def test_overview_has_the_query_left_and_a_cell_for_each_match():
+    red, blue = np.full_like(GREY, (200, 0, 0)), np.full_like(GREY, (0, 0, 200))
+    match = Match(blue, (300, 200, 340, 300), 0.87, "s1.jpg")
+    areas = []
+    for number in (0, 1, 3, 4):
+        sheet = overview(red, (100, 100, 140, 200), [match] * number, "q.jpg")
+        blues = np.nonzero((sheet == (0, 0, 200)).all(axis=2))[1]
+        reds = np.nonzero((sheet == (200, 0, 0)).all(axis=2))[1]
+        assert reds.size
+        assert number == 0 or reds.max() < blues.min()
+        areas.append(blues.size)
+    assert areas[0] == 0
+    assert areas[3] == 4 * areas[1]
+    assert areas[2] == 3 * areas[1]
+
+
+def test_detection_sheet_tiles_pictures_of_any_size():
+    images = [GREY, GREY[:, :200], np.zeros((50, 400, 3), dtype=np.uint8)]
+    sheet = detection_sheet(images, [[(10, 100, 60, 200)], [], []], [[0.9], [], []])
+    assert sheet.shape == (2 * TILE[1], 2 * TILE[0], 3)
+    assert (np.abs(sheet[: TILE[1], : TILE[0]].astype(int) - FOUND).sum(axis=2) < 40).any()
+    assert not (np.abs(sheet[TILE[1] :].astype(int) - FOUND).sum(axis=2) < 40).any()
+    with pytest.raises(ValueError, match="no images"):
+        detection_sheet([], [], [])
+
+
+def test_long_names_are_shortened_in_the_middle():
+    text = "camera_1_street_" * 5 + "000123.jpg"
+    short = shorten(text, font(15), 300)
+    assert font(15).getlength(short) <= 300
+    assert short.startswith("camera_1")
+    assert short.endswith("123.jpg")
+    assert shorten("s1.jpg", font(15), 300) == "s1.jpg"

@@ -1,0 +1,136 @@
+"""Boxes, labels and query marks on pictures. Pure functions: RGB uint8 H x W x 3 in, a new picture out.
+
+Boxes are x1, y1, x2, y2 in pixels of the picture given. Small pictures are enlarged, so that text stays readable:
+results have at least MIN_LONG_SIDE pixels on their longer side. Colours are from the palette of Okabe and Ito
+(https://jfly.uni-koeln.de/color), which people with any kind of colour blindness can tell apart; the best match also
+has a thicker line and a word, so nothing hangs on colour alone.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+FOUND = (86, 180, 233)
+BEST = (213, 94, 0)
+QUERY = (240, 228, 66)
+CASING = (20, 20, 20)
+
+MIN_LONG_SIDE = 640
+MIN_TEXT = 12
+"""Smallest height of text, in pixels."""
+
+TEXT_FRACTION = 44
+"""Height of text: the picture's longer side through this."""
+
+LINE_FRACTION = 400
+"""Usual width of a line, likewise."""
+
+LABEL_COVER_COST = 10
+"""How much worse it is to cover a label than to cover as many pixels of a person."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A box to draw: label above it ("" for none), colour, line width as a multiple of the usual."""
+
+    box: tuple
+    label: str = ""
+    color: tuple = FOUND
+    weight: float = 1.0
+
+
+def draw_detections(image, boxes, similarities, best=None):
+    """People found, with their similarities to the query to two digits.
+
+    Args:
+        boxes: n x 4. similarities: n. best: the row of the best match, None for none.
+    """
+    rows = [(box, f"{similarity:.2f}") for box, similarity in zip(boxes, similarities, strict=True)]
+    marks = [Mark(box, label) for row, (box, label) in enumerate(rows) if row != best]
+    if best is not None:
+        box, label = rows[best]
+        marks.append(Mark(box, f"best {label}", BEST, weight=2.0))
+    return draw_marks(image, marks)
+
+
+def draw_query(image, box, label="query"):
+    """The person asked for."""
+    return draw_marks(image, [Mark(box, label, QUERY, weight=1.5)])
+
+
+def draw_marks(image, marks):
+    """Draw marks, later ones over earlier ones; labels keep clear of one another where there is room."""
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    scale = max(1.0, MIN_LONG_SIDE / max(picture.size))
+    if scale > 1:
+        picture = picture.resize([round(side * scale) for side in picture.size], Image.Resampling.LANCZOS)
+    draw = ImageDraw.Draw(picture)
+    long_side = max(picture.size)
+    text_font = font(max(MIN_TEXT, long_side / TEXT_FRACTION))
+    boxes = [tuple(float(v) * scale for v in mark.box) for mark in marks]
+    for box, mark in zip(boxes, marks, strict=True):
+        _outline(draw, box, mark.color, max(2, round(mark.weight * long_side / LINE_FRACTION)))
+    placed = []
+    # Labels after all lines and the last mark's first: the most important one has the first choice of place.
+    for box, mark in reversed(list(zip(boxes, marks, strict=True))):
+        if mark.label:
+            place = _label_place(box, mark.label, text_font, picture.size, boxes, placed)
+            draw.rectangle(place, fill=mark.color)
+            middle = (place[0] + place[2]) / 2, (place[1] + place[3]) / 2
+            draw.text(middle, mark.label, fill=text_color(mark.color), font=text_font, anchor="mm")
+            placed.append(place)
+    return np.asarray(picture)
+
+
+def font(size):
+    """Pillow's own scalable font, so that no font file has to be found; `size` in pixels."""
+    return ImageFont.load_default(size=round(size))
+
+
+def text_color(background):
+    """Black or white, whichever reads better on an RGB colour (luminance after ITU-R BT.601)."""
+    red, green, blue = background
+    return (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 120 else (255, 255, 255)
+
+
+def _outline(draw, box, color, width):
+    """A rectangle whose line, with a thin dark casing, lies outside the box and so hides nothing of the person."""
+    casing = max(1, width // 3)
+    whole = width + 2 * casing
+    for grow, line, ink in ((whole, whole, CASING), (whole - casing, width, color)):
+        x1, y1, x2, y2 = box
+        # Pillow counts the last pixel in, boxes do not.
+        draw.rectangle((x1 - grow, y1 - grow, max(x1, x2) + grow - 1, max(y1, y2) + grow - 1), outline=ink, width=line)
+
+
+def _label_place(box, label, text_font, size, boxes, placed):
+    """The rectangle for a label: above its box, below or inside, whichever covers least of people and other labels."""
+    pad = max(2, round(text_font.size / 6))
+    width = text_font.getlength(label) + 2 * pad
+    height = text_font.size + 2 * pad
+    x1, y1, x2, y2 = box
+    gap = 2 * pad
+    lefts = (x1 - pad, x2 + pad - width)
+    tops = (y1 - height - gap, y2 + gap, y1 - 2 * height - gap, y2 + height + gap, y1, y2 - height)
+    options = [_inside((left, top, width, height), size) for top in tops for left in lefts]
+
+    def cost(place):
+        people = sum(_overlap(place, other) for other in boxes)
+        return people + LABEL_COVER_COST * sum(_overlap(place, other) for other in placed)
+
+    return min(options, key=cost)
+
+
+def _inside(rectangle, size):
+    """x, y, w, h moved into a picture of `size`, as corners."""
+    x, y, width, height = rectangle
+    x, y = max(0, min(x, size[0] - width - 1)), max(0, min(y, size[1] - height - 1))
+    return x, y, x + width, y + height
+
+
+def _overlap(one, other):
+    """Area that two rectangles share."""
+    wide = min(one[2], other[2]) - max(one[0], other[0])
+    high = min(one[3], other[3]) - max(one[1], other[1])
+    return max(0, wide) * max(0, high)

@@ -1,0 +1,147 @@
+"""Sheets of several pictures: a query with its ranked matches, and detections side by side."""
+
+from dataclasses import dataclass
+from math import ceil, sqrt
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from utils.drawing import BEST, QUERY, Mark, draw_marks, font
+
+PAPER, INK, FAINT = (255, 255, 255), (30, 30, 30), (110, 110, 110)
+GAP, INNER_GAP = 16, 6
+SCENE = (330, 220)  # width, height in pixels, as all sizes here
+CROP = (100, 220)
+CAPTION = 26
+TITLE = 34
+QUERY_CROP = (230, 506)
+CROP_MARGIN = 0.15  # of the box's sides, shown around it
+TILE = (480, 360)
+
+
+@dataclass(frozen=True)
+class Match:
+    """A gallery image with the region that matches: RGB uint8, x1, y1, x2, y2 in its pixels, similarity, file name."""
+
+    image: np.ndarray
+    box: tuple
+    similarity: float
+    name: str
+
+
+def overview(query_image, query_box, matches, query_name=""):
+    """One picture: the query on the left, its matches in falling order on the right.
+
+    A match shows its region enlarged beside the whole scene, where it is outlined, over rank, similarity and file name.
+
+    Args:
+        query_image: uint8 H x W x 3 RGB. query_box: x1, y1, x2, y2. matches: Match objects, the best first.
+
+    Returns:
+        uint8 H x W x 3 RGB, sized by the number of matches.
+    """
+    # Three rows stand as high as the query's column.
+    columns = max(1, ceil(len(matches) / max(3, ceil(sqrt(len(matches))))))
+    rows = ceil(len(matches) / columns)
+    cell = CROP[0] + INNER_GAP + SCENE[0], SCENE[1] + CAPTION
+    left = SCENE[0] + 2 * GAP
+    right_height = rows * (cell[1] + GAP)
+    query_height = SCENE[1] + CAPTION + GAP + QUERY_CROP[1]
+    size = left + GAP + columns * (cell[0] + GAP), TITLE + GAP + max(right_height, query_height + GAP)
+    sheet = Image.new("RGB", size, PAPER)
+    draw = ImageDraw.Draw(sheet)
+    draw.rectangle((0, 0, left - 1, size[1]), fill=(243, 243, 243))
+    _draw_query(sheet, query_image, query_box, query_name)
+    title = (
+        ("Best match" if len(matches) == 1 else f"Best {len(matches)} matches")
+        if matches
+        else "No person found in the gallery"
+    )
+    draw.text((left + GAP, TITLE / 2 + GAP / 2), title, fill=INK, font=font(22), anchor="lm")
+    for rank, match in enumerate(matches, start=1):
+        row, column = divmod(rank - 1, columns)
+        corner = left + GAP + column * (cell[0] + GAP), TITLE + GAP + row * (cell[1] + GAP)
+        _draw_match(sheet, corner, rank, match)
+    return np.asarray(sheet)
+
+
+def detection_sheet(images, boxes, scores, columns=2):
+    """Pictures with the people found and their scores, tiled: what TensorBoard shows of a few images.
+
+    Args:
+        images: list of uint8 H x W x 3 RGB, of any sizes. boxes: a list of n x 4. scores: a list of n.
+
+    Returns:
+        uint8 H x W x 3 RGB. Raises ValueError for an empty list.
+    """
+    if not images:
+        raise ValueError("detection_sheet: no images")
+    columns = min(columns, len(images))
+    rows = ceil(len(images) / columns)
+    sheet = Image.new("RGB", (columns * TILE[0], rows * TILE[1]), PAPER)
+    for number, (image, found, confidence) in enumerate(zip(images, boxes, scores, strict=True)):
+        marks = [Mark(box, f"{score:.2f}") for box, score in zip(found, confidence, strict=True)]
+        row, column = divmod(number, columns)
+        _paste(sheet, draw_marks(image, marks), (column * TILE[0], row * TILE[1]), TILE)
+    return np.asarray(sheet)
+
+
+def crop_region(image, box, shape):
+    """The region of `box` and a margin around it, in the proportions of `shape` (width, height), cut to the image."""
+    height, width = image.shape[:2]
+    x1, y1, x2, y2 = (float(v) for v in box)
+    wide, high = (x2 - x1) * (1 + 2 * CROP_MARGIN), (y2 - y1) * (1 + 2 * CROP_MARGIN)
+    high = max(high, wide * shape[1] / shape[0])
+    wide = max(wide, high * shape[0] / shape[1])
+    left, right = np.clip([(x1 + x2 - wide) / 2, (x1 + x2 + wide) / 2], 0, width).astype(int)
+    top, bottom = np.clip([(y1 + y2 - high) / 2, (y1 + y2 + high) / 2], 0, height).astype(int)
+    left, top = min(left, width - 1), min(top, height - 1)
+    return image[top : max(bottom, top + 1), left : max(right, left + 1)]
+
+
+def _draw_query(sheet, image, box, name):
+    draw = ImageDraw.Draw(sheet)
+    draw.text((GAP, TITLE / 2 + GAP / 2), "Query", fill=INK, font=font(22), anchor="lm")
+    top = TITLE + GAP
+    _paste(sheet, draw_marks(image, [Mark(box, "", QUERY, weight=2.5)]), (GAP, top), SCENE)
+    text = shorten(name, font(15), SCENE[0])
+    draw.text((GAP, top + SCENE[1] + CAPTION / 2), text, fill=FAINT, font=font(15), anchor="lm")
+    _paste(sheet, crop_region(image, box, QUERY_CROP), (GAP, top + SCENE[1] + CAPTION + GAP), QUERY_CROP, QUERY)
+
+
+def _draw_match(sheet, corner, rank, match):
+    x, y = corner
+    _paste(sheet, crop_region(match.image, match.box, CROP), corner, CROP, BEST)
+    _paste(sheet, draw_marks(match.image, [Mark(match.box, "", BEST, weight=2.5)]), (x + CROP[0] + INNER_GAP, y), SCENE)
+    draw = ImageDraw.Draw(sheet)
+    middle = y + SCENE[1] + CAPTION / 2
+    draw.text((x, middle), f"{rank}", fill=INK, font=font(20), anchor="lm")
+    draw.text((x + 34, middle), f"{match.similarity:.3f}", fill=INK, font=font(18), anchor="lm")
+    text = shorten(match.name, font(15), SCENE[0])
+    draw.text((x + CROP[0] + INNER_GAP, middle), text, fill=FAINT, font=font(15), anchor="lm")
+
+
+def shorten(text, text_font, width):
+    """`text`, its middle replaced by dots where it is wider than `width` pixels: both ends of a file name tell most."""
+    keep = len(text)
+    short = text
+    while keep > 1 and text_font.getlength(short) > width:
+        keep -= 1
+        short = f"{text[: keep // 2]}...{text[-((keep + 1) // 2) :]}"
+    return short
+
+
+def _paste(sheet, image, corner, size, frame=None):
+    """Fit `image` into the rectangle at `corner`, left and in the middle, in its own proportions.
+
+    `frame`: colour of a line along its edge.
+    """
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    scale = min(size[0] / picture.width, size[1] / picture.height)
+    fitted = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
+    picture = picture.resize(fitted, Image.Resampling.LANCZOS)
+    place = corner[0], corner[1] + (size[1] - fitted[1]) // 2
+    sheet.paste(picture, place)
+    if frame:
+        outer = (place[0], place[1], place[0] + fitted[0] - 1, place[1] + fitted[1] - 1)
+        ImageDraw.Draw(sheet).rectangle(outer, outline=frame, width=4)
