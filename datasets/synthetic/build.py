@@ -1,0 +1,112 @@
+"""Builds a whole synthetic dataset: plans it, draws its images, in several processes if asked to, and writes it all."""
+
+import dataclasses
+import json
+from concurrent.futures import ProcessPoolExecutor
+from itertools import starmap
+from multiprocessing import get_context
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from datasets.synthetic.config import SyntheticConfig
+from datasets.synthetic.frames import draw_frames
+from datasets.synthetic.protocol import choose_demo, choose_queries, context_figures, drop_rare
+from datasets.synthetic.world import draw_population, plan_frames
+from datasets.writers import image_folder, image_name, write_annotations
+
+SPLITS = ("train", "gallery")
+_CHUNK = 80  # images of a camera drawn at a time: its background is drawn once for them
+_WORLD_STREAM = 0  # first number of the random streams, see also frames.py
+_PROTOCOL_STREAM = 1
+CONFIG_FILE, DEMO_FILE = "synthetic.json", "demo.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """An image to draw: its number (1 and up, over both splits), split, plan, and file name."""
+
+    number: int
+    split: str
+    plan: object
+    name: str
+
+
+def plan_dataset(config):
+    """The populations by split and the list of `Task`s."""
+    populations, tasks = {}, []
+    sizes = {
+        "train": (config.train_identities, config.train_images),
+        "gallery": (config.test_identities, config.gallery_images),
+    }
+    for index, split in enumerate(SPLITS):
+        people, images = sizes[split]
+        rng = np.random.default_rng([config.seed, _WORLD_STREAM, index])
+        populations[split] = draw_population(config, people, rng)
+        for plan in plan_frames(config, populations[split], images, rng):
+            number = len(tasks) + 1
+            tasks.append(Task(number, split, plan, image_name(config.format, number, plan.camera)))
+    return populations, tasks
+
+
+def _draw_chunk(config, folder, camera, populations, tasks):
+    cv2.setNumThreads(1)
+    return draw_frames(config, Path(folder), camera, populations, tasks)
+
+
+def _chunks(config, folder, populations, tasks):
+    """Arguments of `_draw_chunk`: the images by camera, a bounded number at a time."""
+    for camera in range(1, config.cameras + 1):
+        mine = [task for task in tasks if task.plan.camera == camera]
+        for start in range(0, len(mine), _CHUNK):
+            yield config, str(folder), camera, populations, mine[start : start + _CHUNK]
+
+
+def _draw_all(jobs, workers):
+    if workers <= 1:
+        return list(starmap(_draw_chunk, jobs))
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        return [future.result() for future in [pool.submit(_draw_chunk, *job) for job in jobs]]
+
+
+def build_synthetic(config, root, workers=1):
+    """Draw the dataset of a `SyntheticConfig` into the folder `root`.
+
+    Besides what the format asks for, `root` gets `synthetic.json` (the options, and how much information the context
+    carries) and `demo.json` (a query and a few gallery images). The bytes do not depend on `workers`.
+
+    Returns:
+        the figures of `synthetic.json`: a dict.
+    """
+    root = Path(root)
+    folder = image_folder(config.format, root)
+    if folder.exists() and any(folder.iterdir()):
+        raise FileExistsError(f"{folder} holds images already: choose an empty folder or remove them")
+    folder.mkdir(parents=True, exist_ok=True)
+    populations, tasks = plan_dataset(config)
+    drawn = _draw_all(list(_chunks(config, folder, populations, tasks)), workers)
+    items = {item["number"]: item for chunk in drawn for item in chunk}
+    by_split = {split: [items[task.number] for task in tasks if task.split == split] for split in SPLITS}
+    figures = {split: context_figures(config, populations[split], by_split[split]) for split in SPLITS}
+    rng = np.random.default_rng([config.seed, _PROTOCOL_STREAM])
+    train = drop_rare(by_split["train"], least=2)
+    gallery = [_shift_pids(item, config.train_identities) for item in by_split["gallery"]]
+    queries = choose_queries(gallery, config.queries, rng)
+    write_annotations(config.format, root, _public(train), _public(gallery), queries)
+    demo = choose_demo(gallery, queries, folder.relative_to(root), rng)
+    (root / DEMO_FILE).write_text(json.dumps(demo, indent=1) + "\n")
+    summary = {"config": dataclasses.asdict(config), "queries": len(queries), "context": figures}
+    (root / CONFIG_FILE).write_text(json.dumps(summary, indent=1) + "\n")
+    return summary
+
+
+def _shift_pids(item, offset):
+    return {**item, "pids": np.where(item["pids"] > 0, item["pids"] + offset, item["pids"])}
+
+
+def _public(items):
+    return [{key: item[key] for key in ("img_name", "boxes", "pids", "cam_id")} for item in items]
+
+
+__all__ = ["SyntheticConfig", "build_synthetic", "plan_dataset"]

@@ -1,0 +1,61 @@
+"""Procedural surfaces: colours as functions of metres on a plane, softened by how many metres a pixel covers.
+
+Every function takes coordinate grids (float32, metres) and `footprint`, the metres per pixel there, and returns RGB or
+a weight of the grids' shape. Detail finer than a pixel fades out instead of aliasing.
+"""
+
+import numpy as np
+
+
+def cell_noise(columns, rows, seed):
+    """A value in [0, 1) for each pair of integers, the same whenever it is asked for."""
+    columns, rows = np.asarray(columns, np.int64), np.asarray(rows, np.int64)
+    mixed = (columns * 73856093) ^ (rows * 19349663) ^ (int(seed) * 83492791)
+    mixed = (mixed ^ (mixed >> 13)) * 1274126177
+    return ((mixed ^ (mixed >> 16)) & 0xFFFF).astype(np.float32) / np.float32(65536)
+
+
+def inside(coordinate, low, high, footprint):
+    """1 between low and high, 0 outside, with an edge one pixel wide."""
+    return np.clip((coordinate - low) / footprint + 0.5, 0, 1) * np.clip((high - coordinate) / footprint + 0.5, 0, 1)
+
+
+def periodic(coordinate, period, share, footprint):
+    """1 in the first `share` of each period; where a period is finer than two pixels, the share itself."""
+    offset = np.mod(coordinate, period)
+    sharp = inside(offset, 0, share * period, footprint) + inside(offset, period, 2 * period, footprint)
+    fade = np.clip(2 - 4 * footprint / period, 0, 1)
+    return fade * np.clip(sharp, 0, 1) + (1 - fade) * share
+
+
+def blend(base, colour, weight):
+    """`base` (RGB grid) with `colour` (RGB, or a grid) laid over it where weight (h x w) says."""
+    return base + weight[..., None] * (np.float32(colour) - base)
+
+
+def flat(shape, colour):
+    """An RGB grid of one colour."""
+    return np.broadcast_to(np.float32(colour), (*shape, 3))
+
+
+def slabs(along, across, footprint, size, colour, seed):
+    """Paving: slabs of their own brightness with dark joints; `size` (along, across) in metres."""
+    shifted = along + 0.5 * size[0] * np.mod(np.floor(across / size[1]), 2)
+    tone = cell_noise(np.floor(shifted / size[0]), np.floor(across / size[1]), seed)
+    visible = np.clip(2 - 3 * footprint / min(size), 0, 1)
+    rgb = flat(along.shape, colour) * (1 + 0.16 * visible * (tone - 0.5))[..., None]
+    joints = np.maximum(
+        periodic(shifted, size[0], 0.02 / size[0], footprint), periodic(across, size[1], 0.02 / size[1], footprint)
+    )
+    return rgb * (1 - 0.35 * joints)[..., None]
+
+
+def bricks(along, up, footprint, colour, seed):
+    """Brickwork with light joints."""
+    row = np.floor(up / 0.12)
+    shifted = along + 0.15 * np.mod(row, 2)
+    visible = np.clip(2 - 3 * footprint / 0.12, 0, 1)
+    tone = cell_noise(np.floor(shifted / 0.3), row, seed)
+    rgb = flat(along.shape, colour) * (1 + 0.3 * visible * (tone - 0.5))[..., None]
+    joints = np.maximum(periodic(up, 0.12, 0.12, footprint), periodic(shifted, 0.3, 0.05, footprint))
+    return blend(rgb, np.multiply(colour, 0.6) + 80, 0.35 * joints)
