@@ -1,0 +1,102 @@
+"""Datasets by name, and the loaders of training and testing."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from datasets.base import SPLITS, PersonSearchDataset
+from datasets.cuhk_sysu import CUHKSYSU
+from datasets.movienet_cs import MovieNetCS
+from datasets.prw import PRW
+from datasets.samplers import TrainBatchSampler
+from datasets.transforms import TrainingImages
+
+DATASETS = {dataset.name: dataset for dataset in (CUHKSYSU, PRW, MovieNetCS)}
+
+
+def build_dataset(name: str, root: str | Path, split: str, **options) -> PersonSearchDataset:
+    """One split of a dataset.
+
+    Args:
+        name: "CUHK-SYSU", "PRW" or "MovieNet-CS".
+        root: the dataset's folder.
+        split: "train", "gallery" or "query".
+        options: of MovieNet-CS alone, see MovieNetCS.
+
+    Raises:
+        ValueError: an unknown name, split or option.
+        FileNotFoundError, DatasetError: see PersonSearchDataset.
+    """
+    dataset_class = _class_of(name)
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}: {name} has {', '.join(SPLITS)}")
+    known = ("train_appearances", "gallery_sizes") if dataset_class is MovieNetCS else ()
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise ValueError(f"unknown option {unknown[0]!r}: {name} takes {', '.join(known) or 'none'}")
+    return dataset_class(root, split, **options)
+
+
+def dataset_root(name: str, sys_home: str | Path, data_root: str | Path = "") -> Path:
+    """Folder of a dataset: `data_root`, or where that is empty, datasets/ps/<its folder> under a user's `sys_home`."""
+    default = Path(sys_home) / "datasets" / "ps" / _class_of(name).folder
+    return Path(data_root).expanduser() if data_root else default.expanduser()
+
+
+def _class_of(name: str) -> type[PersonSearchDataset]:
+    if name not in DATASETS:
+        raise ValueError(f"unknown dataset {name!r}: choose among {', '.join(DATASETS)}")
+    return DATASETS[name]
+
+
+def build_train_loader(
+    dataset: PersonSearchDataset,
+    batch_size: int,
+    num_workers: int,
+    seed: int,
+    rank: int = 0,
+    world_size: int = 1,
+    flip_prob: float = 0.5,
+) -> DataLoader:
+    """Batches (list of uint8 images 3 x H x W, list of targets) of this process's share of a shuffled epoch.
+
+    `loader.batch_sampler.set_epoch(epoch, start_batch)` chooses the epoch, and where in it to begin, before each
+    pass. What a batch holds depends on seed, epoch and its place alone: neither on the number of workers nor on what
+    ran before.
+
+    Args:
+        batch_size: images per process.
+        flip_prob: probability that an image is mirrored, its boxes with it.
+    """
+    sampler = TrainBatchSampler(len(dataset), batch_size, seed, rank, world_size, flip_prob)
+    return DataLoader(TrainingImages(dataset), batch_sampler=sampler, **_worker_options(num_workers, seed))
+
+
+def build_test_loader(dataset: Dataset, batch_size: int, num_workers: int) -> DataLoader:
+    """Batches (list of uint8 images 3 x H x W, list of targets) of all images in order; `dataset` may be a Subset."""
+    return DataLoader(dataset, batch_size=batch_size, **_worker_options(num_workers, seed=0))
+
+
+def collate(items: list[tuple[torch.Tensor, dict]]) -> tuple[list[torch.Tensor], list[dict]]:
+    """Items to a list of images and a list of targets: images of a batch differ in size."""
+    images, targets = zip(*items, strict=True)
+    return list(images), list(targets)
+
+
+def _worker_options(num_workers: int, seed: int) -> dict:
+    # A generator of the loader's own: otherwise each pass draws from, and so moves, the global one that training uses.
+    return {
+        "num_workers": num_workers,
+        "collate_fn": collate,
+        "pin_memory": torch.cuda.is_available(),
+        "persistent_workers": num_workers > 0,
+        "generator": torch.Generator().manual_seed(seed),
+        "worker_init_fn": _seed_worker,
+    }
+
+
+def _seed_worker(_: int) -> None:
+    """Seed NumPy's global generator too, from the seed that torch gave this worker."""
+    np.random.seed(torch.initial_seed() % 2**32)  # noqa: NPY002 (the global generator is what is seeded)

@@ -1,0 +1,44 @@
+"""MovieNet-CS (also MovieNet-PS): film frames, in CUHK-SYSU's layout, with several training sets and gallery pools."""
+
+from pathlib import Path
+
+from datasets.cuhk_files import Appearance, read_identities, read_pool
+from datasets.cuhk_sysu import CUHKSYSU, numbers_in_names
+
+
+class MovieNetCS(CUHKSYSU):
+    """MovieNet-CS (Qin et al., 2023).
+
+    Args:
+        root, split: see PersonSearchDataset.
+        train_appearances: which Train_appN.mat, the number of appearances that each identity may have.
+        gallery_sizes: the sizes whose pools make up the gallery split; None takes every pool found, so that one pass
+            over the images serves all sizes.
+
+    Raises:
+        FileNotFoundError: also where the Train_appN.mat or pool asked for is missing.
+    """
+
+    name = "MovieNet-CS"
+    folder = "MovieNet-PS"
+    image_folder = "Image"
+    usual_size = query_size = 2000
+
+    def __init__(self, root, split, train_appearances: int = 70, gallery_sizes: tuple[int, ...] | None = None):
+        self.train_appearances, self.gallery_sizes = train_appearances, gallery_sizes
+        super().__init__(root, split)
+
+    def _train_part(self, boxes: dict) -> tuple[list[str], list[Appearance], Path]:
+        source = self._protocol_folder / f"Train_app{self.train_appearances}.mat"
+        if not source.is_file():
+            found = ", ".join(map(str, numbers_in_names(self._protocol_folder, "Train_app"))) or "none"
+            raise FileNotFoundError(f"annotation file {source} is missing: choose train_appearances among {found}")
+        appearances = list(read_identities(source))
+        return sorted({a.img_name for a in appearances if a.img_name in boxes}), appearances, source
+
+    def _gallery_names(self) -> list[str]:
+        sizes = self.gallery_sizes
+        if sizes is None:
+            sizes = numbers_in_names(self._annotation_folder, "pool_") or [self.usual_size]
+        pools = [read_pool(self._annotation_folder / f"pool_{size}.mat") for size in sizes]
+        return list(dict.fromkeys(name for pool in pools for name in pool))

@@ -1,0 +1,56 @@
+"""Boxes as NumPy arrays: formats, clipping and the intersection over union of the evaluation.
+
+Boxes are x1, y1, x2, y2 in pixels, x2 and y2 being the far edges (a box covers (x2 - x1) * (y2 - y1) pixels), unless
+a name says xywh.
+"""
+
+import numpy as np
+
+
+def xywh_to_xyxy(boxes: np.ndarray) -> np.ndarray:
+    """Corner, width and height to two corners.
+
+    Args:
+        boxes: n x 4, x, y, w, h. Annotation files store them as the smallest unsigned type that fits, in which x + w
+            can wrap around, so integers are added as int64.
+
+    Returns:
+        n x 4, int64 for integers, float64 otherwise.
+    """
+    boxes = np.asarray(boxes)
+    wide = boxes.astype(np.int64 if boxes.dtype.kind in "biu" else np.float64)
+    return np.concatenate([wide[:, :2], wide[:, :2] + wide[:, 2:]], axis=1)
+
+
+def clip_boxes(boxes: np.ndarray, width: float | None = None, height: float | None = None) -> np.ndarray:
+    """Boxes (n x 4) cut to an image whose far edges, where they are known, are `width` and `height` pixels."""
+    clipped = np.maximum(boxes, 0)
+    if width is not None:
+        clipped[:, 0::2] = np.minimum(clipped[:, 0::2], width)
+    if height is not None:
+        clipped[:, 1::2] = np.minimum(clipped[:, 1::2], height)
+    return clipped
+
+
+def box_areas(boxes: np.ndarray) -> np.ndarray:
+    """Areas in pixels, of boxes ... x 4; 0 where a side is not positive."""
+    sides = np.maximum(boxes[..., 2:] - boxes[..., :2], 0)
+    return sides[..., 0] * sides[..., 1]
+
+
+def paired_iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Intersection over union of boxes and others, ... x 4 each, broadcast against one another.
+
+    Returns:
+        float64, the broadcast shape without its last axis; 0 where both boxes are without area.
+    """
+    boxes, others = np.asarray(boxes, np.float64), np.asarray(others, np.float64)
+    corners = np.maximum(boxes[..., :2], others[..., :2]), np.minimum(boxes[..., 2:], others[..., 2:])
+    inter = box_areas(np.concatenate(corners, axis=-1))
+    union = box_areas(boxes) + box_areas(others) - inter
+    return np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
+
+
+def pairwise_iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Intersection over union of each of n boxes (n x 4) with each of m others (m x 4): n x m, float64."""
+    return paired_iou(np.asarray(boxes)[:, None], np.asarray(others)[None])

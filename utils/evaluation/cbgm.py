@@ -1,0 +1,67 @@
+"""Context bipartite graph matching (Li and Miao, SeqNet, AAAI 2021): the people around the query vote.
+
+People walk in company. For the images that hold the most similar detections, the query image's first people are
+matched with the image's detections; the detection that is matched with the query takes the largest weight of the
+matching.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from utils.boxes import paired_iou
+from utils.evaluation.gallery_index import GalleryIndex
+from utils.evaluation.inputs import check_detections, check_features
+
+MIN_SELF_IOU = 0.5
+"""Least overlap of a query's box with the first box of its context, which ought to be the same."""
+
+
+def check_context(query_context: Sequence, annotations: list[dict]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The context of each query: (m x 5, m x D), the query itself first, the others in falling score.
+
+    Raises:
+        ValueError: shapes differ, or a first row is not the query.
+    """
+    dets = check_detections([boxes for boxes, _ in query_context], len(annotations), "query_context")
+    feats = check_features([feats for _, feats in query_context], dets, "query_context")
+    context = []
+    for index, (annotation, boxes, vectors) in enumerate(zip(annotations, dets, feats, strict=True)):
+        if len(boxes) == 0 or paired_iou(boxes[0, :4], annotation["boxes"][0]) < MIN_SELF_IOU:
+            raise ValueError(f"query_context[{index}]: the first box is not the query's: put the query's own box first")
+        order = np.r_[0, 1 + np.argsort(-boxes[1:, 4], kind="stable")]
+        context.append((boxes[order], vectors[order]))
+    return context
+
+
+def rerank(sims: np.ndarray, index: GalleryIndex, images: np.ndarray, members: np.ndarray, people: np.ndarray, k1: int):
+    """Change the similarities of one query to all detections, in place.
+
+    Args:
+        sims: n, the query's similarity to each detection of `index`.
+        images, members: the query's gallery, and its detections (`index.members(images)`).
+        people: k2 x D, embeddings of the query (first) and those around it.
+        k1: how many of the most similar detections choose the images to match with; of equals, the first.
+    """
+    for image in images_of_best(sims, index, images, members, k1):
+        start = index.starts[image]
+        stop = start + index.counts[image]
+        weights = people @ index.feats[start:stop].T
+        rows, columns = linear_sum_assignment(weights, maximize=True)
+        if rows[0] == 0:  # rows come in rising order; where there are fewer detections the query may be left over
+            sims[start + columns[0]] = weights[rows, columns].max()
+
+
+def images_of_best(
+    sims: np.ndarray, index: GalleryIndex, images: np.ndarray, members: np.ndarray, k1: int
+) -> np.ndarray:
+    """The images, each once, of the k1 most similar detections of a gallery."""
+    values = sims[members]
+    if len(values) > k1:
+        candidates = np.flatnonzero(values >= np.partition(values, -k1)[-k1])
+        best = candidates[np.argsort(-values[candidates], kind="stable")[:k1]]
+    else:
+        best = np.arange(len(values))
+    ends = np.cumsum(index.counts[images])
+    return np.unique(images[np.searchsorted(ends, best, side="right")])

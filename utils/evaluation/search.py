@@ -1,0 +1,160 @@
+"""How well a person is found again: mean average precision and top-k accuracy, one ranking for every dataset."""
+
+import warnings
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from utils.boxes import paired_iou
+from utils.evaluation.cbgm import check_context, rerank
+from utils.evaluation.gallery_index import GalleryIndex
+from utils.evaluation.inputs import check_detections, check_features, check_queries
+
+TOP_K = (1, 5, 10)
+SCORE_THRESH = 0.5
+BLOCK_BYTES = 64 * 2**20
+"""Memory for similarities: as many queries go into one matrix product as fit, at least one."""
+
+MAX_IOU_THRESH = 0.5
+IOU_MARGIN = 10
+"""Pixels by which a small box may be missed: see `_iou_thresholds`."""
+
+
+class QueryScore(NamedTuple):
+    """One query's result: average precision (times recall), and the false detections before the first true one."""
+
+    ap: float
+    first_rank: float
+    """inf where the person was not found."""
+
+
+def evaluate_search(
+    gallery_set,
+    query_set,
+    gallery_dets: Sequence,
+    gallery_feats: Sequence,
+    query_feats: Sequence,
+    query_context: Sequence | None = None,
+    cbgm: bool = False,
+    gallery_size: int | None = None,
+    cross_camera: bool = False,
+    score_thresh: float = SCORE_THRESH,
+    k1: int | None = None,
+    k2: int | None = None,
+) -> dict:
+    """Search every query in its gallery.
+
+    Similarity is the dot product of the embeddings. In a gallery image that holds the person, the most similar of the
+    detections whose IoU with the true box reaches a threshold is true, every other detection false. A query's AP is
+    the average precision (scikit-learn's definition) times the share of those images in which the person was found.
+    Equal similarities are one threshold: a true detection counts as behind the false ones that equal it, in top-k too.
+
+    Args:
+        gallery_set, query_set: the gallery and the query split of one dataset (datasets.base.PersonSearchDataset).
+        gallery_dets: per gallery image n x 5, x1, y1, x2, y2 (pixels) and score.
+        gallery_feats: per gallery image n x D, embeddings weighted by confidence.
+        query_feats: per query D (or 1 x D).
+        query_context: with `cbgm`, per query (m x 5, m x D): the query image searched as a gallery, the query first;
+            embeddings unweighted.
+        cbgm: context bipartite graph matching, see utils.evaluation.cbgm.
+        gallery_size: images per gallery; None is the dataset's usual size, -1 the full set.
+        cross_camera: only images of other cameras than the query's.
+        score_thresh: detections below it do not take part.
+        k1, k2: settings of the matching, None for the dataset's own (`query_set.cbgm_k1`, `.cbgm_k2`).
+
+    Returns:
+        `mAP`, `top1`, `top5`, `top10`: means over queries, 0 ... 1; `ap`: float64, AP of each query scored;
+        `queries`: int64, which queries these are. A query whose gallery never shows the person is in neither, and is
+        counted in a warning.
+
+    Raises:
+        ValueError: arguments that do not fit each other or hold NaN, an unknown gallery size, or no query left to
+            score.
+    """
+    dets = check_detections(gallery_dets, len(gallery_set.annotations), "gallery_dets")
+    feats = check_features(gallery_feats, dets, "gallery_feats")
+    queries = check_queries(query_feats, len(query_set.annotations), "query_feats")
+    index = GalleryIndex.build(dets, feats, score_thresh, queries.shape[1])
+    people = None
+    if cbgm:
+        k1 = query_set.cbgm_k1 if k1 is None else k1
+        k2 = query_set.cbgm_k2 if k2 is None else k2
+        people = _context_people(query_context, query_set.annotations, k2, queries.shape[1])
+    scores = []
+    galleries = query_set.galleries(gallery_set, gallery_size, cross_camera)
+    for number, (gallery, sims) in enumerate(zip(galleries, _similarities(queries, index), strict=True)):
+        if len(gallery.positives) == 0:
+            scores.append(None)
+            continue
+        members = index.members(gallery.images)
+        if people is not None:
+            rerank(sims, index, gallery.images, members, people[number], k1)
+        scores.append(_score_query(sims, members, _true_similarities(sims, index, gallery), gallery.num_present))
+    return _summary(scores)
+
+
+def _context_people(query_context, annotations: list[dict], k2: int, width: int) -> list[np.ndarray]:
+    """Embeddings of each query and the people around it, at most k2 x D."""
+    if query_context is None or k2 < 1:
+        raise ValueError("cbgm needs query_context, the people around each query, and k2 of at least 1")
+    people = [feats[:k2] for _, feats in check_context(query_context, annotations)]
+    if people[0].shape[1] != width:
+        raise ValueError(
+            f"query_context has {people[0].shape[1]} numbers per person, query_feats {width}: take one network"
+        )
+    return people
+
+
+def _similarities(queries: np.ndarray, index: GalleryIndex):
+    """For each query its similarity to every detection (n, float32); the array may be changed."""
+    block = max(1, BLOCK_BYTES // (index.feats.itemsize * max(1, len(index.feats))))
+    for start in range(0, len(queries), block):
+        yield from queries[start : start + block] @ index.feats.T
+
+
+def _true_similarities(sims: np.ndarray, index: GalleryIndex, gallery) -> np.ndarray:
+    """Similarity of the true detection of each image that has one."""
+    members = index.members(gallery.positives)
+    counts = index.counts[gallery.positives]
+    owner = np.repeat(np.arange(len(counts)), counts)
+    overlap = paired_iou(index.boxes[members], np.asarray(gallery.boxes)[owner])
+    good = overlap >= _iou_thresholds(gallery.boxes)[owner]
+    best = np.full(len(counts), -np.inf, dtype=sims.dtype)
+    np.maximum.at(best, owner[good], sims[members[good]])
+    return best[np.isfinite(best)]
+
+
+def _iou_thresholds(boxes: np.ndarray) -> np.ndarray:
+    """Least IoU with each true box (p x 4): lower for small boxes, of which a few pixels are a large part."""
+    width, height = (np.asarray(boxes, np.float64)[:, 2:] - np.asarray(boxes, np.float64)[:, :2]).T
+    return np.minimum(MAX_IOU_THRESH, width * height / ((width + IOU_MARGIN) * (height + IOU_MARGIN)))
+
+
+def _score_query(sims: np.ndarray, members: np.ndarray, found: np.ndarray, num_present: int) -> QueryScore:
+    """Score one query from its similarity to all detections, those of its gallery, and the true detections' similarity.
+
+    Precision at a true detection is the share of true ones among all that are at least as similar; each adds 1 /
+    found to the recall, so average precision is the mean of these precisions.
+    """
+    if len(found) == 0:
+        return QueryScore(0.0, np.inf)
+    found, ranked = np.sort(found), sims[members]
+    ranked = np.sort(ranked[ranked >= found[0]])  # what is less similar than every true one counts nowhere
+    true = len(found) - np.searchsorted(found, found)
+    reached = len(ranked) - np.searchsorted(ranked, found)
+    recall = len(found) / num_present
+    return QueryScore(float((true / reached).mean()) * recall, reached[-1] - true[-1])
+
+
+def _summary(scores: list[QueryScore | None]) -> dict:
+    queries = np.array([number for number, score in enumerate(scores) if score is not None], dtype=np.int64)
+    if len(queries) == 0:
+        raise ValueError("no query's gallery shows its person: check that gallery and queries belong to one dataset")
+    if len(queries) < len(scores):
+        missing = len(scores) - len(queries)
+        warnings.warn(f"{missing} queries left out of the scores: their gallery never shows the person", stacklevel=3)
+    ap = np.array([scores[number].ap for number in queries])
+    first_rank = np.array([scores[number].first_rank for number in queries])
+    top = {f"top{k}": float((first_rank < k).mean()) for k in TOP_K}
+    return {"mAP": float(ap.mean()), **top, "ap": ap, "queries": queries}
