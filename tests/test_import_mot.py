@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 from scipy.io import loadmat
 
+from datasets import build_dataset
 from datasets.mot import read_sequence
 from datasets.mot_split import SplitRules
 from tools.import_mot import frame_ranges, import_mot, main
@@ -149,6 +150,15 @@ def test_missing_files_and_frames_are_named(tmp_path):
     (folder / "gt" / "gt.txt").unlink()
     with pytest.raises(ValueError, match="gt.txt: cannot be read"):
         read_sequence(folder)
+
+
+def test_the_loader_reads_the_import(tmp_path):
+    rows = mot15_rows(3, range(1, 9)) + mot15_rows(7, range(1, 9), left=31)
+    import_mot([make_sequence(tmp_path / "seq", rows)], tmp_path / "out", SplitRules(query_every=2))
+    read = {split: build_dataset("PRW", tmp_path / "out", split).annotations for split in ("train", "gallery", "query")}
+    assert {split: len(items) for split, items in read.items()} == {"train": 4, "gallery": 4, "query": 4}
+    assert [item["pids"].tolist() for item in read["train"]] == [[1, 2]] * 4
+    assert read["gallery"][0]["boxes"].tolist() == [[10, 5, 22, 35], [30, 5, 42, 35]]
 
 
 def test_command_line(tmp_path, capsys):

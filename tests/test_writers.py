@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.io import loadmat
 
+from datasets import build_dataset
 from datasets.writers import image_folder, image_name, write_annotations
 
 
@@ -151,6 +153,28 @@ def test_prw_files(tmp_path):
         b"9 260.000000 20.000000 30.000000 90.000000 c1s1_000010\r\n"
         b"7 13.000000 20.000000 30.000000 90.000000 c1s1_000011\r\n"
     )
+
+
+@pytest.mark.parametrize(("fmt", "name"), [("cuhk_sysu", "CUHK-SYSU"), ("prw", "PRW"), ("movienet_cs", "MovieNet-CS")])
+def test_loaders_read_what_was_written(tmp_path, fmt, name):
+    train, gallery, queries = small_set(fmt)
+    write_annotations(fmt, tmp_path, train, gallery, queries)
+    for item in train + gallery:
+        path = image_folder(fmt, tmp_path) / item["img_name"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (640, 480)).save(path)
+    if fmt == "movienet_cs":
+        del train[3]  # nobody in it has an identity, and the format names training images by their identities
+    read = {split: build_dataset(name, tmp_path, split).annotations for split in ("train", "gallery", "query")}
+    for split, written in (("train", train), ("gallery", gallery)):
+        by_name = {item["img_name"]: item for item in read[split]}
+        assert by_name.keys() == {item["img_name"] for item in written}
+        assert all(np.array_equal(by_name[item["img_name"]]["boxes"], item["boxes"]) for item in written)
+    pids = {item["img_name"]: item["pids"].tolist() for item in read["train"]}
+    assert all(pids[item["img_name"]] == item["pids"].tolist() for item in train)
+    assert [(q["img_name"], q["boxes"].tolist()) for q in read["query"]] == [
+        (q["img_name"], [q["box"].tolist()]) for q in queries
+    ]
 
 
 def test_names_and_folders(tmp_path):
