@@ -43,7 +43,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, help="folder of metrics.json (default: OUTPUT_DIR/test)")
     add_config_arguments(parser)
-    return parser.parse_args(argv)
+    return parser.parse_intermixed_args(argv)
 
 
 def _settings(args: argparse.Namespace, cfg: CfgNode) -> list[Setting]:

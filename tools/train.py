@@ -37,7 +37,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tools.train", description=__doc__.partition(":")[0])
     parser.add_argument("--resume", action="store_true", help="go on from OUTPUT_DIR/last.pth; start anew without it")
     add_config_arguments(parser)
-    return parser.parse_args(argv)
+    return parser.parse_intermixed_args(argv)
 
 
 @dataclass

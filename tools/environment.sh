@@ -1,0 +1,21 @@
+# Makes or reuses .venv and installs requirements there; sourced by quickstart.sh and run_tests.sh from the top level.
+# Call: prepare_environment REQUIREMENTS_FILE ...; afterwards $python is the interpreter to use.
+
+prepare_environment() {
+    python=.venv/bin/python
+    if ! [ -x "$python" ]; then
+        python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' || {
+            echo "error: Python 3.10 or later is needed, python3 is $(python3 --version)" >&2
+            return 1
+        }
+        echo "making .venv"
+        python3 -m venv .venv
+    fi
+    wanted=$(cat "$@" | cksum)
+    if [ "$(cat .venv/installed 2>/dev/null)" != "$wanted" ]; then
+        echo "installing $* (torch alone is several GB)"
+        set -- $(printf -- '-r %s ' "$@")
+        "$python" -m pip install --quiet --disable-pip-version-check "$@"
+        echo "$wanted" > .venv/installed
+    fi
+}
