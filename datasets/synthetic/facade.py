@@ -75,7 +75,11 @@ def _windows(style, rgb, along, up, footprint, sky):
     tone = cell_noise(column, row, style.seed)
     glass = flat(along.shape, (44, 56, 70)) + (0.42 * (y - low) / tall)[..., None] * np.float32(sky)
     glass = blend(glass, (206, 200, 186), 0.5 * ((tone > 0.72) & (y > low + 0.55 * tall)))
-    glass = blend(glass, (255, 216, 140), 0.9 * (cell_noise(column, row, style.seed + 1) < style.lit))
+    glass = blend(
+        glass,
+        np.float32((255, 216, 140)) * (1 + style.lit),
+        0.9 * (cell_noise(column, row, style.seed + 1) < style.lit),
+    )
     rgb = blend(rgb, style.frame, frame)
     rgb = blend(
         rgb, np.multiply(style.wall, 0.7), inside(y, low - 0.09, low - 0.05, edge) * inside(x, 0.12, 0.88, edge)
@@ -92,7 +96,7 @@ def _shops(style, rgb, along, up, footprint, sky):
     rgb = blend(rgb, 0.45 * sign + np.float32((56, 54, 52)), front)
     pane = inside(x, 0.35, 3.45, footprint) * inside(up, 0.5, 2.6, footprint)
     door = inside(x, 3.75, 4.85, footprint) * inside(up, 0.0, 2.6, footprint)
-    glow = 0.35 + 0.5 * cell_noise(shop, 1 + 0 * shop, style.seed + 3) + 0.4 * style.lit
+    glow = 0.35 + 0.5 * cell_noise(shop, 1 + 0 * shop, style.seed + 3) + 1.5 * style.lit
     display = flat(along.shape, (84, 84, 88)) + (glow * (1 - 0.2 * up))[..., None] * np.float32((120, 112, 94))
     display = display + 0.1 * np.float32(sky)
     goods = cell_noise(np.floor(x / 0.34), np.floor(along / 0.34), style.seed + 4)

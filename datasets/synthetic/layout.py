@@ -56,7 +56,7 @@ def _place_party(camera, size, nearest_height, farthest_height, rng):
     reach = camera.focal * STATURE / height
     near = max(reach / nearest_height, camera.distance(_BELOW * height))
     far = max(min(reach / farthest_height, camera.depth), near + 0.5)
-    z = near + (far - near) * rng.random()
+    z = near + (far - near) * rng.random() ** 1.35
     left, right = ((column - camera.middle) / camera.metre(z) for column in (0.06 * width, 0.94 * width))
     bound = camera.half_street - 0.3
     x = rng.uniform(max(left, -bound), min(right, bound))

@@ -6,32 +6,32 @@ from datasets.synthetic.brush import Brush
 from datasets.synthetic.canvas import Canvas, cut_out
 from datasets.synthetic.nature import leaves, paint_tree
 
-_METAL, _IRON, _WOOD = (96, 100, 106), (52, 56, 58), (136, 98, 62)
+_METAL, _IRON, _WOOD, _LAMP = (96, 100, 106), (52, 56, 58), (136, 98, 62), (300, 286, 240)
 _BRIGHT = ((176, 44, 44), (40, 84, 140), (54, 110, 72), (222, 222, 218), (60, 62, 68), (206, 150, 50))
 _OVERSAMPLING = 2
 _BY_KIND = {
     "park": ("tree", "bench", "bin", "lamp"),
     "plaza": ("planter", "bench", "lamp", "bin"),
     "campus": ("tree", "bench", "planter", "lamp", "bin"),
-    "arcade": ("planter", "bin", "sign", "bench"),
+    "arcade": ("planter", "bin", "bench"),
 }
 _STREET = ("lamp", "bin", "bollard", "sign", "car", "tree")
 
 
 def _lamp(brush, rng):
     height = rng.uniform(3.6, 4.6)
-    brush.limb((0, 0), (0, 0.7), (0.1, 0.085), _IRON)
-    brush.limb((0, 0.5), (0, height), (0.06, 0.045), _IRON)
+    brush.limb((0, 0.05), (0, 0.6), (0.085, 0.07), _IRON)
+    brush.limb((0, 0.5), (0, height), (0.045, 0.035), _IRON)
     arm = float(rng.choice((-1, 1))) * 0.8
-    brush.limb((0, height), (arm, height + 0.18), (0.04, 0.035), _IRON)
-    brush.ellipse((arm, height + 0.1), 0.26, 0.09, (246, 238, 210))
+    brush.limb((0, height), (arm, height + 0.18), (0.03, 0.025), _IRON)
+    brush.ellipse((arm, height + 0.1), 0.24, 0.08, _LAMP)
 
 
 def _bin(brush, rng):
     colour = _BRIGHT[rng.integers(len(_BRIGHT))]
-    brush.profile([0.0, 0.05, 0.85, 0.9], [0.25, 0.28, 0.31, 0.31], 0.0, colour)
-    brush.profile([0.88, 1.0, 1.06], [0.33, 0.3, 0.18], 0.0, tuple(np.multiply(colour, 0.6)))
-    brush.flat([(-0.16, 0.68), (0.16, 0.68), (0.16, 0.78), (-0.16, 0.78)], (30, 30, 32))
+    brush.profile([0.0, 0.05, 0.75, 0.8], [0.21, 0.235, 0.26, 0.26], 0.0, colour)
+    brush.profile([0.78, 0.88, 0.93], [0.275, 0.25, 0.15], 0.0, tuple(np.multiply(colour, 0.6)))
+    brush.flat([(-0.13, 0.6), (0.13, 0.6), (0.13, 0.68), (-0.13, 0.68)], (30, 30, 32))
 
 
 def _bollard(brush, _rng):
