@@ -1,0 +1,339 @@
+"""The three loaders on small trees: what they read, which galleries they give, and how they answer broken files."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.io import loadmat, savemat
+
+from datasets import DatasetError, build_dataset, dataset_root
+from datasets.matlab import integers, records, text
+from datasets.matlab_write import cell, struct
+from datasets.writers import FORMATS, image_folder, image_name, write_annotations
+
+NAMES = {"cuhk_sysu": "CUHK-SYSU", "prw": "PRW", "movienet_cs": "MovieNet-CS"}
+PROTOCOLS = "annotation/test/train_test"
+
+
+def scene(fmt, number, camera, people):
+    """An image dict; `people` is a list of (pid, x): boxes 30 x 90 whose left edge is x."""
+    boxes = [[x, 20, x + 30, 110] for _, x in people]
+    return {
+        "img_name": image_name(fmt, number, camera),
+        "boxes": np.array(boxes, dtype=np.int32).reshape(-1, 4),
+        "pids": np.array([pid for pid, _ in people], dtype=np.int32),
+        "cam_id": camera,
+    }
+
+
+def small_tree(fmt, root, num_others=4):
+    """Training images of identities 2, 5 and 9; identities 20 and 30 in the gallery, both seen by cameras 1 and 2."""
+    train = [[(5, 10), (-1, 300)], [(5, 12)], [(2, 40), (9, 230)], [(2, 45)], []]
+    train = [scene(fmt, number, 1, people) for number, people in enumerate(train, start=1)]
+    gallery = [(1, [(20, 0), (30, 250)]), (1, [(20, 3)]), (2, [(20, 6), (-1, 90)]), (2, [(30, 200)])]
+    gallery += [(1, [(-1, 9)])] * num_others
+    gallery = [scene(fmt, number, camera, people) for number, (camera, people) in enumerate(gallery, start=10)]
+    queries = [
+        {"img_name": gallery[0]["img_name"], "box": gallery[0]["boxes"][1], "pid": 30},
+        {"img_name": gallery[1]["img_name"], "box": gallery[1]["boxes"][0], "pid": 20},
+    ]
+    write_annotations(fmt, root, train, gallery, queries)
+    return train, gallery, queries
+
+
+def by_name(annotations):
+    return {annotation["img_name"]: annotation for annotation in annotations}
+
+
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_training_split(fmt, tmp_path):
+    train, _, _ = small_tree(fmt, tmp_path)
+    dataset = build_dataset(NAMES[fmt], tmp_path, "train")
+    read, numbers = by_name(dataset.annotations), {2: 1, 5: 2, 9: 3, -1: -1}
+    # MovieNet-CS trains on the images that show an identity, the other two on all.
+    kept = [item for item in train if fmt != "movienet_cs" or (item["pids"] > 0).any()]
+    assert sorted(read) == sorted(item["img_name"] for item in kept)
+    for item in kept:
+        annotation = read[item["img_name"]]
+        np.testing.assert_array_equal(annotation["boxes"], item["boxes"])
+        assert annotation["pids"].tolist() == [numbers[pid] for pid in item["pids"].tolist()]
+        assert annotation["boxes"].dtype == annotation["pids"].dtype == np.int32
+        assert annotation["img_path"] == str(image_folder(fmt, tmp_path) / item["img_name"])
+        assert annotation.get("cam_id") == (item["cam_id"] if fmt == "prw" else None)
+    assert dataset.num_identities == 3
+
+
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_gallery_and_queries(fmt, tmp_path):
+    _, gallery, queries = small_tree(fmt, tmp_path)
+    gallery_set = build_dataset(NAMES[fmt], tmp_path, "gallery")
+    query_set = build_dataset(NAMES[fmt], tmp_path, "query")
+    numbers = {20: 20, 30: 30, -1: -1} if fmt == "prw" else {30: 1, 20: 2, -1: -1}  # query i is identity i + 1
+    assert sorted(gallery_set.image_index) == sorted(item["img_name"] for item in gallery)
+    for item in gallery:
+        annotation = by_name(gallery_set.annotations)[item["img_name"]]
+        np.testing.assert_array_equal(annotation["boxes"], item["boxes"])
+        assert annotation["pids"].tolist() == [numbers[pid] for pid in item["pids"].tolist()]
+    for query, annotation in zip(queries, query_set.annotations, strict=True):
+        assert annotation["img_name"] == query["img_name"]
+        assert annotation["boxes"].tolist() == [query["box"].tolist()]
+        assert annotation["pids"].tolist() == [numbers[query["pid"]]]
+    assert gallery_set.num_identities == 2
+
+
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_galleries(fmt, tmp_path):
+    _, gallery, queries = small_tree(fmt, tmp_path)
+    gallery_set = build_dataset(NAMES[fmt], tmp_path, "gallery")
+    query_set = build_dataset(NAMES[fmt], tmp_path, "query")
+    names = [annotation["img_name"] for annotation in gallery_set.annotations]
+    for size in (None, -1):
+        for query, found in zip(queries, query_set.galleries(gallery_set, size), strict=True):
+            others = [item for item in gallery if item["img_name"] != query["img_name"]]
+            holders = {item["img_name"]: item for item in others if query["pid"] in item["pids"]}
+            assert {names[image] for image in found.positives} == set(holders)
+            assert found.num_present == len(holders)
+            for image, box in zip(found.positives, found.boxes, strict=True):
+                item = holders[names[image]]
+                np.testing.assert_array_equal(box, item["boxes"][item["pids"] == query["pid"]][0])
+            shown = {names[image] for image in found.images}
+            assert len(shown) == len(found.images)
+            # A protocol lists people of other queries' images only where they are not the person asked for.
+            assert shown == {item["img_name"] for item in others}
+
+
+def test_prw_galleries_of_other_cameras(tmp_path):
+    _, gallery, _ = small_tree("prw", tmp_path)
+    gallery_set, query_set = (build_dataset("PRW", tmp_path, split) for split in ("gallery", "query"))
+    expected = [item["img_name"] for item in gallery if item["cam_id"] == 2]
+    for found in query_set.galleries(gallery_set, cross_camera=True):
+        assert [gallery_set.annotations[image]["img_name"] for image in found.images] == expected
+        assert found.num_present == 1
+    with pytest.raises(ValueError, match="no gallery size 100"):
+        query_set.galleries(gallery_set, 100)
+
+
+@pytest.mark.parametrize("fmt", ["cuhk_sysu", "movienet_cs"])
+def test_unknown_size_names_those_found(fmt, tmp_path):
+    small_tree(fmt, tmp_path)
+    gallery_set, query_set = (build_dataset(NAMES[fmt], tmp_path, split) for split in ("gallery", "query"))
+    with pytest.raises(ValueError, match="no gallery size 77.* has 50, 100 " if fmt == "cuhk_sysu" else " has 2000 "):
+        query_set.galleries(gallery_set, 77)
+    with pytest.raises(ValueError, match="does not know its cameras"):
+        query_set.galleries(gallery_set, cross_camera=True)
+
+
+def test_sizes_are_the_protocols_own(tmp_path):
+    _, gallery, _ = small_tree("cuhk_sysu", tmp_path, num_others=120)
+    gallery_set, query_set = (build_dataset("CUHK-SYSU", tmp_path, split) for split in ("gallery", "query"))
+    for size, count in ((50, 50), (None, 100), (-1, len(gallery) - 1)):
+        assert [len(found.images) for found in query_set.galleries(gallery_set, size)] == [count, count]
+
+
+def test_movienet_training_sets_and_pools(tmp_path):
+    fmt = "movienet_cs"
+    train = [scene(fmt, number, 1, [(4, number)]) for number in range(1, 41)]
+    gallery = [scene(fmt, number, 2, [(7, 5)] if number < 43 else []) for number in range(41, 52)]
+    query = {"img_name": gallery[0]["img_name"], "box": gallery[0]["boxes"][0], "pid": 7}
+    write_annotations(fmt, tmp_path, train, gallery, [query], gallery_sizes=[5])
+    for appearances, count in ((10, 10), (30, 30), (70, 40)):
+        dataset = build_dataset("MovieNet-CS", tmp_path, "train", train_appearances=appearances)
+        assert len(dataset) == count
+    assert len(build_dataset("MovieNet-CS", tmp_path, "gallery")) == len(gallery)
+    small = build_dataset("MovieNet-CS", tmp_path, "gallery", gallery_sizes=(5,))
+    assert len(small) == 5
+    query_set = build_dataset("MovieNet-CS", tmp_path, "query")
+    assert len(next(query_set.galleries(small, 5)).images) == 4
+    with pytest.raises(DatasetError, match="is not in the gallery split"):
+        query_set.galleries(small, 2000)
+    with pytest.raises(FileNotFoundError, match=r"Train_app20.mat is missing: .* 10, 30, 50, 70, 100"):
+        build_dataset("MovieNet-CS", tmp_path, "train", train_appearances=20)
+
+
+def rewrite(path, change):
+    """Load the one variable of a .mat file, change it in place or return another, and store it."""
+    content = {name: value for name, value in loadmat(path).items() if not name.startswith("__")}
+    ((name, value),) = content.items()
+    changed = change(value)
+    savemat(path, {name: value if changed is None else changed})
+
+
+def test_boxes_without_area_are_dropped_and_unsigned_numbers_widened(tmp_path):
+    small_tree("cuhk_sysu", tmp_path)
+    boxes = [(np.array([[200, 10, 100, 250]], np.uint8), 0), (np.array([[5, 5, 0, 9]], np.uint8), 0)]
+
+    def change(images):
+        images[0, 0]["box"] = struct(boxes, ("idlocate", "ishard"), (1, 2))
+
+    rewrite(tmp_path / "annotation/Images.mat", change)
+    with pytest.warns(
+        UserWarning, match=r"Train.mat: 1 records equal no box .*identity 2 at \[10, 20, 40, 110\] in s1.jpg"
+    ):
+        dataset = build_dataset("CUHK-SYSU", tmp_path, "train")
+    annotation = by_name(dataset.annotations)["s1.jpg"]
+    assert annotation["boxes"].tolist() == [[200, 10, 300, 260]]
+    assert annotation["pids"].tolist() == [-1]
+    assert dataset.num_identities == 3  # identities keep their numbers
+
+
+def test_positives_after_negatives_and_images_listed_twice(tmp_path):
+    small_tree("cuhk_sysu", tmp_path)
+
+    def change(protocol):
+        for item in protocol.flat:
+            item["Gallery"] = np.concatenate([item["Gallery"][:, ::-1], item["Gallery"][:, :1]], axis=1)
+
+    for size in (50, 100):
+        rewrite(tmp_path / PROTOCOLS / f"TestG{size}.mat", change)
+    gallery_set, query_set = (build_dataset("CUHK-SYSU", tmp_path, split) for split in ("gallery", "query"))
+    assert [(gallery_set.annotations[k]["pids"] == 2).sum() for k in range(3)] == [1, 1, 1]
+    _, second = query_set.galleries(gallery_set)
+    assert second.positives.tolist() == [0, 2]
+    assert len(second.images) == 7
+    assert second.num_present == 3  # the released evaluation counts the image for each time it is listed
+
+
+def test_protocols_of_different_queries_are_refused(tmp_path):
+    small_tree("cuhk_sysu", tmp_path)
+    rewrite(tmp_path / PROTOCOLS / "TestG100.mat", lambda protocol: protocol[:, ::-1])
+    gallery_set, query_set = (build_dataset("CUHK-SYSU", tmp_path, split) for split in ("gallery", "query"))
+    with pytest.raises(DatasetError, match="TestG100.mat: query 0 is not that of TestG50.mat"):
+        query_set.galleries(gallery_set, 100)
+    assert len(list(query_set.galleries(gallery_set, 50))) == 2
+    rewrite(tmp_path / PROTOCOLS / "TestG100.mat", lambda protocol: protocol[:, 1:])
+    with pytest.raises(DatasetError, match="has 1 queries, TestG50.mat 2"):
+        query_set.galleries(gallery_set, 100)
+
+
+def test_prw_boxes_are_clipped_after_they_have_corners(tmp_path):
+    small_tree("prw", tmp_path)
+    table = np.array([[5, -10.5, 20, 40.9, 100], [-2, 3, -4, 10, 20]])
+    savemat(tmp_path / "annotations/c1s1_000001.jpg.mat", {"anno_file": table})
+    annotation = build_dataset("PRW", tmp_path, "train").annotations[0]
+    assert annotation["boxes"].tolist() == [[0, 20, 30, 120], [3, 0, 13, 16]]
+    assert annotation["pids"].tolist() == [2, -1]
+    (tmp_path / "query_info.txt").write_bytes(b"20 -7.25 10.5 50.5 20.75 c2s1_000012\r\n\r\n")
+    query = build_dataset("PRW", tmp_path, "query").annotations[0]
+    assert query["boxes"].tolist() == [[0, 10, 43, 31]]
+    assert (query["img_name"], query["cam_id"], query["pids"].tolist()) == ("c2s1_000012.jpg", 2, [20])
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda v: v, lambda v: cell([v], (1, 1)), lambda v: cell([cell([v], (1, 1))], (1, 1))]
+)
+def test_nesting_of_any_depth(wrap, tmp_path):
+    row = [np.array(["a.jpg"]), np.array([[1], [2], [3], [4]], np.uint8), 0]
+    one = cell([wrap(value) for value in row], (1, 3))
+    as_struct = struct([tuple(row)], ("imname", "idlocate", "ishard"), (1, 1))
+    many = [(cell([part] * 3, shape), 3) for part in (one, as_struct) for shape in ((1, 3), (3, 1))]
+    rows = cell([wrap(value) for value in row * 2], (2, 3))
+    for value, count in [(one, 1), (wrap(one), 1), (as_struct, 1), (wrap(as_struct), 1), (rows, 2), *many]:
+        savemat(tmp_path / "a.mat", {"x": value})
+        read = list(records(loadmat(tmp_path / "a.mat")["x"], ("imname", "idlocate", "ishard")))
+        assert len(read) == count
+        for name, locate, _ in read:
+            assert text(name) == "a.jpg"
+            assert integers(locate).tolist() == [1, 2, 3, 4]
+
+
+def remove(path):
+    path.unlink()
+
+
+def garble(path):
+    path.write_bytes(b"MATLAB 5.0 MAT-file, but not really" * 9)
+
+
+@pytest.mark.parametrize(
+    ("fmt", "file", "split", "spoil", "error", "message"),
+    [
+        ("cuhk_sysu", "annotation/Images.mat", "train", remove, FileNotFoundError, "Images.mat is missing"),
+        ("cuhk_sysu", f"{PROTOCOLS}/Train.mat", "train", remove, FileNotFoundError, "Train.mat is missing"),
+        ("cuhk_sysu", f"{PROTOCOLS}/TestG50.mat", "query", remove, FileNotFoundError, "TestG50.mat is missing"),
+        ("cuhk_sysu", "annotation/pool.mat", "gallery", garble, DatasetError, "pool.mat cannot be read"),
+        ("movienet_cs", "annotation/pool_2000.mat", "gallery", remove, FileNotFoundError, "pool_2000.mat is missing"),
+        ("prw", "frame_train.mat", "train", remove, FileNotFoundError, "frame_train.mat is missing"),
+        (
+            "prw",
+            "annotations/c1s1_000002.jpg.mat",
+            "train",
+            remove,
+            FileNotFoundError,
+            "c1s1_000002.jpg.mat is missing",
+        ),
+        ("prw", "query_info.txt", "query", remove, FileNotFoundError, "query_info.txt is missing"),
+        ("prw", "query_info.txt", "query", garble, DatasetError, "query_info.txt, line 1: expected pid x y w h name"),
+    ],
+)
+def test_missing_and_damaged_files_are_named(fmt, file, split, spoil, error, message, tmp_path):
+    small_tree(fmt, tmp_path)
+    spoil(tmp_path / file)
+    with pytest.raises(error, match=message):
+        build_dataset(NAMES[fmt], tmp_path, split)
+
+
+def test_contents_that_contradict_the_format_are_named(tmp_path):
+    small_tree("prw", tmp_path / "prw")
+    annotation = tmp_path / "prw/annotations/c1s1_000001.jpg.mat"
+    for content, message in (
+        ({"box_new": np.ones((2, 4))}, "does not hold n x 5 numbers"),
+        ({"box_new": np.array([[0.0, 1, 2, 3, 4]])}, "id 0 in c1s1_000001.jpg"),
+        ({"box_new": np.array([[3, 1, np.nan, 3, 4]])}, "does not hold n x 5 numbers"),
+        ({"other": 1}, "has no variable box_new or anno_file or anno_previous"),
+    ):
+        savemat(annotation, content)
+        with pytest.raises(DatasetError, match=rf"c1s1_000001.jpg.mat.* {message}"):
+            build_dataset("PRW", tmp_path / "prw", "train")
+    small_tree("cuhk_sysu", tmp_path / "cuhk")
+    savemat(tmp_path / "cuhk/annotation/pool.mat", {"pool": cell([np.array([3])], (1, 1))})
+    with pytest.raises(DatasetError, match="pool.mat: expected a name"):
+        build_dataset("CUHK-SYSU", tmp_path / "cuhk", "gallery")
+
+
+@pytest.mark.parametrize("bad", ["../s1.jpg", "/etc/s1.jpg", "a/../../s1.jpg", "..\\s1.jpg", "C:\\s1.jpg", "."])
+def test_names_that_lead_out_of_the_dataset_are_refused(bad, tmp_path):
+    small_tree("cuhk_sysu", tmp_path)
+
+    def change(images):
+        images[0, 4]["imname"] = np.array([bad])
+
+    rewrite(tmp_path / "annotation/Images.mat", change)
+    with pytest.raises(DatasetError, match="leads out of"):
+        build_dataset("CUHK-SYSU", tmp_path, "train")
+
+
+def test_names_splits_options_and_roots(tmp_path):
+    with pytest.raises(ValueError, match="'COCO': choose among CUHK-SYSU, PRW, MovieNet-CS"):
+        build_dataset("COCO", tmp_path, "train")
+    with pytest.raises(ValueError, match="'val': PRW has train, gallery, query"):
+        build_dataset("PRW", tmp_path, "val")
+    with pytest.raises(ValueError, match="'train_appearances': PRW takes none"):
+        build_dataset("PRW", tmp_path, "train", train_appearances=10)
+    with pytest.raises(FileNotFoundError, match="no folder .*nowhere.*INPUT.DATA_ROOT"):
+        build_dataset("PRW", tmp_path / "nowhere", "train")
+    folders = {"CUHK-SYSU": "cuhk_sysu", "PRW": "prw", "MovieNet-CS": "MovieNet-PS"}
+    for name, folder in folders.items():
+        assert dataset_root(name, tmp_path) == tmp_path / "datasets/ps" / folder
+        assert dataset_root(name, tmp_path, "/elsewhere").as_posix() == "/elsewhere"
+
+
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_items(fmt, tmp_path):
+    small_tree(fmt, tmp_path)
+    dataset = build_dataset(NAMES[fmt], tmp_path, "train")
+    index = dataset.image_index[image_name(fmt, 1, 1)]
+    annotation = dataset.annotations[index]
+    path = image_folder(fmt, tmp_path) / annotation["img_name"]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (120, 100), (10, 20, 30)).save(path)
+    image, target = dataset[index]
+    assert image.shape == (3, 100, 120)
+    assert image.dtype == torch.uint8
+    assert image[:, 50, 60].tolist() == pytest.approx([10, 20, 30], abs=3)
+    # The first box is cut to the image, the second lies outside and is of no use in training.
+    assert target["boxes"].tolist() == [[10, 20, 40, 100]]
+    assert target["labels"].tolist() == [2]
+    assert (target["boxes"].dtype, target["labels"].dtype) == (torch.float32, torch.int64)
+    assert (target["img_name"], target["index"]) == (annotation["img_name"], index)
+    target["boxes"] += 1
+    assert annotation["boxes"].tolist() == [[10, 20, 40, 110], [300, 20, 330, 110]]

@@ -1,0 +1,277 @@
+"""Detection and search scores against plain slow twins, which walk image by image as the definitions are worded."""
+
+from itertools import permutations
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score
+
+from datasets import QueryGallery
+from utils.boxes import box_areas, clip_boxes, paired_iou, pairwise_iou, xywh_to_xyxy
+from utils.evaluation import evaluate_detection, evaluate_search, search
+
+DIM = 4
+
+
+def plain_iou(a, b):
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    inter = max(width, 0) * max(height, 0)
+    return inter / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - inter)
+
+
+def plain_matching(weights):
+    """(largest weight, column of row 0 or None) of the maximum-weight matching, by trying all."""
+    rows, columns = weights.shape
+    if rows <= columns:
+        matchings = [list(enumerate(chosen)) for chosen in permutations(range(columns), rows)]
+    else:
+        matchings = [[(row, column) for column, row in enumerate(c)] for c in permutations(range(rows), columns)]
+    best = max(matchings, key=lambda pairs: sum(weights[pair] for pair in pairs))
+    return max(weights[pair] for pair in best), dict(best).get(0)
+
+
+def plain_search(galleries, dets, feats, queries, context=None, k1=None, k2=None):
+    """AP and hits of each query."""
+    aps, hits = [], []
+    for number, gallery in enumerate(galleries):
+        sims, kept = {}, {}
+        for image in gallery.images:
+            keep = dets[image][:, 4] >= 0.5
+            if keep.any():
+                kept[image] = dets[image][keep], feats[image][keep]
+                sims[image] = kept[image][1] @ queries[number]
+        if context is not None:
+            ranked = sorted((-value, place, image) for place, image in enumerate(sims) for value in sims[image])
+            for image in {image for _, _, image in ranked[:k1]}:
+                largest, column = plain_matching(context[number][1][:k2] @ kept[image][1].T)
+                if column is not None:
+                    sims[image][column] = largest
+        true, values = [], []
+        for image, image_sims in sims.items():
+            labels = np.zeros(len(image_sims))
+            place = np.flatnonzero(gallery.positives == image)
+            if len(place):
+                box = gallery.boxes[place[0]]
+                w, h = box[2:] - box[:2]
+                threshold = min(0.5, w * h / ((w + 10) * (h + 10)))
+                for k in np.argsort(-image_sims, kind="stable"):
+                    if plain_iou(kept[image][0][k], box) >= threshold:
+                        labels[k] = 1
+                        break
+            true += labels.tolist()
+            values += image_sims.tolist()
+        found = sum(true)
+        recall = found / gallery.num_present
+        aps.append(average_precision_score(true, values) * recall if found else 0)
+        order = sorted(range(len(true)), key=lambda k: (-values[k], true[k]))  # of equals the false ones first
+        hits.append([any(true[k] for k in order[:top]) for top in (1, 5, 10)])
+    return np.array(aps), np.mean(hits, axis=0)
+
+
+def drawn_case(rng, num_images=12, num_queries=6):
+    """Small integer features and quarter scores, so that equal similarities are frequent and sums exact."""
+    dets, feats, galleries, queries = [], [], [], []
+    people = rng.uniform(0, 60, (num_images, 4)).round()
+    people[:, 2:] += people[:, :2] + 12
+    for person in people:
+        count = rng.integers(0, 6)
+        boxes = person + rng.integers(-6, 7, (count, 4))
+        dets.append(np.c_[boxes, rng.choice([0.25, 0.5, 0.75, 1], count)].astype(np.float32))
+        feats.append(rng.integers(-2, 3, (count, DIM)).astype(np.float32))
+    for _ in range(num_queries):
+        images = np.sort(rng.choice(num_images, 9, replace=False))
+        positives = rng.permutation(images)[: rng.integers(1, 6)]
+        galleries.append(QueryGallery(images, positives, people[positives], len(positives)))
+        queries.append({"boxes": np.array([[10, 10, 40, 90]]), "pids": np.array([1])})
+    context = []
+    for _ in range(num_queries):
+        others = rng.integers(0, 3)
+        boxes = np.vstack([[10, 10, 40, 90, 1], np.tile([100, 10, 130, 90, 0.5], (others, 1))])
+        context.append((boxes, rng.integers(-2, 3, (1 + others, DIM)).astype(np.float32)))
+    return dets, feats, as_sets(num_images, galleries, queries), context
+
+
+def as_sets(num_images, galleries, queries):
+    gallery_set = SimpleNamespace(annotations=[{}] * num_images)
+    query_set = SimpleNamespace(annotations=queries, galleries=lambda *_: iter(galleries), cbgm_k1=3, cbgm_k2=2)
+    return gallery_set, query_set, galleries
+
+
+def test_search_equals_the_plain_twin_with_ties():
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        dets, feats, (gallery_set, query_set, galleries), _ = drawn_case(rng)
+        queries = rng.integers(-2, 3, (len(galleries), DIM)).astype(np.float32)
+        result = evaluate_search(gallery_set, query_set, dets, feats, queries)
+        aps, top = plain_search(galleries, dets, feats, queries)
+        np.testing.assert_allclose(result["ap"], aps, atol=1e-12)
+        assert [result["top1"], result["top5"], result["top10"]] == pytest.approx(top.tolist())
+
+
+def test_cbgm_equals_trying_all_matchings():
+    rng = np.random.default_rng(1)
+    changed = 0
+    for _ in range(40):
+        dets, _, (gallery_set, query_set, galleries), context = drawn_case(rng)
+        # Continuous values: among equal matchings the choice is free.
+        feats = [rng.standard_normal((len(image), DIM)).astype(np.float32) for image in dets]
+        context = [(boxes, rng.standard_normal((len(boxes), DIM)).astype(np.float32)) for boxes, _ in context]
+        queries = [feats[0] for _, feats in context]
+        result = evaluate_search(gallery_set, query_set, dets, feats, queries, context, cbgm=True)
+        aps, top = plain_search(galleries, dets, feats, queries, context, k1=3, k2=2)
+        np.testing.assert_allclose(result["ap"], aps, atol=1e-6)
+        assert [result["top1"], result["top5"], result["top10"]] == pytest.approx(top.tolist())
+        changed += (aps != plain_search(galleries, dets, feats, queries)[0]).any()
+    assert changed > 10
+
+
+def test_block_size_changes_nothing(monkeypatch):
+    dets, feats, (gallery_set, query_set, galleries), context = drawn_case(np.random.default_rng(2))
+    queries = np.random.default_rng(3).integers(-2, 3, (len(galleries), DIM))
+    whole = evaluate_search(gallery_set, query_set, dets, feats, queries, context, cbgm=True)
+    monkeypatch.setattr(search, "BLOCK_BYTES", 1)
+    np.testing.assert_array_equal(
+        evaluate_search(gallery_set, query_set, dets, feats, queries, context, cbgm=True)["ap"], whole["ap"]
+    )
+
+
+def one_query_case(sims, true_rank, box=(10, 10, 40, 90)):
+    """A gallery of an image per similarity; only that at `true_rank` holds the person."""
+    dets = [np.array([[*box, 0.9]]) for _ in sims]
+    feats = [np.array([[sim, 0.0]]) for sim in sims]
+    everything, positive = np.arange(len(sims)), np.array([true_rank])
+    galleries = [QueryGallery(everything, positive, np.array([box]), 1)]
+    query = {"boxes": np.array([box]), "pids": np.array([1])}
+    return as_sets(len(sims), galleries, [query]), dets, feats
+
+
+def test_known_ranks():
+    sims = np.linspace(1, 0.5, 12)
+    for rank, (top1, top5, top10) in {0: (1, 1, 1), 1: (0, 1, 1), 4: (0, 1, 1), 5: (0, 0, 1), 10: (0, 0, 0)}.items():
+        (gallery_set, query_set, _), dets, feats = one_query_case(sims, rank)
+        result = evaluate_search(gallery_set, query_set, dets, feats, [np.array([[1.0, 0.0]])])
+        assert (result["top1"], result["top5"], result["top10"]) == (top1, top5, top10)
+        assert result["mAP"] == pytest.approx(1 / (rank + 1))
+
+
+def test_a_network_that_tells_nobody_apart_gets_no_credit():
+    (gallery_set, query_set, _), dets, feats = one_query_case(np.ones(20), 0)
+    result = evaluate_search(gallery_set, query_set, dets, feats, [np.array([1.0, 0.0])])
+    assert result["top10"] == 0
+    assert result["mAP"] == pytest.approx(1 / 20)
+
+
+def test_detections_below_the_threshold_do_not_take_part():
+    (gallery_set, query_set, _), dets, feats = one_query_case([0.9, 0.8], 1)
+    dets[0][0, 4] = 0.49
+    assert evaluate_search(gallery_set, query_set, dets, feats, [np.array([1.0, 0.0])])["top1"] == 1
+    dets[1][0, 4] = 0.49
+    result = evaluate_search(gallery_set, query_set, dets, feats, [np.array([1.0, 0.0])])
+    assert (result["mAP"], result["top10"]) == (0, 0)
+
+
+def test_a_gallery_without_any_detection_scores_zero():
+    (gallery_set, query_set, _), _, _ = one_query_case([0.9, 0.8], 1)
+    empty = [np.zeros((0, 5)), []]
+    result = evaluate_search(gallery_set, query_set, empty, [np.zeros((0, 2)), []], [np.array([1.0, 0.0])])
+    assert (result["mAP"], result["top1"]) == (0, 0)
+
+
+def test_query_that_is_nowhere_is_left_out_and_counted():
+    (gallery_set, query_set, galleries), dets, feats = one_query_case([0.9, 0.8], 0)
+    nowhere = QueryGallery(np.arange(2), np.zeros(0, int), np.zeros((0, 4)), 0)
+    _, both, _ = as_sets(2, [nowhere, galleries[0]], query_set.annotations * 2)
+    with pytest.warns(UserWarning, match="1 queries left out"):
+        result = evaluate_search(gallery_set, both, dets, feats, [np.array([1.0, 0.0])] * 2)
+    assert result["mAP"] == 1
+    assert result["ap"].tolist() == [1]
+    assert result["queries"].tolist() == [1]
+    _, none, _ = as_sets(2, [nowhere], query_set.annotations)
+    with pytest.raises(ValueError, match="belong to one dataset"):
+        evaluate_search(gallery_set, none, dets, feats, [np.array([1.0, 0.0])])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda case: case["dets"].pop(), "gallery_dets has 2 entries for 3 images"),
+        (lambda case: case["dets"].__setitem__(1, np.zeros((1, 4))), r"gallery_dets\[1\] has shape \(1, 4\)"),
+        (lambda case: case["feats"].__setitem__(1, np.zeros((2, 2))), r"gallery_feats\[1\].* expected 1 x 2"),
+        (lambda case: case["feats"].__setitem__(1, np.zeros((1, 3))), r"gallery_feats\[1\].* expected 1 x 2"),
+        (lambda case: case["feats"].__setitem__(1, np.array([[np.nan, 0]])), r"gallery_feats\[1\] holds NaN"),
+        (lambda case: case["queries"].append(np.zeros(2)), "query_feats has 2 entries for 1 queries"),
+        (lambda case: case["queries"].__setitem__(0, np.zeros(5)), "query_feats have 5 numbers, gallery_feats 2"),
+        (lambda case: case["queries"].__setitem__(0, np.zeros((2, 2))), r"query_feats\[0\] has shape \(2, 2\)"),
+        (lambda case: case["options"].update(cbgm=True), "cbgm needs query_context"),
+        (lambda case: case["options"].update(cbgm=True, query_context=[]), "query_context has 0 entries"),
+        (
+            lambda case: case["options"].update(cbgm=True, query_context=[(np.ones((1, 5)), np.zeros((1, 2)))]),
+            r"query_context\[0\]: the first box is not the query's",
+        ),
+    ],
+)
+def test_wrong_input_is_named(spoil, message):
+    (gallery_set, query_set, _), dets, feats = one_query_case([0.9, 0.8, 0.7], 0)
+    case = {"dets": dets, "feats": feats, "queries": [np.array([1.0, 0.0])], "options": {}}
+    spoil(case)
+    with pytest.raises(ValueError, match=message):
+        evaluate_search(gallery_set, query_set, case["dets"], case["feats"], case["queries"], **case["options"])
+
+
+def plain_true_detections(boxes, detected):
+    """For each detection whether it and a box are one another's best, the first of equals, with IoU of 0.5 or more."""
+    if not len(boxes):
+        return [False] * len(detected)
+    iou = [[plain_iou(box, det) for det in detected] for box in boxes]
+    true = []
+    for j in range(len(detected)):
+        i = max(range(len(boxes)), key=lambda i: iou[i][j])
+        true.append(j == max(range(len(detected)), key=lambda j: iou[i][j]) and iou[i][j] >= 0.5)
+    return true
+
+
+def test_detection_equals_the_plain_twin():
+    rng = np.random.default_rng(4)
+    annotations, dets = [], []
+    for _ in range(60):
+        count, num_dets = rng.integers(0, 4), rng.integers(0, 6)
+        boxes = rng.integers(0, 4, (count, 4)) * 5
+        boxes[:, 2:] += boxes[:, :2] + 20
+        annotations.append({"boxes": boxes, "pids": rng.choice([-1, 1, 2], count)})
+        detected = rng.integers(0, 4, (num_dets, 4)) * 5
+        detected[:, 2:] += detected[:, :2] + 20
+        dets.append(np.c_[detected, rng.choice([0.005, 0.2, 0.4, 0.6], num_dets)])
+    result = evaluate_detection(SimpleNamespace(annotations=annotations), dets)
+    kept = [image[image[:, 4] >= 0.01] for image in dets]
+    true = [plain_true_detections(a["boxes"], d) for a, d in zip(annotations, kept, strict=True)]
+    labelled = [plain_true_detections(a["boxes"][a["pids"] > 0], d) for a, d in zip(annotations, kept, strict=True)]
+    recall = sum(map(sum, true)) / sum(len(a["boxes"]) for a in annotations)
+    assert result["recall"] == pytest.approx(recall)
+    assert result["recall_labelled"] == pytest.approx(
+        sum(map(sum, labelled)) / sum((a["pids"] > 0).sum() for a in annotations)
+    )
+    expected = average_precision_score(sum(true, []), np.concatenate(kept)[:, 4]) * recall
+    assert result["ap"] == pytest.approx(expected)
+
+
+def test_detection_finds_nothing_or_has_nothing_to_find():
+    annotation = {"boxes": np.array([[0, 0, 10, 10]]), "pids": np.array([-1])}
+    result = evaluate_detection(SimpleNamespace(annotations=[annotation]), [[]])
+    assert result == {"recall": 0, "ap": 0, "recall_labelled": 0}
+    empty = {"boxes": np.zeros((0, 4)), "pids": np.zeros(0)}
+    with pytest.raises(ValueError, match="no image of the gallery has an annotated person"):
+        evaluate_detection(SimpleNamespace(annotations=[empty]), [np.array([[0, 0, 5, 5, 0.9]])])
+
+
+def test_boxes():
+    assert xywh_to_xyxy(np.array([[200, 10, 100, 250]], dtype=np.uint8)).tolist() == [[200, 10, 300, 260]]
+    assert clip_boxes(np.array([[-5, -5, 30, 40], [90, 2, 120, 3]]), 100, 20).tolist() == [
+        [0, 0, 30, 20],
+        [90, 2, 100, 3],
+    ]
+    assert clip_boxes(np.array([[-5, 3, 30, 40]])).tolist() == [[0, 3, 30, 40]]
+    assert box_areas(np.array([[0, 0, 2, 3], [2, 0, 0, 3]])).tolist() == [6, 0]
+    boxes, others = np.array([[0, 0, 10, 10], [0, 0, 0, 0]]), np.array([[0, 5, 10, 15], [20, 0, 30, 10], [0, 0, 0, 0]])
+    np.testing.assert_allclose(pairwise_iou(boxes, others), [[1 / 3, 0, 0], [0, 0, 0]])
+    np.testing.assert_allclose(paired_iou(boxes, others[:2]), [1 / 3, 0])

@@ -1,0 +1,110 @@
+"""Reading images of every kind, and saying clearly what is wrong with those that cannot be read."""
+
+import struct
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from utils.images import ImageError, read_image
+
+RED, GREY = (200, 30, 40), 120
+
+
+def test_rgb_is_read_as_stored(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    read = read_image(str(tmp_path / "a.png"))
+    assert read.dtype == np.uint8
+    assert read.flags.writeable
+    np.testing.assert_array_equal(read, pixels)
+
+
+def converted(mode):
+    """A 3 x 2 red or grey image in a mode, and the colour that reading it ought to give."""
+    if mode in ("L", "LA", "1"):
+        value = {"1": 255}.get(mode, GREY)
+        return Image.new("L", (3, 2), value).convert(mode), (value,) * 3
+    if mode == "I;16":
+        return Image.fromarray(np.full((2, 3), GREY * 257, dtype=np.uint16)), (GREY,) * 3
+    if mode == "P":
+        return Image.new("RGB", (3, 2), RED).quantize(4), RED
+    return Image.new("RGB", (3, 2), RED).convert(mode), RED
+
+
+@pytest.mark.parametrize(
+    ("mode", "suffix"),
+    [("L", "png"), ("LA", "png"), ("1", "png"), ("I;16", "png"), ("I;16", "tif"), ("P", "png"), ("P", "gif")]
+    + [("RGBA", "png"), ("CMYK", "tif"), ("YCbCr", "tif"), ("RGB", "bmp")],
+)
+def test_every_mode_becomes_rgb(mode, suffix, tmp_path):
+    image, colour = converted(mode)
+    image.save(tmp_path / f"a.{suffix}")
+    read = read_image(tmp_path / f"a.{suffix}")
+    assert read.shape == (2, 3, 3)
+    assert np.abs(read.astype(int) - colour).max() <= 2
+
+
+def test_transparent_palette_keeps_its_colours_without_a_warning(tmp_path):
+    image = Image.new("RGB", (3, 2), RED).quantize(4)
+    image.save(tmp_path / "a.png", transparency=b"\x00\x80\xff")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.abs(read_image(tmp_path / "a.png").astype(int) - RED).max() <= 2
+
+
+def test_orientation_tag_is_not_applied(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # "rotate by a quarter": boxes refer to the pixels as stored
+    Image.new("RGB", (30, 20), RED).save(tmp_path / "a.jpg", exif=exif)
+    assert read_image(tmp_path / "a.jpg").shape == (20, 30, 3)
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    for suffix in ("jpg", "png", "bmp"):
+        whole = tmp_path / f"whole.{suffix}"
+        Image.fromarray(noise).save(whole)
+        (tmp_path / f"truncated.{suffix}").write_bytes(whole.read_bytes()[:1500])
+    damaged = bytearray((tmp_path / "whole.png").read_bytes())
+    damaged[60:80] = bytes(20)
+    (tmp_path / "damaged.png").write_bytes(damaged)
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "text.jpg").write_text("no picture")
+    (tmp_path / "folder.jpg").mkdir()
+    bad = [
+        "truncated.jpg",
+        "truncated.png",
+        "truncated.bmp",
+        "damaged.png",
+        "empty.jpg",
+        "text.jpg",
+        "folder.jpg",
+        "none.jpg",
+    ]
+    for name in bad:
+        with pytest.raises(ImageError, match=name):
+            read_image(tmp_path / name)
+
+
+def test_enormous_images_are_refused_before_they_are_decoded(tmp_path):
+    Image.new("RGB", (20, 10)).save(tmp_path / "a.png")
+    header = b"IHDR" + struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
+    content = (tmp_path / "a.png").read_bytes()
+    start = content.index(b"IHDR")
+    (tmp_path / "huge.png").write_bytes(
+        content[:start] + header + struct.pack(">I", zlib.crc32(header)) + content[start + len(header) + 4 :]
+    )
+    with pytest.raises(ImageError, match="huge.png is too large"):
+        read_image(tmp_path / "huge.png")
+    with pytest.raises(ImageError, match="20 x 10, more than 199 pixels"):
+        read_image(tmp_path / "a.png", max_pixels=199)
+    assert read_image(tmp_path / "a.png", max_pixels=200).shape == (10, 20, 3)
+
+
+def test_floating_point_pixels_are_refused(tmp_path):
+    Image.fromarray(np.ones((2, 3), dtype=np.float32)).save(tmp_path / "a.tif")
+    with pytest.raises(ImageError, match="floating point"):
+        read_image(tmp_path / "a.tif")

@@ -1,0 +1,112 @@
+"""The order of training images, mirroring, and the loaders around them."""
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import Dataset, Subset
+
+from datasets import build_test_loader, build_train_loader
+from datasets.samplers import TrainBatchSampler
+from datasets.transforms import horizontal_flip
+
+
+class Numbered(Dataset):
+    """Image i is i + 2 pixels wide, its first column is i."""
+
+    def __init__(self, count=11):
+        self.count = count
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        image = torch.zeros(3, 2, index + 2, dtype=torch.uint8)
+        image[:, :, 0] = index + 1
+        boxes = torch.tensor([[0.0, 0.0, 1.0, 2.0]])
+        return image, {"boxes": boxes, "labels": torch.tensor([1]), "img_name": str(index), "index": index}
+
+
+def batches(loader, epoch=0, start_batch=0):
+    """(index, mirrored) of each image of each batch; that image and box agree is checked."""
+    loader.batch_sampler.set_epoch(epoch, start_batch)
+    found = []
+    for images, targets in loader:
+        batch = []
+        for image, target in zip(images, targets, strict=True):
+            mirrored = bool(image[0, 0, -1])
+            left = image.shape[-1] - 1 if mirrored else 0
+            assert target["boxes"].tolist() == [[left, 0, left + 1, 2]]
+            assert image[0, 0, left] == target["index"] + 1
+            batch.append((target["index"], mirrored))
+        found.append(batch)
+    return found
+
+
+def test_epochs_differ_and_repeat_and_leave_nothing_out():
+    loader = build_train_loader(Numbered(), 2, 0, seed=3)
+    first, second = batches(loader, 0), batches(loader, 1)
+    assert len(loader) == len(first) == 5
+    indexes = [index for batch in first for index, _ in batch]
+    assert len(set(indexes)) == 10
+    assert first != second
+    assert batches(build_train_loader(Numbered(), 2, 0, seed=3), 1) == second
+    assert batches(build_train_loader(Numbered(), 2, 0, seed=4), 1) != second
+    left_out = {frozenset(range(11)) - {i for batch in batches(loader, e) for i, _ in batch} for e in range(12)}
+    assert len(left_out) > 3
+
+
+def test_workers_change_nothing_and_a_resumed_epoch_continues():
+    alone = build_train_loader(Numbered(), 2, 0, seed=3)
+    shared = build_train_loader(Numbered(), 2, 2, seed=3)
+    for epoch in range(2):
+        assert batches(shared, epoch) == batches(alone, epoch)
+    assert batches(build_train_loader(Numbered(), 2, 0, seed=3), 1, start_batch=3) == batches(alone, 1)[3:]
+
+
+def test_the_global_random_state_is_left_alone():
+    loader = build_train_loader(Numbered(), 2, 0, seed=3)
+    before = torch.get_rng_state()
+    batches(loader)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_processes_share_an_epoch():
+    ranks = [TrainBatchSampler(23, 2, seed=1, rank=rank, world_size=3) for rank in range(3)]
+    taken = [list(sampler) for sampler in ranks]
+    assert [len(part) for part in taken] == [3, 3, 3]
+    keys = [key for part in taken for batch in part for key in batch]
+    assert len({key.index for key in keys}) == len(keys) == 18
+    # Together they take what one process with the whole batch takes.
+    whole = list(TrainBatchSampler(23, 6, seed=1))
+    assert [sum((part[k] for part in taken), []) for k in range(3)] == whole
+
+
+def test_share_of_mirrored_images():
+    for share in (0.0, 0.3, 1.0):
+        sampler = TrainBatchSampler(5000, 100, seed=2, flip_prob=share)
+        assert np.mean([key.flip for batch in sampler for key in batch]) == pytest.approx(share, abs=0.03)
+
+
+def test_too_few_images_is_said():
+    with pytest.raises(ValueError, match="7 training images do not fill one batch of 4 on 2 processes"):
+        TrainBatchSampler(7, 4, seed=0, world_size=2)
+
+
+def test_horizontal_flip_twice_is_nothing_and_edits_no_target():
+    image = torch.arange(3 * 4 * 5).reshape(3, 4, 5)
+    target = {"boxes": torch.tensor([[0.0, 1.0, 3.0, 4.0]]), "labels": torch.tensor([7])}
+    mirrored, moved = horizontal_flip(image, target)
+    assert moved["boxes"].tolist() == [[2, 1, 5, 4]]
+    assert torch.equal(mirrored[..., 2:5].flip(-1), image[..., 0:3])
+    assert target["boxes"].tolist() == [[0, 1, 3, 4]]
+    again, back = horizontal_flip(mirrored, moved)
+    assert torch.equal(again, image)
+    assert torch.equal(back["boxes"], target["boxes"])
+    empty = horizontal_flip(image, {"boxes": torch.zeros(0, 4)})[1]
+    assert empty["boxes"].shape == (0, 4)
+
+
+def test_test_loader_keeps_order():
+    for workers in (0, 2):
+        loader = build_test_loader(Subset(Numbered(), [4, 2, 9]), 2, workers)
+        assert [[target["index"] for target in targets] for _, targets in loader] == [[4, 2], [9]]
