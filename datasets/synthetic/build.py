@@ -51,35 +51,31 @@ def plan_dataset(config):
     return populations, tasks
 
 
-def _draw_chunk(config, folder, camera, populations, tasks):
-    cv2.setNumThreads(1)
-    return draw_frames(config, Path(folder), camera, populations, tasks)
-
-
 def _chunks(config, folder, populations, tasks):
-    """Arguments of `_draw_chunk`: the images by camera, a bounded number at a time."""
+    """Arguments of `draw_frames`: the images by camera, a bounded number at a time."""
     for camera in range(1, config.cameras + 1):
         mine = [task for task in tasks if task.plan.camera == camera]
         for start in range(0, len(mine), _CHUNK):
-            yield config, str(folder), camera, populations, mine[start : start + _CHUNK]
+            yield config, folder, camera, populations, mine[start : start + _CHUNK]
 
 
 def _draw_all(jobs, workers):
     if workers <= 1:
-        return list(starmap(_draw_chunk, jobs))
+        return list(starmap(draw_frames, jobs))
     method = "forkserver" if "forkserver" in get_all_start_methods() else "spawn"
     context = get_context(method)
     if method == "forkserver":
         context.set_forkserver_preload(["datasets.synthetic.frames"])
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        return [future.result() for future in [pool.submit(_draw_chunk, *job) for job in jobs]]
+    with ProcessPoolExecutor(workers, context, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+        return [future.result() for future in [pool.submit(draw_frames, *job) for job in jobs]]
 
 
 def build_synthetic(config, root, workers=1):
     """Draw the dataset of a `SyntheticConfig` into the folder `root`.
 
     Besides what the format asks for, `root` gets `synthetic.json` (the options, and how much information the context
-    carries) and `demo.json` (a query and a few gallery images). The bytes do not depend on `workers`.
+    carries; written last, so that it stands for a finished dataset) and `demo.json` (a query and a few gallery
+    images). The bytes do not depend on `workers`.
 
     Returns:
         the figures of `synthetic.json`: a dict.

@@ -134,6 +134,8 @@ def _paint_trunk_details(brush, look, pose, lift, half_width):
             brush.ellipse((0, 0.812 + lift), 0.06, 0.035, look.upper, 0.85)
         return
     centre = 0.6 * half_width * forward
+    if look.upper_kind in ("tee", "jumper"):
+        brush.ellipse((0.7 * centre, 0.846 + lift), 0.014 + 0.016 * max(facing, 0.0), 0.015, look.skin, 0.9)
     if look.upper_kind == "jacket":
         low, high = 0.45 + lift, 0.835 + lift
         gap = 0.034 * facing + 0.008
@@ -157,7 +159,7 @@ def _paint_arm(brush, look, joints, side, dim):
     shoulder, elbow, hand = (joints[f"{joint}_{side}"] for joint in ("shoulder", "elbow", "hand"))
     thick = _PADDING[look.upper_kind] * (0.55 + 0.45 * look.build)
     bare = look.upper_kind == "tee"
-    brush.ellipse(hand + 0.06 * (hand - elbow), 0.02, 0.024, look.skin, dim)
+    brush.ellipse(hand + 0.15 * (hand - elbow), 0.019, 0.025, look.skin, dim)
     brush.limb(
         elbow,
         hand,

@@ -74,9 +74,9 @@ def _paint_features(brush, look, face, forward, facing):
         eye = face + (0.019 * side * max(facing, 0.25) + 0.012 * forward, 0.01)
         if facing > 0.2 or side * forward > 0:
             brush.ellipse(eye, 0.0055, 0.0036, (44, 34, 30))
-            brush.ellipse(eye + (0, 0.012), 0.009, 0.002, look.hair, 0.9)
+            brush.ellipse(eye + (0, 0.014), 0.0085, 0.0016, look.hair)
     mouth = face + (0.02 * forward, -0.028)
-    brush.ellipse(mouth, 0.005 + 0.008 * facing, 0.0034, tuple(np.multiply(look.skin, (0.78, 0.5, 0.5))))
+    brush.ellipse(mouth, 0.005 + 0.008 * facing, 0.0026, tuple(np.multiply(look.skin, (0.85, 0.6, 0.58))))
 
 
 def _paint_back_hair(brush, look, pose, lift):
