@@ -10,6 +10,8 @@ from sklearn.metrics import average_precision_score
 from datasets import QueryGallery
 from utils.boxes import box_areas, clip_boxes, paired_iou, pairwise_iou, xywh_to_xyxy
 from utils.evaluation import evaluate_detection, evaluate_search, search
+from utils.evaluation.cbgm import images_of_best
+from utils.evaluation.gallery_index import GalleryIndex
 
 DIM = 4
 
@@ -124,6 +126,17 @@ def test_cbgm_equals_trying_all_matchings():
         assert [result["top1"], result["top5"], result["top10"]] == pytest.approx(top.tolist())
         changed += (aps != plain_search(galleries, dets, feats, queries)[0]).any()
     assert changed > 10
+
+
+def test_images_of_the_best_detections():
+    counts = np.array([2, 0, 1, 3])
+    index = GalleryIndex(np.zeros((6, 4)), np.zeros((6, 1)), np.cumsum(counts) - counts, counts)
+    sims, images = np.array([0.5, 0.1, 0.9, 0.5, 0.5, 0.2]), np.array([0, 1, 2, 3])
+    for k1, expected in {1: [2], 2: [0, 2], 3: [0, 2, 3], 10: [0, 2, 3]}.items():  # of equals the first
+        assert images_of_best(sims, index, images, index.members(images), k1).tolist() == expected
+    some = np.array([1, 3])
+    assert index.members(some).tolist() == [3, 4, 5]
+    assert images_of_best(sims, index, some, index.members(some), 1).tolist() == [3]
 
 
 def test_block_size_changes_nothing(monkeypatch):
