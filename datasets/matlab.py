@@ -4,6 +4,7 @@ The annotation files of CUHK-SYSU come from Matlab (structs), those of MovieNet-
 varying depth). Nothing here squeezes: a struct or cell of one element stays a list of one.
 """
 
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,8 +15,17 @@ from scipy.io.matlab import MatReadError
 
 from datasets.base import DatasetError
 
-_READ_ERRORS = (MatReadError, ValueError, TypeError, NotImplementedError, OSError, EOFError)
-"""What SciPy raises for files that are damaged, of another kind, or of Matlab's HDF5 format."""
+_READ_ERRORS = (
+    MatReadError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    NotImplementedError,
+    OSError,
+    EOFError,
+)
+"""What SciPy raises for files that are of another kind, damaged, or of Matlab's HDF5 format (NotImplementedError)."""
 
 
 def load_variable(path: str | Path, names: str | Sequence[str]) -> np.ndarray:
@@ -30,7 +40,7 @@ def load_variable(path: str | Path, names: str | Sequence[str]) -> np.ndarray:
         raise FileNotFoundError(f"annotation file {path} is missing: check the dataset's folder, or unpack it again")
     try:
         content = loadmat(path, variable_names=names)
-    except _READ_ERRORS as error:
+    except (*_READ_ERRORS, zlib.error) as error:
         raise DatasetError(f"annotation file {path} cannot be read ({error}): copy or download it again") from error
     for name in names:
         if name in content:

@@ -244,9 +244,16 @@ def garble(path):
     path.write_bytes(b"MATLAB 5.0 MAT-file, but not really" * 9)
 
 
+def flip_bits(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+
+
 @pytest.mark.parametrize(
     ("fmt", "file", "split", "spoil", "error", "message"),
     [
+        ("cuhk_sysu", "annotation/Images.mat", "train", flip_bits, DatasetError, "Images.mat cannot be read"),
         ("cuhk_sysu", "annotation/Images.mat", "train", remove, FileNotFoundError, "Images.mat is missing"),
         ("cuhk_sysu", f"{PROTOCOLS}/Train.mat", "train", remove, FileNotFoundError, "Train.mat is missing"),
         ("cuhk_sysu", f"{PROTOCOLS}/TestG50.mat", "query", remove, FileNotFoundError, "TestG50.mat is missing"),
