@@ -9,7 +9,7 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 
 from models.features import GlobalFeatures
 from models.postprocess import Thresholds, keep_best
-from models.roi import PERSON, RoIAlign, RoISampler, box_regression_loss, decode_boxes, new_box_coder
+from models.roi import NUM_CLASSES, PERSON, RoIAlign, RoISampler, box_regression_loss, decode_boxes, new_box_coder
 
 
 @dataclass
@@ -38,7 +38,7 @@ class DetectionHead(nn.Module):
     def __init__(self, roi_align: RoIAlign, features: GlobalFeatures, sampler: RoISampler, thresholds: Thresholds):
         super().__init__()
         self.roi_align, self.features = roi_align, features
-        self.predictor = FastRCNNPredictor(features.channels["res5"], num_classes=2)
+        self.predictor = FastRCNNPredictor(features.channels["res5"], NUM_CLASSES)
         self.box_coder = new_box_coder()
         self.sampler, self.thresholds = sampler, thresholds
 

@@ -13,6 +13,7 @@ from utils.labels import BACKGROUND
 BOX_CODER_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 """Scale of the box deltas dx, dy, dw, dh (Fast R-CNN)."""
 
+NUM_CLASSES = 2
 PERSON = 1
 """Index of the person among the two classes; 0 is the background."""
 
@@ -89,7 +90,7 @@ class RoISampler:
 
 def person_deltas(deltas: Tensor) -> Tensor:
     """The four deltas of the person class, n x 4, out of those of both classes, n x 8."""
-    return deltas.view(len(deltas), -1, 4)[:, PERSON]
+    return deltas.view(len(deltas), NUM_CLASSES, 4)[:, PERSON]
 
 
 def decode_boxes(

@@ -1,0 +1,155 @@
+"""The programs on a small synthetic dataset: train, resume, test, features on disk."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import OPTIONS
+
+from datasets.synthetic.build import build_synthetic
+from datasets.synthetic.config import SyntheticConfig
+from tools import test as test_tool
+from tools import train as train_tool
+from tools.common import run_program
+
+ROOT = Path(__file__).resolve().parents[1]
+NAMES = {"cuhk_sysu": "CUHK-SYSU", "prw": "PRW", "movienet_cs": "MovieNet-CS"}
+SHORT = {"SOLVER.MAX_EPOCHS": 2, "SOLVER.MILESTONES": "[1]", "DISP_PERIOD": 2, "MODEL.OIM.NUM_IDS": 0}
+
+
+def draw(folder: Path, fmt: str) -> Path:
+    config = SyntheticConfig(
+        format=fmt, width=160, height=96, train_images=8, gallery_images=10, train_identities=6, test_identities=4,
+        cameras=2, queries=6, person_height=(0.4, 0.8),
+    )  # fmt: skip
+    build_synthetic(config, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cuhk(tmp_path_factory) -> Path:
+    return draw(tmp_path_factory.mktemp("data") / "cuhk_sysu", "cuhk_sysu")
+
+
+def words(data: Path, out: Path, name: str = "CUHK-SYSU", **options) -> list[str]:
+    """Command-line options of a tiny network on `data`."""
+    given = {name.replace("__", "."): value for name, value in options.items()}
+    values = OPTIONS | SHORT | {"INPUT.DATASET": name, "INPUT.DATA_ROOT": data, "OUTPUT_DIR": out} | given
+    return [str(word) for pair in values.items() for word in pair]
+
+
+def train(*arguments: str) -> int:
+    return run_program(train_tool.main, train_tool.parse_args(["--cfg", str(ROOT / "configs/cuhk_sysu.yaml"), *arguments]))
+
+
+def test(*arguments: str) -> int:
+    return run_program(test_tool.main, test_tool.parse_args(["--cfg", str(ROOT / "configs/cuhk_sysu.yaml"), *arguments]))
+
+
+test.__test__ = False
+
+
+@pytest.fixture(scope="module")
+def run(cuhk, tmp_path_factory) -> Path:
+    """A finished training run."""
+    out = tmp_path_factory.mktemp("run")
+    assert train(*words(cuhk, out)) == 0
+    return out
+
+
+def test_a_run_leaves_what_it_promises(run):
+    names = {path.name for path in run.iterdir()}
+    assert {"best.pth", "last.pth", "config.yaml", "log.txt", "metrics.json", "tensorboard"} <= names
+    log = (run / "log.txt").read_text()
+    assert "loss_box_reid" in log and "epoch 2: mAP" in log
+    assert "NUM_IDS: 6" in (run / "config.yaml").read_text()
+    assert any((run / "tensorboard").iterdir())
+
+
+def test_a_new_run_does_not_overwrite_an_old_one(run, cuhk, capsys):
+    assert train(*words(cuhk, run)) == 1
+    assert "--resume" in capsys.readouterr().err
+
+
+def test_a_resumed_run_ends_where_an_unbroken_one_does(run, cuhk, tmp_path):
+    stopped = words(cuhk, tmp_path, SOLVER__MAX_EPOCHS=1, SOLVER__MILESTONES="[]")
+    assert train(*stopped) == 0
+    assert train("--resume", *words(cuhk, tmp_path)) == 0
+    ours, theirs = (torch.load(folder / "last.pth", weights_only=True) for folder in (tmp_path, run))
+    assert ours["epoch"] == theirs["epoch"] == 2
+    for name, value in theirs["model"].items():
+        assert torch.equal(value, ours["model"][name]), name
+
+
+def test_one_pass_is_scored_under_every_setting_and_again_from_its_features(run, cuhk, tmp_path, capsys):
+    features = tmp_path / "features.npz"
+    arguments = ["--cbgm", "--gt", "--gallery-size", "-1", "50", "--features", str(features), "--out", str(tmp_path)]
+    options = words(cuhk, run)
+    assert test(*options, *arguments) == 0
+    first = json.loads((tmp_path / "metrics.json").read_text())
+    assert [(row["boxes"], row["CBGM"]) for row in first["search"]] == 2 * [
+        ("detected", "no"), ("detected", "yes"), ("ground truth", "no"),
+    ]  # fmt: skip
+    truth = first["search"][2]
+    assert truth["mAP"] > 0
+    os.rename(run / "best.pth", run / "hidden.pth")
+    try:
+        assert test(*options, *arguments) == 0
+    finally:
+        os.rename(run / "hidden.pth", run / "best.pth")
+    assert json.loads((tmp_path / "metrics.json").read_text()) == first
+    assert "ground truth" in capsys.readouterr().out
+
+
+def test_features_of_other_images_are_refused(run, cuhk, tmp_path, capsys):
+    features = tmp_path / "features.npz"
+    features.write_bytes(b"not features")
+    assert test(*words(cuhk, run), "--features", str(features)) == 1
+    assert "not a file of features" in capsys.readouterr().err
+    np.savez(features, gallery_names=np.array(["other.jpg"]))
+    assert test(*words(cuhk, run), "--features", str(features)) == 1
+    assert "delete it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("fmt", ["prw", "movienet_cs"])
+def test_the_other_formats_train_and_test_through_the_shell_scripts(fmt, tmp_path):
+    data = draw(tmp_path / fmt, fmt)
+    short = {"prw": "prw", "movienet_cs": "mvn"}[fmt]
+    options = words(data, tmp_path / "run", NAMES[fmt], SOLVER__MAX_EPOCHS=1, SOLVER__MILESTONES="[]")
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    for script in (f"run_{short}.sh", f"test_{short}.sh"):
+        done = subprocess.run(
+            ["sh", str(ROOT / script), "cpu", *options], env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    metrics = json.loads((tmp_path / "run" / "test" / "metrics.json").read_text())
+    assert len(metrics["search"]) == 3
+
+
+def test_shell_scripts_ask_for_the_device():
+    done = subprocess.run(["sh", str(ROOT / "run_prw.sh")], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "name the devices first" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"INPUT__DATA_ROOT": "nowhere"}, "no folder nowhere"),
+        ({"MODEL__OIM__NUM_IDS": 3}, "NUM_IDS is 3, but the training set has 6"),
+        ({"SOLVER__MILESTONES": "[7]"}, "SOLVER.MILESTONES"),
+        ({"SOLVER__AMP": "fp12"}, "SOLVER.AMP 'fp12' is not one of off, fp16, bf16"),
+        ({"DEVICE": "cuda:9"}, "cuda:9 is not on this machine"),
+        ({"MODEL__BACKBONE__NAME": "resnet5"}, "'resnet5' is not one of resnet18"),
+    ],
+)
+def test_wrong_options_are_one_sentence(options, message, cuhk, tmp_path, capsys):
+    assert train(*words(cuhk, tmp_path, **options)) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error

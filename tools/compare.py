@@ -1,0 +1,43 @@
+"""Several results of tools.test in one table: python -m tools.compare NAME=metrics.json ..."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from tools.common import run_program
+from utils.logging import format_table
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tools.compare", description=__doc__.partition(":")[0])
+    parser.add_argument("results", nargs="+", metavar="NAME=FILE", help="a name and the metrics.json it stands for")
+    parser.add_argument("--traceback", action="store_true", help="show where in the code an error comes from")
+    return parser.parse_args(argv)
+
+
+def read_rows(result: str) -> list[dict]:
+    """One row for each search setting of a NAME=FILE.
+
+    Raises:
+        ValueError: there is no name, or the file is not one of tools.test.
+    """
+    name, equals, file = result.partition("=")
+    if not equals:
+        raise ValueError(f"{result!r}: results are given as NAME=FILE")
+    try:
+        metrics = json.loads(Path(file).read_text(encoding="utf-8"))
+        detection, search = metrics["detection"], metrics["search"]
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"{file} is not a metrics.json of tools.test: {error}") from error
+    return [{"network": name, **row, "detection AP": detection["ap"]} for row in search]
+
+
+def main(args: argparse.Namespace) -> None:
+    """Print the table."""
+    rows = [row for result in args.results for row in read_rows(result)]
+    sys.stdout.write(f"{format_table(rows)}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(run_program(main, parse_args()))
