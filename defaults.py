@@ -272,7 +272,7 @@ def _merge(cfg: CN, options: dict, source: str) -> None:
 
 
 def _coerced(value: object, default: object) -> object:
-    """The value with the two losses of notation undone that YAML and Python make."""
+    """The value in the notation that yacs takes, where a file or a command line would lose its type."""
     if isinstance(default, str) and isinstance(value, bool):
         return "on" if value else "off"  # YAML reads a bare off as False
     if isinstance(default, float) and not isinstance(value, bool):
@@ -280,6 +280,8 @@ def _coerced(value: object, default: object) -> object:
             return float(value)  # 1 or the text "1e-3" where a float is meant
         except (TypeError, ValueError):
             return value
+    if isinstance(default, bool) and isinstance(value, str) and value.lower() in ("true", "false"):
+        return value.lower() == "true"
     if isinstance(default, str) and isinstance(value, str):
         return repr(value)  # yacs would evaluate text that looks like a number
     return value

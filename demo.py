@@ -16,7 +16,7 @@ from defaults import load_cfg
 from engine.checkpoint import load_weights
 from engine.gallery_search import Request, search_gallery
 from models import build_model
-from tools.common import resolve_device, run_program
+from tools.common import add_traceback_argument, resolve_device, run_program
 
 QUICKSTART = Path("outputs/quickstart")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
@@ -79,7 +79,7 @@ def parse_args(argv=None):
     add("--out", type=Path, default=Path("outputs/demo"), help="folder to write (default: %(default)s)")
     add("--top-k", type=int, default=9, metavar="N", help="matches in the overview (default: %(default)s)")
     add("--device", help="auto, cpu, cuda or cuda:N (default: the config's DEVICE)")
-    add("--traceback", action="store_true", help="show where in the code an error comes from")
+    add_traceback_argument(parser)
     add("opts", nargs="*", metavar="KEY VALUE", help="options over the config's, see defaults.py")
     return parser.parse_args(argv)
 

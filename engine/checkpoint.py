@@ -31,9 +31,15 @@ def read_checkpoint(path: Path) -> dict:
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{path} is damaged, or is not a checkpoint that holds nothing but data: {error}") from error
+        # PyTorch's own message is left out: it advises to run the file's code.
+        raise ValueError(
+            f"{path} is damaged, or is not a checkpoint that holds nothing but data: not loaded"
+        ) from error
+    if not isinstance(checkpoint, dict):
+        raise ValueError(f"{path} is not a checkpoint: it holds a {type(checkpoint).__name__} instead of a dict")
+    return checkpoint
 
 
 def load_weights(model: nn.Module, source: str | Path | dict) -> list[str]:

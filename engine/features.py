@@ -1,5 +1,6 @@
 """What a network says of a gallery and its queries, in memory and on disk."""
 
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +48,7 @@ def load_features(path: Path, gallery_names: list[str], query_names: list[str]) 
     """Read features back.
 
     Raises:
+        FileNotFoundError: there is no such file.
         ValueError: the file is not one of `save_features`, or was made from other images or queries.
     """
     try:
@@ -62,8 +64,10 @@ def load_features(path: Path, gallery_names: list[str], query_names: list[str]) 
             ),
         )
         same = list(contents["gallery_names"]) == gallery_names and list(contents["query_names"]) == query_names
-    except (ValueError, KeyError, OSError) as error:
-        raise ValueError(f"{path} is not a file of features: {error}; delete it to extract them anew") from error
+    except FileNotFoundError:
+        raise
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is not a whole file of features: delete it to extract them anew") from error
     if not same:
         raise ValueError(f"{path} holds features of other images than this dataset's; delete it or name another file")
     return features

@@ -1,10 +1,13 @@
 """The training loop of one epoch."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -70,33 +73,36 @@ def train_one_epoch(
         DivergedError: a loss that was read is not finite.
     """
     model.train()
-    averages, steps = LossAverages(), 0
-    for images, targets, is_last in _grouped(batches, settings.accumulate):
-        images, targets = to_device(images, targets, settings.device)
-        with torch.autocast(settings.device.type, dtype=settings.amp, enabled=settings.amp is not None):
-            losses = model(images, targets)
-            total = sum(losses.values())
-        scaler.scale(total / settings.accumulate).backward()
-        averages.add(losses)
-        if not is_last:
-            continue
+    averages = LossAverages()
+    for step, group in enumerate(_groups(batches, settings.accumulate), start=1):
+        for number, batch in enumerate(group, start=1):
+            with _gradients_shared(model, number == len(group)):
+                losses = _forward(model, batch, settings)
+                scaler.scale(sum(losses.values()) / len(group)).backward()
+            averages.add(losses)
         _step(model, optimizer, scheduler, scaler, settings.clip)
-        steps += 1
-        if steps % settings.report_every == 0:
+        if step % settings.report_every == 0:
             report(_finite(averages.read()))
     if rest := averages.read():
         report(_finite(rest))
 
 
-def _grouped(batches: Iterable[tuple[list, list]], size: int):
-    """Each batch, and whether it is the last of its group of `size` (or of all)."""
-    waiting = None
-    for count, batch in enumerate(batches):
-        if waiting is not None:
-            yield *waiting, count % size == 0
-        waiting = batch
-    if waiting is not None:
-        yield *waiting, True
+def _groups(batches: Iterable[tuple[list, list]], size: int) -> Iterator[list[tuple[list, list]]]:
+    """Batches in lists of `size`, the last one maybe shorter."""
+    batches = iter(batches)
+    while group := list(islice(batches, size)):
+        yield group
+
+
+def _gradients_shared(model: nn.Module, shared: bool) -> AbstractContextManager:
+    """Where several processes accumulate gradients, only the last pass of a step needs to exchange them."""
+    return nullcontext() if shared or not isinstance(model, DistributedDataParallel) else model.no_sync()
+
+
+def _forward(model: nn.Module, batch: tuple[list, list], settings: StepSettings) -> dict[str, Tensor]:
+    images, targets = to_device(*batch, settings.device)
+    with torch.autocast(settings.device.type, dtype=settings.amp, enabled=settings.amp is not None):
+        return model(images, targets)
 
 
 def _step(

@@ -5,6 +5,7 @@ Another torchvision network is one more entry in `BACKBONES`.
 """
 
 import copy
+import pickle
 import urllib.error
 from collections import OrderedDict
 from collections.abc import Callable
@@ -122,7 +123,10 @@ def _download(weights: tvm.WeightsEnum) -> dict:
 def _read(path: Path) -> dict:
     if not path.is_file():
         raise FileNotFoundError(f"no backbone weights at {path} (MODEL.BACKBONE.WEIGHTS)")
-    return torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(f"the backbone weights {path} are damaged, or hold more than data: not loaded") from error
 
 
 # ------------------------------------------------------------------------------------------------------------- freezing

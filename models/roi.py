@@ -30,7 +30,8 @@ class RoIAlign(nn.Module):
 
     def forward(self, feature_map: Tensor, boxes: list[Tensor]) -> Tensor:
         boxes = [image_boxes.to(feature_map.dtype) for image_boxes in boxes]
-        return roi_align(feature_map, boxes, self.size, 1 / self.stride, self.sampling_ratio, aligned=False)
+        crops = roi_align(feature_map, boxes, self.size, 1 / self.stride, self.sampling_ratio, aligned=False)
+        return crops.contiguous(memory_format=torch.channels_last)
 
 
 @dataclass

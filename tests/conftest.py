@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny import draw
 
 
 @pytest.fixture(scope="session")
@@ -24,3 +25,9 @@ def shared_dir() -> Path:
 def fixed_seed():
     """Every test starts from the same random state."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def cuhk(tmp_path_factory) -> Path:
+    """A small synthetic dataset in CUHK-SYSU's format; not to be written to."""
+    return draw(tmp_path_factory.mktemp("data") / "cuhk_sysu", "cuhk_sysu")

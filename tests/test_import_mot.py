@@ -8,7 +8,8 @@ from scipy.io import loadmat
 from datasets import build_dataset
 from datasets.mot import read_sequence
 from datasets.mot_split import SplitRules
-from tools.import_mot import frame_ranges, import_mot, main
+from tools.common import run_program
+from tools.import_mot import frame_ranges, import_mot, main, parse_args
 
 WIDTH, HEIGHT = 64, 48
 
@@ -164,10 +165,10 @@ def test_the_loader_reads_the_import(tmp_path):
 def test_command_line(tmp_path, capsys):
     folder, out = make_sequence(tmp_path / "seq", mot15_rows(3, range(1, 9))), tmp_path / "out"
     options = ["--train", "1-3,4-4", "--gallery", "5-8", "--query-every", "2"]
-    main([str(folder), "--out", str(out), *options])
+    assert run_program(main, parse_args([str(folder), "--out", str(out), *options])) == 0
     assert "4 training images with 1 identities, 4 gallery images, 2 queries" in capsys.readouterr().out
-    with pytest.raises(SystemExit, match="already holds images"):
-        main([str(folder), "--out", str(out)])
+    assert run_program(main, parse_args([str(folder), "--out", str(out)])) == 1
+    assert "already holds images" in capsys.readouterr().err
     assert frame_ranges("1-50,101-150") == ((1, 50), (101, 150))
 
 

@@ -1,9 +1,13 @@
-"""A network and pictures small enough for tests."""
+"""A network, pictures and datasets small enough for tests."""
+
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from yacs.config import CfgNode
 
+from datasets.synthetic.build import build_synthetic
+from datasets.synthetic.config import SyntheticConfig
 from defaults import load_cfg
 from models import build_model
 from models.person_search import PersonSearch
@@ -16,11 +20,12 @@ OPTIONS = {
     "INPUT.BATCH_SIZE_TRAIN": 2,
     "MODEL.BACKBONE.NAME": "resnet18",
     "MODEL.BACKBONE.WEIGHTS": "none",
+    "MODEL.ROI_ALIGN.SIZE": 4,
     "MODEL.RPN.ANCHOR_SIZES": [16, 32, 64],
     "MODEL.RPN.POST_NMS_TRAIN": 100,
     "MODEL.RPN.POST_NMS_TEST": 30,
-    "MODEL.DETECTION_HEAD.BATCH_SIZE": 16,
-    "MODEL.SEARCH_HEAD.BATCH_SIZE": 16,
+    "MODEL.DETECTION_HEAD.BATCH_SIZE": 8,
+    "MODEL.SEARCH_HEAD.BATCH_SIZE": 8,
     "MODEL.OIM.NUM_IDS": 10,
     "MODEL.OIM.QUEUE_SIZE": 8,
 }
@@ -52,3 +57,23 @@ def target(*boxes_and_labels: tuple[list[float], int]) -> dict[str, Tensor]:
         "boxes": torch.tensor([box for box, _ in boxes_and_labels], dtype=torch.float32).reshape(-1, 4),
         "labels": torch.tensor([label for _, label in boxes_and_labels], dtype=torch.int64),
     }
+
+
+def draw(folder: Path, fmt: str) -> Path:
+    """A synthetic dataset of a few small images in one of the three formats."""
+    config = SyntheticConfig(
+        format=fmt, width=160, height=96, train_images=8, gallery_images=10, train_identities=6, test_identities=4,
+        cameras=2, queries=6, person_height=(0.4, 0.8),
+    )  # fmt: skip
+    build_synthetic(config, folder)
+    return folder
+
+
+SHORT = {"SOLVER.MAX_EPOCHS": 2, "SOLVER.MILESTONES": "[1]", "DISP_PERIOD": 2, "MODEL.OIM.NUM_IDS": 0}
+
+
+def words(data: Path, out: Path, name: str = "CUHK-SYSU", **options) -> list[str]:
+    """Command-line options of a tiny network on `data`."""
+    given = {name.replace("__", "."): value for name, value in options.items()}
+    values = OPTIONS | SHORT | {"INPUT.DATASET": name, "INPUT.DATA_ROOT": data, "OUTPUT_DIR": out} | given
+    return [str(word) for pair in values.items() for word in pair]

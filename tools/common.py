@@ -20,8 +20,13 @@ USER_ERRORS = (ValueError, KeyError, OSError, DivergedError)
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of every program that builds a network."""
     parser.add_argument("--cfg", required=True, help="config file, see the folder configs/")
-    parser.add_argument("--traceback", action="store_true", help="show where in the code an error comes from")
+    add_traceback_argument(parser)
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="options over the config's, see defaults.py")
+
+
+def add_traceback_argument(parser: argparse.ArgumentParser) -> None:
+    """The argument of every program that `run_program` reads."""
+    parser.add_argument("--traceback", action="store_true", help="show where in the code an error comes from")
 
 
 def run_program(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:

@@ -5,14 +5,14 @@ import json
 import sys
 from pathlib import Path
 
-from tools.common import run_program
+from tools.common import add_traceback_argument, run_program
 from utils.logging import format_table
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tools.compare", description=__doc__.partition(":")[0])
     parser.add_argument("results", nargs="+", metavar="NAME=FILE", help="a name and the metrics.json it stands for")
-    parser.add_argument("--traceback", action="store_true", help="show where in the code an error comes from")
+    add_traceback_argument(parser)
     return parser.parse_args(argv)
 
 

@@ -11,11 +11,11 @@ prepare_environment() {
         echo "making .venv"
         python3 -m venv .venv
     fi
-    wanted=$(cat "$@" | cksum)
-    if [ "$(cat .venv/installed 2>/dev/null)" != "$wanted" ]; then
+    stamp=.venv/installed-$(cat "$@" | cksum | tr ' ' '-')
+    if ! [ -f "$stamp" ]; then
         echo "installing $* (torch alone is several GB)"
         set -- $(printf -- '-r %s ' "$@")
         "$python" -m pip install --quiet --disable-pip-version-check "$@"
-        echo "$wanted" > .venv/installed
+        touch "$stamp"
     fi
 }

@@ -6,7 +6,7 @@ Each SEQUENCE (a folder with seqinfo.ini, img1 and gt/gt.txt) is a camera, 1 to 
 several on one camera. Identities of several sequences are kept apart. gt.txt counts pixels from 1, the dataset from 0.
 In training, people seen once become people without identity. The dataset is then used as PRW is:
 
-    python -m tools.train --cfg configs/prw.yaml INPUT.DATA_ROOT DIR
+    python -m tools.train --cfg configs/mot_mobilenet_v2.yaml INPUT.DATA_ROOT DIR
 """
 
 import argparse
@@ -21,17 +21,14 @@ from tqdm import tqdm
 from datasets.mot import read_sequence
 from datasets.mot_split import SplitRules, split_sequences
 from datasets.writers import PRW_CAMERAS, image_folder, write_annotations
+from tools.common import add_traceback_argument, run_program
 
 JPEG_QUALITY = 95
 
 
-def main(argv=None):
-    """Run the tool; a wrong input ends it with one sentence and exit status 1."""
-    args = parse_args(argv)
-    try:
-        split = import_mot(args.sequences, args.out, rules_of(args), args.cameras, args.copy)
-    except (ValueError, OSError) as error:
-        sys.exit(f"import_mot: {error}")
+def main(args):
+    """Import as the arguments say, and tell what came of it."""
+    split = import_mot(args.sequences, args.out, rules_of(args), args.cameras, args.copy)
     people = {int(pid) for image in split.train for pid in image["pids"] if pid > 0}
     sys.stdout.write(
         f"{args.out}: {len(split.train)} training images with {len(people)} identities, "
@@ -131,7 +128,10 @@ def rules_of(args):
 def parse_args(argv=None):
     """The command line."""
     rules = SplitRules()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.import_mot", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_traceback_argument(parser)
     add = parser.add_argument
     add("sequences", nargs="+", type=Path, metavar="SEQUENCE", help="folder of a sequence")
     add("--out", type=Path, required=True, help="folder of the dataset, made if missing")
@@ -151,4 +151,4 @@ def parse_args(argv=None):
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_program(main, parse_args()))

@@ -13,10 +13,13 @@ import time
 from datasets.synthetic.build import build_synthetic
 from datasets.synthetic.config import SyntheticConfig
 from datasets.writers import FORMATS
+from tools.common import add_traceback_argument, run_program
 
 
-def build_parser():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def parse_args(argv=None):
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m tools.make_synthetic", description=__doc__.splitlines()[0])
+    add_traceback_argument(parser)
     parser.add_argument("--out", required=True, help="folder of the dataset; its image folder must be empty")
     parser.add_argument("--workers", type=int, default=1, help="processes that draw")
     for field in dataclasses.fields(SyntheticConfig):
@@ -28,20 +31,15 @@ def build_parser():
         parser.add_argument(
             f"--{field.name.replace('_', '-')}", default=field.default, help=f"default {shown}", **option
         )
-    return parser
+    return parser.parse_args(argv)
 
 
-def main(arguments=None):
-    parser = build_parser()
-    options = vars(parser.parse_args(arguments))
-    out, workers = options.pop("out"), options.pop("workers")
+def main(args):
+    """Draw as the arguments say, and tell what came of it."""
     start = time.perf_counter()
-    try:
-        config = SyntheticConfig(**{**options, "person_height": tuple(options["person_height"])})
-        summary = build_synthetic(config, out, workers)
-    except (ValueError, OSError) as error:
-        parser.exit(2, f"{parser.prog}: {error}\n")
-    _report(summary, out, time.perf_counter() - start)
+    options = {field.name: getattr(args, field.name) for field in dataclasses.fields(SyntheticConfig)}
+    config = SyntheticConfig(**{**options, "person_height": tuple(args.person_height)})
+    _report(build_synthetic(config, args.out, args.workers), args.out, time.perf_counter() - start)
 
 
 def _report(summary, out, seconds):
@@ -58,4 +56,4 @@ def _report(summary, out, seconds):
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_program(main, parse_args()))

@@ -3,6 +3,7 @@
 import argparse
 import logging
 import sys
+from itertools import takewhile
 from pathlib import Path
 from time import monotonic
 
@@ -33,7 +34,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--gt", action="store_true", help="score with ground-truth boxes too")
     parser.add_argument(
         "--gallery-size",
-        type=int,
         nargs="+",
         metavar="N",
         help="images in each gallery, -1 for all (default: the usual)",
@@ -43,7 +43,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, help="folder of metrics.json (default: OUTPUT_DIR/test)")
     add_config_arguments(parser)
-    return parser.parse_intermixed_args(argv)
+    args = parser.parse_intermixed_args(argv)
+    # Options may follow the sizes; argparse takes them for more sizes.
+    words = args.gallery_size or []
+    numbers = list(takewhile(lambda word: word.lstrip("-").isdigit(), words))
+    args.gallery_size, args.opts = [int(number) for number in numbers], words[len(numbers) :] + args.opts
+    return args
 
 
 def _settings(args: argparse.Namespace, cfg: CfgNode) -> list[Setting]:
@@ -53,11 +58,13 @@ def _settings(args: argparse.Namespace, cfg: CfgNode) -> list[Setting]:
 
 
 def _extract(
-    args: argparse.Namespace, cfg: CfgNode, gallery_set: PersonSearchDataset, query_set: PersonSearchDataset
+    args: argparse.Namespace,
+    cfg: CfgNode,
+    device: torch.device,
+    gallery_set: PersonSearchDataset,
+    query_set: PersonSearchDataset,
 ) -> Features | None:
     """Features from the network; None in a process beside the main one."""
-    device = resolve_device(cfg.DEVICE)
-    device = join_processes(device.type) or device
     torch.manual_seed(cfg.SEED)
     model = build_model(cfg)
     if not args.untrained:
@@ -78,8 +85,13 @@ def _extract(
 
 
 def _features(
-    args: argparse.Namespace, cfg: CfgNode, gallery_set: PersonSearchDataset, query_set: PersonSearchDataset
+    args: argparse.Namespace,
+    cfg: CfgNode,
+    device: torch.device,
+    gallery_set: PersonSearchDataset,
+    query_set: PersonSearchDataset,
 ) -> Features | None:
+    """Features of the file, or from the network; None in a process beside the main one."""
     names = (
         [annotation["img_name"] for annotation in gallery_set.annotations],
         [f"{query['img_name']} {query['boxes'][0].tolist()}" for query in query_set.annotations],
@@ -87,7 +99,7 @@ def _features(
     if args.features and args.features.exists():
         log.info("scoring the features of %s, without the network", args.features)
         return load_features(args.features, *names)
-    features = _extract(args, cfg, gallery_set, query_set)
+    features = _extract(args, cfg, device, gallery_set, query_set)
     if args.features and features is not None:
         save_features(args.features, features, *names)
         log.info("features are in %s", args.features)
@@ -97,10 +109,12 @@ def _features(
 def main(args: argparse.Namespace) -> None:
     """Test as the arguments say."""
     cfg = load_options(args)
-    set_up_logging()
+    device = resolve_device(cfg.DEVICE)
+    device = join_processes(device.type) or device
     try:
+        set_up_logging(quiet=not is_main())
         gallery_set, query_set = open_split(cfg, "gallery"), open_split(cfg, "query")
-        features = _features(args, cfg, gallery_set, query_set)
+        features = _features(args, cfg, device, gallery_set, query_set)
         if not is_main():
             return
         start = monotonic()

@@ -21,11 +21,19 @@ from engine.solver import build_optimizer, build_scheduler, precision
 from engine.trainer import StepSettings, new_scaler, train_one_epoch
 from models import build_model
 from tools.common import add_config_arguments, load_options, open_split, resolve_device, run_program, with_identities
-from utils.distributed import barrier, is_main, join_processes, leave_processes, rank, world_size
-from utils.sheets import detection_sheet
+from utils.distributed import (
+    barrier,
+    is_main,
+    join_processes,
+    leave_processes,
+    rank,
+    share_buffers,
+    world_size,
+)
 from utils.files import write_json, write_text
 from utils.images import read_image
 from utils.logging import TensorBoard, set_up_logging
+from utils.sheets import detection_sheet
 
 log = logging.getLogger("train")
 
@@ -104,6 +112,7 @@ class Run:
         """Train up to the last epoch, evaluating and saving as the options say."""
         while self.epoch < self.cfg.SOLVER.MAX_EPOCHS:
             self._train_epoch()
+            share_buffers(self.model)
             self.epoch += 1
             last = self.epoch == self.cfg.SOLVER.MAX_EPOCHS
             if last or (self.cfg.EVAL_PERIOD and self.epoch % self.cfg.EVAL_PERIOD == 0):
@@ -177,6 +186,16 @@ def _checkpoint_to_resume(folder: Path, resume: bool) -> dict | None:
     return read_checkpoint(last)
 
 
+def _tell_changed_options(checkpoint: dict | None, cfg: CfgNode) -> None:
+    """Warn of options that differ from those the interrupted run had."""
+    if checkpoint is None:
+        return
+    before, now = (set(text.splitlines()) for text in (checkpoint["config"], cfg.dump()))
+    if before != now:
+        changed = " ".join(line.strip() for line in sorted(now - before))
+        log.warning("options differ from those the run was started with, now: %s", changed)
+
+
 def main(args: argparse.Namespace) -> None:
     """Train as the arguments say."""
     cfg = load_options(args)
@@ -185,14 +204,15 @@ def main(args: argparse.Namespace) -> None:
     try:
         folder = Path(cfg.OUTPUT_DIR)
         checkpoint = _checkpoint_to_resume(folder, args.resume)
-        set_up_logging(folder / "log.txt" if is_main() else None, quiet=not is_main())
         splits = Splits(*(open_split(cfg, split) for split in ("train", "gallery", "query")))
         cfg = with_identities(cfg, splits.train.num_identities)
-        if is_main():
-            write_text(folder / "config.yaml", cfg.dump())
+        set_up_logging(folder / "log.txt" if is_main() else None, quiet=not is_main())
         torch.manual_seed(cfg.SEED)
         torch.use_deterministic_algorithms(cfg.DETERMINISTIC)
         run = Run(cfg, splits, device, checkpoint)
+        if is_main():
+            _tell_changed_options(checkpoint, cfg)
+            write_text(folder / "config.yaml", cfg.dump())
         log.info(
             "%s: %d training images, %d identities; %d processes on %s; from epoch %d",
             cfg.INPUT.DATASET,

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def is_distributed() -> bool:
@@ -49,6 +49,13 @@ def leave_processes() -> None:
     """Undo `join_processes`."""
     if is_distributed():
         dist.destroy_process_group()
+
+
+def share_buffers(module: nn.Module) -> None:
+    """Give every process the main one's buffers (DistributedDataParallel does so before each training pass only)."""
+    if is_distributed():
+        for buffer in module.buffers():
+            dist.broadcast(buffer, 0)
 
 
 def barrier() -> None:

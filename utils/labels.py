@@ -1,7 +1,7 @@
 """Labels of boxes, one convention from the annotation files to the OIM loss.
 
-Identities are 1 ... P. The two values below can never collide with one, unlike the 5555 of earlier code bases, which is a
-valid identity as soon as a dataset has that many people.
+Identities are 1 ... P. The two values below can never collide with one, unlike the 5555 of earlier code bases, which is
+a valid identity as soon as a dataset has that many people.
 """
 
 BACKGROUND = 0
