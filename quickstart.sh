@@ -12,7 +12,7 @@ prepare_environment requirements.txt
 if [ ! -f "$out/data/synthetic.json" ]; then # written last: without it the drawing was interrupted
     echo "== drawing a dataset in CUHK-SYSU's format"
     rm -rf "$out/data"
-    "$python" -m tools.make_synthetic --out "$out/data" --width 288 --height 160 --person-height 0.3 0.8 \
+    "$python" -m tools.make_synthetic --out "$out/data" --width 288 --height 160 --person-height 0.4 0.85 --people 3 \
         --train-images 320 --gallery-images 120
 fi
 
