@@ -21,6 +21,13 @@ def shared_dir() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Each test process computes with one thread: several run side by side."""
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"  # for the programs that tests start
+
+
 @pytest.fixture(autouse=True)
 def fixed_seed():
     """Every test starts from the same random state."""

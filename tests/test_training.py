@@ -129,6 +129,7 @@ def test_shell_scripts_ask_for_the_device():
         ({"MODEL__OIM__NUM_IDS": 3}, "NUM_IDS is 3, but the training set has 6"),
         ({"SOLVER__MILESTONES": "[7]"}, "SOLVER.MILESTONES"),
         ({"SOLVER__AMP": "fp12"}, "SOLVER.AMP 'fp12' is not one of off, fp16, bf16"),
+        ({"INPUT__BATCH_SIZE_TRAIN": 1}, "GROUP needs INPUT.BATCH_SIZE_TRAIN of 2"),
         ({"DEVICE": "cuda:9"}, "cuda:9 is not on this machine"),
         ({"MODEL__BACKBONE__NAME": "resnet5"}, "'resnet5' is not one of resnet18"),
     ],

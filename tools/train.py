@@ -186,6 +186,14 @@ def _checkpoint_to_resume(folder: Path, resume: bool) -> dict | None:
     return read_checkpoint(last)
 
 
+def _check_options(cfg: CfgNode) -> None:
+    """Refuse what would fail only in the first step."""
+    if cfg.MODEL.CONTEXT.GROUP not in ("none", "pool") and cfg.INPUT.BATCH_SIZE_TRAIN < 2:
+        raise ValueError(
+            "MODEL.CONTEXT.GROUP needs INPUT.BATCH_SIZE_TRAIN of 2 or more: its batch norm sees one vector an image"
+        )
+
+
 def _tell_changed_options(checkpoint: dict | None, cfg: CfgNode) -> None:
     """Warn of options that differ from those the interrupted run had."""
     if checkpoint is None:
@@ -199,6 +207,7 @@ def _tell_changed_options(checkpoint: dict | None, cfg: CfgNode) -> None:
 def main(args: argparse.Namespace) -> None:
     """Train as the arguments say."""
     cfg = load_options(args)
+    _check_options(cfg)
     device = resolve_device(cfg.DEVICE)
     device = join_processes(device.type) or device
     try:
