@@ -101,10 +101,10 @@ def test_features_of_other_images_are_refused(run, cuhk, tmp_path, capsys):
     assert "delete it" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("fmt", ["prw", "movienet_cs"])
-def test_the_other_formats_train_and_test_through_the_shell_scripts(fmt, tmp_path):
+@pytest.mark.parametrize("fmt", ["cuhk_sysu", "prw", "movienet_cs"])
+def test_each_format_trains_and_tests_through_the_shell_scripts(fmt, tmp_path):
     data = draw(tmp_path / fmt, fmt)
-    short = {"prw": "prw", "movienet_cs": "mvn"}[fmt]
+    short = {"cuhk_sysu": "cuhk", "prw": "prw", "movienet_cs": "mvn"}[fmt]
     options = words(data, tmp_path / "run", NAMES[fmt], SOLVER__MAX_EPOCHS=1, SOLVER__MILESTONES="[]")
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     for script in (f"run_{short}.sh", f"test_{short}.sh"):
