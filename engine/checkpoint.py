@@ -64,7 +64,9 @@ def load_weights(model: nn.Module, source: str | Path | dict) -> list[str]:
     own = model.state_dict()
     left_out = [key for key in TABLES if key in own and not _same_shape(state.get(key), own[key])]
     if left_out:
-        log.info("%s: identity tables of another size, not needed to search, are left out: %s", name, ", ".join(left_out))
+        log.info(
+            "%s: identity tables of another size, not needed to search, are left out: %s", name, ", ".join(left_out)
+        )
         state |= {key: own[key] for key in left_out}
     _check_fit(state, own, name)
     model.load_state_dict(state)
