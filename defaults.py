@@ -104,6 +104,10 @@ _C.MODEL.ROI_ALIGN.SAMPLING_RATIO = 2
 
 # First head: person or not, and a better box.
 _C.MODEL.DETECTION_HEAD = CN()
+# "faster_rcnn", or "none": the second head works on the RPN's proposals (OIM, NAE, NAE+).
+_C.MODEL.DETECTION_HEAD.TYPE = "faster_rcnn"
+# How a RoI's map becomes a vector: "max" (published) or "average".
+_C.MODEL.DETECTION_HEAD.POOL = "max"
 # RoIs sampled per image in training, the share of people among them, and the IoU from which a RoI is a person and below
 # which it is background; RoIs between the two are not used (published).
 _C.MODEL.DETECTION_HEAD.BATCH_SIZE = 128
@@ -117,6 +121,13 @@ _C.MODEL.DETECTION_HEAD.MAX_DETECTIONS = 300
 
 # Second head: who the person is, and the final box. Options as those of the first head.
 _C.MODEL.SEARCH_HEAD = CN()
+# "norm_aware" (NAE, SeqNet, GLCNet), "linear" (OIM) or "pixelwise" (NAE+).
+_C.MODEL.SEARCH_HEAD.TYPE = "norm_aware"
+_C.MODEL.SEARCH_HEAD.POOL = "max"
+# A batch norm behind the linear layer that gives the box deltas (the BN neck of NAE).
+_C.MODEL.SEARCH_HEAD.BOX_BATCH_NORM = True
+# Multiply gallery embeddings by the box's score (confidence weighted similarity of NAE).
+_C.MODEL.SEARCH_HEAD.WEIGHT_BY_SCORE = True
 _C.MODEL.SEARCH_HEAD.BATCH_SIZE = 128
 _C.MODEL.SEARCH_HEAD.POSITIVE_FRACTION = 0.5
 _C.MODEL.SEARCH_HEAD.FOREGROUND_IOU = 0.5
@@ -133,6 +144,17 @@ _C.MODEL.CONTEXT.GROUP = "stack"
 # In training, the group is made of the people with a known identity only.
 _C.MODEL.CONTEXT.GROUP_LABELLED_ONLY = False
 
+# Six horizontal stripes of each person as further features, from three more copies of the backbone's tail (release of
+# 2024).
+_C.MODEL.PARTS = False
+
+# NAE+ only: see models/pixelwise.py.
+_C.MODEL.PIXELWISE = CN()
+# L2-normalise embeddings before the OIM loss; the release does not.
+_C.MODEL.PIXELWISE.NORMALISED = True
+# What a RoI's score is divided by: the largest of its "image", of the "batch" (release), or "none".
+_C.MODEL.PIXELWISE.SCORE_NORM = "image"
+
 # Numbers of dimensions that each feature gets in the embedding. A feature that the model does not have is not counted,
 # so GLCNet has 640 (scene and group), 512 (scene).
 _C.MODEL.EMBEDDING = CN()
@@ -140,6 +162,8 @@ _C.MODEL.EMBEDDING.RES4 = 256
 _C.MODEL.EMBEDDING.RES5 = 128
 _C.MODEL.EMBEDDING.SCENE = 128
 _C.MODEL.EMBEDDING.GROUP = 128
+# Each of the six parts.
+_C.MODEL.EMBEDDING.PART = 32
 
 # Online instance matching loss.
 _C.MODEL.OIM = CN()
