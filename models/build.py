@@ -99,11 +99,11 @@ def _norm_aware_parts(options: CfgNode, backbone: Backbone) -> tuple[list, dict,
             raise ValueError(f"MODEL.PARTS needs MODEL.ROI_ALIGN.SIZE {CROP_SIZE}, not {options.ROI_ALIGN.SIZE}")
         features.append(PartFeatures([backbone.new_tail() for _ in KERNEL_HEIGHTS], backbone.tail_channels))
     contexts = _build_contexts(options, backbone)
-    channels = features[0].channels | {name: context.channels for name, context in contexts.items()}
-    widths = {name.lower(): width for name, width in options.EMBEDDING.items()}
-    for part in features[1:]:
-        channels |= part.channels
-        widths |= dict.fromkeys(part.channels, options.EMBEDDING.PART)
+    channels = {name: length for part in features for name, length in part.channels.items()}
+    widths = dict.fromkeys(channels, options.EMBEDDING.PART)
+    widths |= {name.lower(): width for name, width in options.EMBEDDING.items()}
+    # The order of the release of 2024: the RoI, its parts, its context.
+    channels |= {name: context.channels for name, context in contexts.items()}
     return features, contexts, NormAwareEmbedding(channels, widths)
 
 
