@@ -60,7 +60,6 @@ _C.INPUT.TRAIN_APPEARANCES = 70
 
 # -------------------------------------------------------------------------------------------------------------- model
 _C.MODEL = CN()
-
 _C.MODEL.BACKBONE = CN()
 # "resnet18", "resnet34", "resnet50" (published), "resnet101" or "mobilenet_v2".
 _C.MODEL.BACKBONE.NAME = "resnet50"
@@ -76,7 +75,6 @@ _C.MODEL.BACKBONE.FROZEN_BN_AFFINE = "none"
 # The same choice for their running statistics: a frozen layer normalises with its statistics in training too. "none" is
 # published, even for the first layer; "all" is right for batches of one image.
 _C.MODEL.BACKBONE.FROZEN_BN_STATISTICS = "none"
-
 _C.MODEL.RPN = CN()
 # Anchors, in pixels of the resized image, on the one map of stride 16 (published).
 _C.MODEL.RPN.ANCHOR_SIZES = [32, 64, 128, 256, 512]
@@ -96,14 +94,16 @@ _C.MODEL.RPN.NMS_THRESH = 0.7
 # Box loss: "l1" (torchvision 0.4, with which the published results were made) or "smooth_l1" (beta 1/9, later
 # torchvision).
 _C.MODEL.RPN.BOX_LOSS = "l1"
-
 _C.MODEL.ROI_ALIGN = CN()
 # Side of a RoI's crop of the feature map, and sampling points per bin and axis (published).
 _C.MODEL.ROI_ALIGN.SIZE = 14
 _C.MODEL.ROI_ALIGN.SAMPLING_RATIO = 2
-
 # First head: person or not, and a better box.
 _C.MODEL.DETECTION_HEAD = CN()
+# "faster_rcnn", or "none": the second head works on the RPN's proposals (OIM, NAE, NAE+).
+_C.MODEL.DETECTION_HEAD.TYPE = "faster_rcnn"
+# How a RoI's map becomes a vector: "max" (published) or "average".
+_C.MODEL.DETECTION_HEAD.POOL = "max"
 # RoIs sampled per image in training, the share of people among them, and the IoU from which a RoI is a person and below
 # which it is background; RoIs between the two are not used (published).
 _C.MODEL.DETECTION_HEAD.BATCH_SIZE = 128
@@ -114,9 +114,15 @@ _C.MODEL.DETECTION_HEAD.BACKGROUND_IOU = 0.5
 _C.MODEL.DETECTION_HEAD.SCORE_THRESH = 0.5
 _C.MODEL.DETECTION_HEAD.NMS_THRESH = 0.4
 _C.MODEL.DETECTION_HEAD.MAX_DETECTIONS = 300
-
 # Second head: who the person is, and the final box. Options as those of the first head.
 _C.MODEL.SEARCH_HEAD = CN()
+# "norm_aware" (NAE, SeqNet, GLCNet), "linear" (OIM) or "pixelwise" (NAE+).
+_C.MODEL.SEARCH_HEAD.TYPE = "norm_aware"
+_C.MODEL.SEARCH_HEAD.POOL = "max"
+# A batch norm behind the linear layer that gives the box deltas (the BN neck of NAE).
+_C.MODEL.SEARCH_HEAD.BOX_BATCH_NORM = True
+# Multiply gallery embeddings by the box's score (confidence weighted similarity of NAE).
+_C.MODEL.SEARCH_HEAD.WEIGHT_BY_SCORE = True
 _C.MODEL.SEARCH_HEAD.BATCH_SIZE = 128
 _C.MODEL.SEARCH_HEAD.POSITIVE_FRACTION = 0.5
 _C.MODEL.SEARCH_HEAD.FOREGROUND_IOU = 0.5
@@ -124,7 +130,6 @@ _C.MODEL.SEARCH_HEAD.BACKGROUND_IOU = 0.5
 _C.MODEL.SEARCH_HEAD.SCORE_THRESH = 0.5
 _C.MODEL.SEARCH_HEAD.NMS_THRESH = 0.5
 _C.MODEL.SEARCH_HEAD.MAX_DETECTIONS = 300
-
 # Context that the embedding carries besides the person: an extractor's name, or "none".
 # "stack" (release of 2021), "gate" and "multiscale" (release of 2024), "coattention", "pool": see models/context.py.
 _C.MODEL.CONTEXT = CN()
@@ -132,6 +137,15 @@ _C.MODEL.CONTEXT.SCENE = "stack"
 _C.MODEL.CONTEXT.GROUP = "stack"
 # In training, the group is made of the people with a known identity only.
 _C.MODEL.CONTEXT.GROUP_LABELLED_ONLY = False
+# Six horizontal stripes of each person as further features, from three more copies of the backbone's tail (release of
+# 2024).
+_C.MODEL.PARTS = False
+# NAE+ only: see models/pixelwise.py.
+_C.MODEL.PIXELWISE = CN()
+# L2-normalise embeddings before the OIM loss; the release does not.
+_C.MODEL.PIXELWISE.NORMALISED = True
+# What a RoI's score is divided by: the largest of its "image", of the "batch" (release), or "none".
+_C.MODEL.PIXELWISE.SCORE_NORM = "image"
 
 # Numbers of dimensions that each feature gets in the embedding. A feature that the model does not have is not counted,
 # so GLCNet has 640 (scene and group), 512 (scene).
@@ -140,18 +154,17 @@ _C.MODEL.EMBEDDING.RES4 = 256
 _C.MODEL.EMBEDDING.RES5 = 128
 _C.MODEL.EMBEDDING.SCENE = 128
 _C.MODEL.EMBEDDING.GROUP = 128
-
+# Each of the six parts.
+_C.MODEL.EMBEDDING.PART = 32
 # Online instance matching loss.
 _C.MODEL.OIM = CN()
 # Rows of the table: identities of the training set; 0: as many as the training set has.
 _C.MODEL.OIM.NUM_IDS = 0
 # Rows of the queue of people without identity (published: CUHK-SYSU 5000, PRW 500, MovieNet 3000).
 _C.MODEL.OIM.QUEUE_SIZE = 5000
-# Share of a table row that an update keeps (published).
+# Share of a table row that an update keeps; factor on cosine similarities (published; OIM's first release: 10).
 _C.MODEL.OIM.MOMENTUM = 0.5
-# Factor on cosine similarities before the softmax (published; the first OIM release has 10).
 _C.MODEL.OIM.SCALAR = 30.0
-
 # Weights of the losses (published).
 _C.MODEL.LOSS_WEIGHTS = CN()
 _C.MODEL.LOSS_WEIGHTS.RPN_CLS = 1.0

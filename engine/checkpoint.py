@@ -7,12 +7,16 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from engine.weights import Weights, identify, list_keys
 from utils.files import write_atomically
 
 log = logging.getLogger(__name__)
 
 TABLES = ("search_head.oim.lut", "search_head.oim.cq", "search_head.oim.header")
 """What the OIM loss remembers: needed to go on training, not to search."""
+
+COUNTERS = ("num_batches_tracked", "search_head.oim.header")
+"""Ends of the keys of counters that old files lack: batch norm's batches, which nothing reads, and the queue's head."""
 
 
 def save_checkpoint(path: Path, state: dict) -> None:
@@ -34,9 +38,7 @@ def read_checkpoint(path: Path) -> dict:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         # PyTorch's own message is left out: it advises to run the file's code.
-        raise ValueError(
-            f"{path} is damaged, or is not a checkpoint that holds nothing but data: not loaded"
-        ) from error
+        raise ValueError(f"{path} is damaged, or is not a checkpoint of data alone: not loaded") from error
     if not isinstance(checkpoint, dict):
         raise ValueError(f"{path} is not a checkpoint: it holds a {type(checkpoint).__name__} instead of a dict")
     return checkpoint
@@ -45,8 +47,9 @@ def read_checkpoint(path: Path) -> dict:
 def load_weights(model: nn.Module, source: str | Path | dict) -> list[str]:
     """Load a network's weights, strictly: every key is placed, every weight is found, every shape fits.
 
-    Identity tables of another size than the network's, which belong to another training set, are left out with a note
-    in the log: they play no part in searching.
+    Takes this project's weights and those of the releases in `released_weights`, which it tells by their keys. Weights
+    in another precision are converted to the network's. Left out, with a note in the log, are identity tables that the
+    file lacks or has in another size than the network (those of another training set): they play no part in searching.
 
     Args:
         model: the network, on any device.
@@ -56,37 +59,92 @@ def load_weights(model: nn.Module, source: str | Path | dict) -> list[str]:
         The keys that were left out.
 
     Raises:
-        FileNotFoundError, ValueError: see `read_checkpoint`; ValueError too where keys or shapes do not fit.
+        FileNotFoundError, ValueError: see `read_checkpoint`; ValueError too for weights that are not known or do not
+            fit; where another config would fit, the message names it.
     """
-    name = "the given state dict" if isinstance(source, dict) else str(source)
-    state = source if isinstance(source, dict) else read_checkpoint(Path(source))
-    state = dict(state.get("model", state))
+    if isinstance(source, dict):
+        name, checkpoint = "the given state dict", source
+    else:
+        name, checkpoint = str(source), read_checkpoint(Path(source))
     own = model.state_dict()
-    left_out = [key for key in TABLES if key in own and not _same_shape(state.get(key), own[key])]
-    if left_out:
-        log.info(
-            "%s: identity tables of another size, not needed to search, are left out: %s", name, ", ".join(left_out)
-        )
-        state |= {key: own[key] for key in left_out}
-    _check_fit(state, own, name)
-    model.load_state_dict(state)
+    state, left_out = fit_weights(own, checkpoint, name)
+    model.load_state_dict(own | state)
     return left_out
 
 
-def _same_shape(value: Tensor | None, own: Tensor) -> bool:
-    return value is not None and value.shape == own.shape
+def fit_weights(own: dict[str, Tensor], checkpoint: dict, name: str) -> tuple[dict[str, Tensor], list[str]]:
+    """The weights of a checkpoint's dict for the network whose state dict is `own`, and the keys left out of them.
+
+    Only names, shapes and types of `own` are read, so it may be a network on the meta device. Errors call the weights
+    `name`; see `load_weights`.
+    """
+    weights = identify(checkpoint, name)
+    if weights.unplaced:
+        raise ValueError(
+            f"{name} holds weights of {weights.title} with {len(weights.unplaced)} keys that are not known: "
+            f"{', '.join(weights.unplaced)}"
+        )
+    state, left_out = dict(weights.state), list(weights.unused)
+    if weights.unused:
+        log.info(
+            "%s: weights that %s itself never uses are left out: %s", name, weights.title, ", ".join(weights.unused)
+        )
+    if weights.release:
+        _add_lacking_counters(state, own, name)
+    left_out += _leave_out_tables(state, own, name)
+    faults = _faults(state, own)
+    if faults:
+        raise ValueError(
+            f"the weights of {name} do not fit the network that the options describe; {faults}; "
+            f"{_advice(weights, checkpoint, name)}"
+        )
+    return state, left_out
 
 
-def _check_fit(state: dict[str, Tensor], own: dict[str, Tensor], name: str) -> None:
+def _leave_out_tables(state: dict[str, Tensor], own: dict[str, Tensor], name: str) -> list[str]:
+    """Take the OIM loss's tables that do not fit out of `state`; the keys of those that then lack."""
+    lacking = [key for key in TABLES if key in own and key not in state]
+    others = [key for key in TABLES if key in own and key in state and state[key].shape != own[key].shape]
+    if lacking:
+        log.info("%s: has no %s; the network's own stay", name, ", ".join(lacking))
+    if others:
+        log.info("%s: identity tables of another size, not needed to search, are left out: %s", name, ", ".join(others))
+        for key in others:
+            del state[key]
+    return [key for key in TABLES if key in (*lacking, *others)]
+
+
+def _add_lacking_counters(state: dict[str, Tensor], own: dict[str, Tensor], name: str) -> None:
+    """Start the counters that a release lacks from 0."""
+    lacking = [key for key in own if key.endswith(COUNTERS) and key not in state]
+    if lacking:
+        log.info("%s: starts from 0 what it lacks: %s", name, list_keys(lacking))
+        state |= {key: torch.zeros((), dtype=torch.int64) for key in lacking}
+
+
+def _faults(state: dict[str, Tensor], own: dict[str, Tensor]) -> str:
+    """What does not fit, in words; empty if all does, tables that `state` lacks aside."""
+    shapes = [
+        f"{key} {tuple(value.shape)}, not {tuple(own[key].shape)}"
+        for key, value in state.items()
+        if key in own and value.shape != own[key].shape
+    ]
     faults = {
         "not in the network": [key for key in state if key not in own],
-        "missing": [key for key in own if key not in state],
-        "of another shape": [
-            f"{key} {tuple(state[key].shape)}, not {tuple(own[key].shape)}"
-            for key in own
-            if key in state and not _same_shape(state[key], own[key])
-        ],
+        "missing": [key for key in own if key not in state and key not in TABLES],
+        "of another shape": shapes,
     }
-    told = [f"{len(keys)} {fault}: {', '.join(keys)}" for fault, keys in faults.items() if keys]
-    if told:
-        raise ValueError(f"the weights of {name} do not fit the network that the options describe; {'; '.join(told)}")
+    return "; ".join(f"{len(keys)} {fault}: {list_keys(keys)}" for fault, keys in faults.items() if keys)
+
+
+def _advice(weights: Weights, checkpoint: dict, name: str) -> str:
+    """Where to find the config of a network that the weights fit."""
+    if weights.release:
+        files = " or ".join(weights.release.config_files(weights.state))
+        return f"they are of {weights.title}, whose network is in {files}"
+    beside = Path(name).with_name("config.yaml")
+    if beside.is_file():
+        return f"the network they were trained in is in {beside}"
+    if "config" in checkpoint:
+        return f"the file holds its own config: python -m tools.convert_checkpoint {name} --save-config FILE.yaml"
+    return "they need the config they were trained with"

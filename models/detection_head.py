@@ -18,11 +18,34 @@ class Detections:
 
     Attributes:
         boxes: n x 4, pixels of the resized image.
-        scores: n, probability of a person.
+        scores: n, probability of a person; None where nobody has judged the boxes yet.
     """
 
     boxes: Tensor
-    scores: Tensor
+    scores: Tensor | None
+
+
+class PassThrough(nn.Module):
+    """No first head: the RPN's proposals go to the second head as they are (OIM, NAE, NAE+)."""
+
+    def losses(
+        self,
+        feature_map: Tensor,  # noqa: ARG002 - the interface of first heads
+        proposals: list[Tensor],
+        sizes: list[tuple[int, int]],  # noqa: ARG002
+        targets: list[dict],  # noqa: ARG002
+    ) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """The proposals, and no losses."""
+        return proposals, {}
+
+    def forward(
+        self,
+        feature_map: Tensor,  # noqa: ARG002 - the interface of first heads
+        proposals: list[Tensor],
+        sizes: list[tuple[int, int]],  # noqa: ARG002
+    ) -> list[Detections]:
+        """The proposals, without scores."""
+        return [Detections(boxes, None) for boxes in proposals]
 
 
 class DetectionHead(nn.Module):

@@ -1,22 +1,31 @@
-"""Norm-aware embedding (NAE): from the features of a RoI to who it is (direction) and whether it is a person (norm)."""
+"""From the features of a RoI to who it is (embedding) and whether it is a person (logits).
+
+An embedding module has `num_features` (D), maps features by name to embeddings R x D and logits, learns from the
+logits by `classification_loss`, and reads the person's probability off them by `scores`. Three of them: norm-aware
+(NAE, SeqNet, GLCNet), linear (the OIM baseline), and pixel-wise (NAE+, in `models.pixelwise`).
+"""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.roi import Samples
+from models.roi import NUM_CLASSES, PERSON, Samples
 
 INIT_STD = 0.01
 """Deviation of the normal distribution that projections start from (published)."""
 
 
-def new_projection(inputs: int, outputs: int) -> nn.Sequential:
-    """A linear layer and a batch norm, both weights drawn from N(0, 0.01), both biases 0."""
-    projection = nn.Sequential(nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs))
+def init_projection(projection: nn.Sequential) -> nn.Sequential:
+    """A layer and a batch norm, both weights drawn from N(0, 0.01), both biases 0."""
     for layer in projection:
         nn.init.normal_(layer.weight, std=INIT_STD)
         nn.init.zeros_(layer.bias)
     return projection
+
+
+def new_projection(inputs: int, outputs: int) -> nn.Sequential:
+    """A linear layer and a batch norm, as NAE starts them."""
+    return init_projection(nn.Sequential(nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs)))
 
 
 class NormAwareEmbedding(nn.Module):
@@ -47,3 +56,39 @@ class NormAwareEmbedding(nn.Module):
         """Binary cross-entropy of the logits against person or background, mean over all sampled RoIs."""
         is_person = torch.cat([s.is_person for s in samples])
         return F.binary_cross_entropy_with_logits(logits, is_person.to(logits.dtype))
+
+    @staticmethod
+    def scores(logits: Tensor, counts: list[int]) -> list[Tensor]:
+        """Probability of a person, per image n_i, from the logits of all images' RoIs in turn."""
+        return list(logits.sigmoid().split(counts))
+
+
+class LinearEmbedding(nn.Module):
+    """A linear layer to the identity embedding and another to two classes, both on the res5 vector (OIM).
+
+    Args:
+        channels: length of the res5 vector.
+        num_features: D.
+    """
+
+    def __init__(self, channels: int, num_features: int):
+        super().__init__()
+        self.projector = nn.Linear(channels, num_features)
+        self.classifier = nn.Linear(channels, NUM_CLASSES)
+        self.num_features = num_features
+
+    def forward(self, features: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Embeddings R x D (unit vectors) and class logits R x 2, in float32, from the feature `res5`."""
+        with torch.autocast(features["res5"].device.type, enabled=False):
+            res5 = features["res5"].float()
+            return F.normalize(self.projector(res5)), self.classifier(res5)
+
+    @staticmethod
+    def classification_loss(logits: Tensor, samples: list[Samples]) -> Tensor:
+        """Cross-entropy of the classes, mean over all sampled RoIs."""
+        return F.cross_entropy(logits, torch.cat([s.is_person for s in samples]).long())
+
+    @staticmethod
+    def scores(logits: Tensor, counts: list[int]) -> list[Tensor]:
+        """Probability of a person, per image n_i, from the logits of all images' RoIs in turn."""
+        return list(logits.softmax(1)[:, PERSON].split(counts))

@@ -1,13 +1,51 @@
-"""Features of a RoI: from its crop of the res4 map to named vectors."""
+"""Features of a RoI: from its crop of the res4 map to named vectors or maps."""
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+POOLS = {"max": F.adaptive_max_pool2d, "average": F.adaptive_avg_pool2d}
+"""Names of MODEL.*_HEAD.POOL -> how a map becomes a vector."""
 
-class GlobalFeatures(nn.Module):
-    """Two vectors of the whole RoI: the max pool of its crop (`res4`) and of the tail's output (`res5`).
 
-    `channels` maps each name to its length.
+class RoIFeatures(nn.Module):
+    """What a head knows of a RoI; the contract of the modules of this file and of `models.parts`.
+
+    `channels` maps the name of each feature to its channels; `forward` maps crops R x C x s x s to name -> feature.
     """
+
+    channels: dict[str, int]
+
+    def tails(self) -> list[nn.Module]:
+        """The copies of the backbone's tail in it, to which the backbone's freezing applies."""
+        raise NotImplementedError
+
+
+class GlobalFeatures(RoIFeatures):
+    """Two vectors of the whole RoI: its pooled crop (`res4`) and the tail's pooled output (`res5`).
+
+    Args:
+        tail: a copy of the backbone's tail.
+        stem_channels, tail_channels: channels of its input and output.
+        pool: "max" (published) or "average" (the OIM baseline's own paper).
+    """
+
+    def __init__(self, tail: nn.Module, stem_channels: int, tail_channels: int, pool: str = "max"):
+        super().__init__()
+        if pool not in POOLS:
+            raise ValueError(f"POOL {pool!r} is not one of {', '.join(POOLS)}")
+        self.tail, self.pool = tail, POOLS[pool]
+        self.channels = {"res4": stem_channels, "res5": tail_channels}
+
+    def forward(self, crops: Tensor) -> dict[str, Tensor]:
+        """From crops R x C x s x s to name -> R x channels[name]."""
+        return {name: self.pool(x, 1).flatten(1) for name, x in (("res4", crops), ("res5", self.tail(crops)))}
+
+    def tails(self) -> list[nn.Module]:
+        return [self.tail]
+
+
+class MapFeatures(RoIFeatures):
+    """The crop (`res4`, R x C x s x s) and the tail's output (`res5`, R x C x s/2 x s/2), for pixel-wise heads."""
 
     def __init__(self, tail: nn.Module, stem_channels: int, tail_channels: int):
         super().__init__()
@@ -15,5 +53,7 @@ class GlobalFeatures(nn.Module):
         self.channels = {"res4": stem_channels, "res5": tail_channels}
 
     def forward(self, crops: Tensor) -> dict[str, Tensor]:
-        """From crops R x C x s x s to name -> R x channels[name]."""
-        return {"res4": crops.amax((2, 3)), "res5": self.tail(crops).amax((2, 3))}
+        return {"res4": crops, "res5": self.tail(crops)}
+
+    def tails(self) -> list[nn.Module]:
+        return [self.tail]

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from models.backbones import FreezePolicy
-from models.detection_head import DetectionHead
+from models.detection_head import DetectionHead, PassThrough
+from models.features import RoIFeatures
 from models.postprocess import SearchedImage
 from models.rpn import ProposalNetwork
 from models.search_head import SearchHead
@@ -32,7 +33,7 @@ class PersonSearch(nn.Module):
         transform: GeneralizedRCNNTransform,
         stem: nn.Module,
         rpn: ProposalNetwork,
-        detection_head: DetectionHead,
+        detection_head: DetectionHead | PassThrough,
         search_head: SearchHead,
         loss_weights: dict[str, float],
         freeze: FreezePolicy,
@@ -45,7 +46,7 @@ class PersonSearch(nn.Module):
         freeze.freeze_parameters(stem, self._tails())
 
     def _tails(self) -> list[nn.Module]:
-        return [m.tail for m in self.modules() if hasattr(m, "tail")]
+        return [tail for module in self.modules() if isinstance(module, RoIFeatures) for tail in module.tails()]
 
     def train(self, mode: bool = True) -> "PersonSearch":
         """Train or eval mode; frozen batch norms stay in eval mode."""

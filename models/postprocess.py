@@ -36,6 +36,7 @@ class SearchedImage:
         given_boxes, given_embeddings: g x 4 in the image's own pixels, g x D of the boxes that were asked about.
         scale: factors on x1, y1, x2, y2 from the resized image to the image's own pixels.
         thresholds: which detections stay.
+        weighted: whether gallery embeddings carry the score.
     """
 
     boxes: Tensor
@@ -45,19 +46,20 @@ class SearchedImage:
     given_embeddings: Tensor
     scale: Tensor
     thresholds: Thresholds
+    weighted: bool = True
 
     def as_gallery(self) -> dict[str, Tensor]:
         """The image as part of a gallery: `boxes` n x 4 in its own pixels, `scores` n, `embeddings` n x D.
 
-        An embedding is multiplied by its score (confidence weighted similarity), so that its dot product with a query's
-        unit vector ranks by both.
+        If `weighted`, an embedding is multiplied by its score (confidence weighted similarity, NAE), so that its dot
+        product with a query's unit vector ranks by both.
         """
         kept = keep_best(self.boxes, self.scores, self.thresholds)
         scores = self.scores[kept]
         return {
             "boxes": self._own_pixels(self.boxes[kept]),
             "scores": scores,
-            "embeddings": self.embeddings[kept] * scores[:, None],
+            "embeddings": self.embeddings[kept] * scores[:, None] if self.weighted else self.embeddings[kept],
         }
 
     def as_query(self, index: int | None = None) -> dict[str, Tensor | dict[str, Tensor]]:

@@ -7,23 +7,35 @@ from torch import Tensor, nn
 
 from models.detection_head import Detections
 from models.embedding import new_projection
+from models.features import POOLS, RoIFeatures
 from models.oim import OIMLoss
 from models.postprocess import SearchedImage, Thresholds
-from models.roi import RoIAlign, RoISampler, box_regression_loss, decode_boxes, new_box_coder
+from models.roi import NUM_CLASSES, RoIAlign, RoISampler, box_regression_loss, decode_boxes, new_box_coder
 
 
 @dataclass
 class Encoding:
-    """What the head knows of R boxes: embeddings R x D (unit vectors), person logits R, box deltas R x 8."""
+    """What the head knows of R boxes: embeddings R x D, person logits (R x ..., see embedding), box deltas R x 8."""
 
     embeddings: Tensor
     logits: Tensor
     deltas: Tensor
 
 
-def new_box_regressor(channels: int) -> nn.Module:
-    """Two classes' box deltas from the res5 vector: a linear layer with a batch norm (the BN neck of NAE)."""
-    return new_projection(channels, 2 * 4)
+class BoxRegressor(nn.Sequential):
+    """Both classes' box deltas, R x 8, from the res5 vector R x C or map R x C x h x w, which is averaged.
+
+    Args:
+        channels: C.
+        batch_norm: a batch norm behind the linear layer (the BN neck of NAE).
+    """
+
+    def __init__(self, channels: int, batch_norm: bool):
+        deltas = NUM_CLASSES * 4
+        super().__init__(*(new_projection(channels, deltas) if batch_norm else [nn.Linear(channels, deltas)]))
+
+    def forward(self, res5: Tensor) -> Tensor:
+        return super().forward(res5 if res5.dim() == 2 else POOLS["average"](res5, 1).flatten(1))
 
 
 class SearchHead(nn.Module):
@@ -31,35 +43,39 @@ class SearchHead(nn.Module):
 
     Args:
         roi_align: crops RoIs out of the res4 map.
-        features: modules from crops to named vectors; one of them gives `res5`.
+        features: what is known of a crop; one of them gives `res5`.
         contexts: name -> module from (res4 map, res5 vectors of each image's people) to one vector an image.
-        embedding: from all named vectors to embeddings and person logits, with the loss of the logits.
+        embedding: from all features to embeddings and person logits, see `models.embedding`.
+        box_regressor: from `res5` to box deltas.
         oim: the identity loss.
         sampler: chooses RoIs for training.
         thresholds: which boxes stay at test.
         group_labelled_only: in training, the people of the contexts are those with an identity.
+        weight_by_score: gallery embeddings carry the score.
     """
 
     def __init__(
         self,
         *,
         roi_align: RoIAlign,
-        features: list[nn.Module],
+        features: list[RoIFeatures],
         contexts: dict[str, nn.Module],
         embedding: nn.Module,
+        box_regressor: BoxRegressor,
         oim: OIMLoss,
         sampler: RoISampler,
         thresholds: Thresholds,
         group_labelled_only: bool = False,
+        weight_by_score: bool = True,
     ):
         super().__init__()
         self.roi_align = roi_align
         self.features, self.contexts = nn.ModuleList(features), nn.ModuleDict(contexts)
         self.embedding, self.oim = embedding, oim
-        self.box_regressor = new_box_regressor(features[0].channels["res5"])
+        self.box_regressor = box_regressor
         self.box_coder = new_box_coder()
         self.sampler, self.thresholds = sampler, thresholds
-        self.group_labelled_only = group_labelled_only
+        self.group_labelled_only, self.weight_by_score = group_labelled_only, weight_by_score
 
     def encode(self, feature_map: Tensor, boxes: list[Tensor], is_person: list[Tensor]) -> Encoding:
         """Embed boxes (per image n_i x 4, pixels of the resized image), wherever they come from.
@@ -99,7 +115,7 @@ class SearchHead(nn.Module):
     ) -> list[SearchedImage]:
         """Embed the first head's detections, and the given boxes in the context of the people detected around them.
 
-        The final score of a box is the first head's (first classification score).
+        The final score of a box is the first head's (first classification score, SeqNet); where there is none, its own.
 
         Args:
             feature_map: B x C x h x w.
@@ -112,22 +128,32 @@ class SearchHead(nn.Module):
         boxes = [torch.cat([a, d.boxes]) for a, d in zip(asked, detections, strict=True)]
         group = [_group(len(a), len(d.boxes), a.device) for a, d in zip(asked, detections, strict=True)]
         encoding = self.encode(feature_map, boxes, group)
+        counts = [len(image_boxes) for image_boxes in boxes]
         moved = decode_boxes(encoding.deltas, boxes, sizes, self.box_coder)
-        embeddings = encoding.embeddings.split([len(image_boxes) for image_boxes in boxes])
+        embeddings = encoding.embeddings.split(counts)
+        scores = self._scores(encoding.logits, detections, [len(a) for a in asked])
         return [
             SearchedImage(
-                boxes=image_moved[len(asked_for) :],
-                scores=found.scores,
-                embeddings=image_embeddings[len(asked_for) :],
-                given_boxes=asked_for,
-                given_embeddings=image_embeddings[: len(asked_for)],
-                scale=scale,
+                boxes=moved[i][len(given[i]) :],
+                scores=scores[i],
+                embeddings=embeddings[i][len(given[i]) :],
+                given_boxes=given[i],
+                given_embeddings=embeddings[i][: len(given[i])],
+                scale=scales[i],
                 thresholds=self.thresholds,
+                weighted=self.weight_by_score,
             )
-            for image_moved, image_embeddings, found, asked_for, scale in zip(
-                moved, embeddings, detections, given, scales, strict=True
-            )
+            for i in range(len(boxes))
         ]
+
+    def _scores(self, logits: Tensor, detections: list[Detections], given: list[int]) -> list[Tensor]:
+        """The detections' scores: the first head's, or this head's own where it gave none; given boxes do not count."""
+        counts = [given_here + len(found.boxes) for given_here, found in zip(given, detections, strict=True)]
+        is_detected = torch.cat(
+            [torch.arange(n, device=logits.device) >= g for n, g in zip(counts, given, strict=True)]
+        )
+        own = self.embedding.scores(logits[is_detected], [len(found.boxes) for found in detections])
+        return [o if found.scores is None else found.scores for o, found in zip(own, detections, strict=True)]
 
 
 def _group(given: int, detected: int, device: torch.device) -> Tensor:

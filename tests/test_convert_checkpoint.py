@@ -1,0 +1,174 @@
+"""tools.convert_checkpoint: what it tells of a file, and what it writes opens as the network that was read."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+import torch
+from releases import released_model, released_weights
+from tiny import picture, tiny_cfg
+
+from defaults import load_cfg
+from engine.checkpoint import TABLES, load_weights, read_checkpoint, save_checkpoint
+from models import build_model
+from tools import convert_checkpoint
+from tools.common import run_program
+
+BOX = torch.tensor([[20.0, 10, 60, 80]])
+NO_CONTEXT = {"MODEL__CONTEXT__SCENE": "none", "MODEL__CONTEXT__GROUP": "none"}
+
+
+def convert(*arguments: str | Path) -> int:
+    return run_program(convert_checkpoint.main, convert_checkpoint.parse_args([str(word) for word in arguments]))
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A network with SeqNet's architecture, in eval mode; not to be changed."""
+    return released_model("seqnet").eval()
+
+
+@pytest.fixture
+def own(model, tmp_path) -> Path:
+    """A checkpoint of a training run."""
+    config = tiny_cfg(**NO_CONTEXT).dump()
+    state = {"model": model.state_dict(), "optimizer": {"state": {}}, "epoch": 7, "best": 0.5, "config": config}
+    save_checkpoint(tmp_path / "own.pth", state)
+    return tmp_path / "own.pth"
+
+
+@pytest.fixture
+def release(model, tmp_path) -> Path:
+    """A SeqNet release, though of a tiny network."""
+    torch.save({"model": released_weights("seqnet", model), "optimizer": {}, "epoch": 19}, tmp_path / "theirs.pth")
+    return tmp_path / "theirs.pth"
+
+
+@pytest.fixture
+def cfg(tmp_path) -> Path:
+    """The config of `release`, whose network is tiny; with other tables than its own."""
+    (tmp_path / "tiny.yaml").write_text(tiny_cfg(**NO_CONTEXT, MODEL__OIM__NUM_IDS=3).dump())
+    return tmp_path / "tiny.yaml"
+
+
+def reopened(path: Path, tmp_path: Path):
+    """The network of a converted file, built from its own config."""
+    checkpoint = read_checkpoint(path)
+    (tmp_path / "reopened.yaml").write_text(checkpoint["config"])
+    network = build_model(load_cfg(tmp_path / "reopened.yaml")).eval()
+    return network, load_weights(network, path)
+
+
+def embedding(network) -> torch.Tensor:
+    return network.query([picture(96, 120)], [BOX])[0]["embeddings"]
+
+
+def test_a_converted_release_opens_with_its_config_and_tells_its_origin(model, release, cfg, tmp_path, capsys):
+    assert convert(release, tmp_path / "out.pth", "--cfg", cfg) == 0
+    network, left_out = reopened(tmp_path / "out.pth", tmp_path)
+    assert left_out == []
+    assert torch.equal(embedding(network), embedding(model))
+    digest = hashlib.sha256(release.read_bytes()).hexdigest()
+    origin = {"file": "theirs.pth", "sha256": digest, "format": "SeqNet (2021)", "epoch": 19}
+    converted = read_checkpoint(tmp_path / "out.pth")
+    assert converted.keys() == {"model", "config", "source"}
+    assert converted["source"] == origin
+    assert convert(tmp_path / "out.pth", tmp_path / "again.pth") == 0
+    assert read_checkpoint(tmp_path / "again.pth")["source"] == origin
+    assert f"written to {tmp_path / 'again.pth'}" in capsys.readouterr().out
+
+
+def test_own_checkpoints_keep_what_a_resumed_run_needs_unless_stripped(model, own, tmp_path):
+    assert convert(own, tmp_path / "whole.pth") == 0
+    whole = read_checkpoint(tmp_path / "whole.pth")
+    assert whole.keys() == {"model", "optimizer", "epoch", "best", "config", "source"}
+    assert convert(own, tmp_path / "bare.pth", "--strip") == 0
+    bare = read_checkpoint(tmp_path / "bare.pth")
+    assert bare.keys() == {"model", "config", "source"}
+    assert whole["model"].keys() - bare["model"].keys() == set(TABLES)
+    network, left_out = reopened(tmp_path / "bare.pth", tmp_path)
+    assert left_out == list(TABLES)
+    assert torch.equal(embedding(network), embedding(model))
+
+
+def test_half_precision_halves_the_file_and_loads_as_float32(model, own, tmp_path):
+    assert (
+        convert(own, tmp_path / "full.pth", "--strip") == convert(own, tmp_path / "half.pth", "--strip", "--half") == 0
+    )
+    assert (tmp_path / "half.pth").stat().st_size < 0.55 * (tmp_path / "full.pth").stat().st_size
+    kept = read_checkpoint(tmp_path / "half.pth")["model"]
+    assert {value.dtype for value in kept.values()} == {torch.float16, torch.int64}
+    network, _ = reopened(tmp_path / "half.pth", tmp_path)
+    assert {p.dtype for p in network.parameters()} == {torch.float32}
+    similarity = torch.nn.functional.cosine_similarity(embedding(network), embedding(model))
+    assert 0.999 < similarity < 1 - 1e-9
+
+
+def test_values_beyond_half_precision_are_refused(model, own, tmp_path, capsys):
+    checkpoint = read_checkpoint(own)
+    checkpoint["model"]["stem.bn1.running_var"][2] = 70000
+    save_checkpoint(own, checkpoint)
+    assert convert(own, tmp_path / "half.pth", "--half") == 1
+    assert "stem.bn1.running_var holds values up to 70000" in capsys.readouterr().err
+    assert not (tmp_path / "half.pth").exists()
+
+
+def told(out: str) -> dict[str, str]:
+    """The facts printed, by their name."""
+    return {line[:11].strip(): line[11:].strip() for line in out.splitlines()}
+
+
+def test_a_file_is_described_without_a_network(model, own, release, capsys, monkeypatch):
+    def forbidden(*args, **kwargs):
+        raise AssertionError("a network is built")
+
+    monkeypatch.setattr(convert_checkpoint, "build_model", forbidden)
+    assert convert(own) == 0
+    ours = told(capsys.readouterr().out)
+    millions = sum(p.numel() for p in model.parameters()) / 1e6
+    assert ours["format"] == "this project"
+    assert ours["tensors"] == str(len(model.state_dict()))
+    assert ours["parameters"] == f"{millions:.2f} M"
+    assert (ours["lut"], ours["cq"], ours["epoch"]) == ("10 x 384", "8 x 384", "7")
+    assert ours["config"] == "in the file"
+    assert ours["besides"] == "optimizer, best"
+    assert "float32" in ours["types"] and "int64" in ours["types"]
+    assert convert(release) == 0
+    theirs = told(capsys.readouterr().out)
+    assert theirs["format"] == "SeqNet (2021)"
+    assert theirs["parameters"] == ours["parameters"]
+    assert theirs["config"] == "configs/releases/seqnet_cuhk_sysu.yaml or configs/releases/seqnet_prw.yaml"
+
+
+def test_keys_without_a_place_and_unused_ones_are_described(tmp_path, capsys):
+    state = released_weights("nae", released_model("nae")) | {"roi_heads.extra": torch.zeros(1)}
+    torch.save(state, tmp_path / "a.pth")
+    assert convert(tmp_path / "a.pth") == 0
+    facts = told(capsys.readouterr().out)
+    assert facts["not known"] == "roi_heads.extra"
+    assert "cls_score.weight" in facts["never used"]
+    assert convert(tmp_path / "a.pth", tmp_path / "out.pth") == 1
+    assert "1 keys that are not known: roi_heads.extra" in capsys.readouterr().err
+
+
+def test_a_file_gives_its_config(own, tmp_path):
+    assert convert(own, "--save-config", tmp_path / "config.yaml") == 0
+    assert load_cfg(tmp_path / "config.yaml") == tiny_cfg(**NO_CONTEXT)
+
+
+def test_a_config_that_is_not_told_has_to_be_named(model, cfg, tmp_path, capsys):
+    save_checkpoint(tmp_path / "bare.pth", dict(model.state_dict()))
+    assert convert(tmp_path / "bare.pth", tmp_path / "out.pth") == 1
+    assert "bare.pth does not hold the config of its network: name it with --cfg" in capsys.readouterr().err
+    assert convert(tmp_path / "bare.pth", tmp_path / "out.pth", "--cfg", cfg) == 0
+    assert reopened(tmp_path / "out.pth", tmp_path)[1] == []
+
+
+def test_a_config_that_does_not_fit_is_refused(release, tmp_path, capsys):
+    assert convert(release, tmp_path / "out.pth") == 1  # the release's own config: its network is not tiny
+    assert "do not fit the network" in capsys.readouterr().err
+
+
+def test_how_to_write_needs_a_file_to_write(own, capsys):
+    assert convert(own, "--half") == 1
+    assert "name a file OUT" in capsys.readouterr().err
