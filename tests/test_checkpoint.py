@@ -58,7 +58,7 @@ def test_a_file_that_holds_code_is_refused_and_runs_nothing(tmp_path, monkeypatc
     (tmp_path / "b.pth").write_bytes(pickle.dumps(Payload()))
     (tmp_path / "c.pth").write_bytes(b"")
     for name in ("a.pth", "b.pth", "c.pth"):
-        with pytest.raises(ValueError, match=rf"{name} is damaged, or is not a checkpoint that holds nothing but data"):
+        with pytest.raises(ValueError, match=rf"{name} is damaged, or is not a checkpoint of data alone"):
             read_checkpoint(tmp_path / name)
     assert not (tmp_path / "ran").exists()
 

@@ -34,7 +34,7 @@ BOX = torch.tensor([[10.0, 10, 50, 80]])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_family_trains_and_comes_back_from_its_checkpoint(name):
     model = tiny_model(**FAMILIES[name])
-    optimizer = torch.optim.SGD((p for p in model.parameters() if p.requires_grad), lr=0.003, momentum=0.9)
+    optimizer = torch.optim.SGD((p for p in model.parameters() if p.requires_grad), lr=0.001, momentum=0.9)
     totals = []
     for _ in range(6):
         torch.manual_seed(5)  # the same RoIs in every step, so that the losses can be compared
