@@ -44,13 +44,15 @@ class OIMLoss(nn.Module):
             labels: int64 n; 0 background, 1 ... P identities, -1 a person without identity.
 
         Raises:
-            ValueError: shapes or devices that do not fit each other or the tables.
+            ValueError: shapes that do not fit each other or the tables, or a table without rows.
         """
         if features.shape != (len(labels), self.lut.shape[1]):
             raise ValueError(
                 f"OIM expects features n x {self.lut.shape[1]} and labels n, "
                 f"but got {tuple(features.shape)} and {tuple(labels.shape)}"
             )
+        if not len(self.lut):
+            raise ValueError("the OIM loss has no identities: set MODEL.OIM.NUM_IDS to those of the training set")
         people = labels != BACKGROUND
         features, labels = features[people].float(), labels[people]
         with torch.autocast(features.device.type, enabled=False):

@@ -88,6 +88,11 @@ def test_eval_mode_moves_nothing_and_the_scalar_counts():
     assert losses == pytest.approx(expected, rel=1e-5)
 
 
+def test_a_table_without_identities_cannot_learn():
+    with pytest.raises(ValueError, match="set MODEL.OIM.NUM_IDS"):
+        OIMLoss(4, 0, 2)(torch.zeros(1, 4), torch.tensor([1]))
+
+
 def test_shapes_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="n x 4"):
         OIMLoss(4, 3, 2)(torch.zeros(2, 5), torch.tensor([1, 2]))
