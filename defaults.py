@@ -49,7 +49,7 @@ _C.INPUT.MAX_SIZE = 1500
 # Images per process and forward pass in training. Batch norm learns from them, so 1 or 2 cost several points of mAP
 # (published: 5).
 _C.INPUT.BATCH_SIZE_TRAIN = 5
-# Images per forward pass at test time. Results do not depend on it.
+# Images per forward pass at test time; only coattention's and SCORE_NORM batch's results depend on it.
 _C.INPUT.BATCH_SIZE_TEST = 3
 # Processes that read images, for each loader; 0 reads in the main process.
 _C.INPUT.NUM_WORKERS = 4
@@ -223,8 +223,8 @@ def load_cfg(path: str | Path | None, opts: list[str] | tuple = ()) -> CN:
     """The options of a config file and then `opts`, over the defaults; frozen.
 
     Args:
-        path: YAML file, read with safe loading; None for the defaults alone. Its key `BASE` may name another config
-        file. opts: keys and values in turn, as on a command line: `["SOLVER.BASE_LR", "0.001"]`.
+        path: YAML file, read with safe loading; None for the defaults alone. `BASE` in it names another config file.
+        opts: keys and values in turn, as on a command line: `["SOLVER.BASE_LR", "0.001"]`.
 
     Raises:
         FileNotFoundError: a config file is missing.

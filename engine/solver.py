@@ -31,6 +31,16 @@ def build_optimizer(cfg: CfgNode, model: nn.Module, world_size: int = 1) -> SGD:
     return SGD(groups, lr=rate, momentum=solver.MOMENTUM)
 
 
+def check_milestones(cfg: CfgNode) -> list[int]:
+    """SOLVER.MILESTONES; ValueError where they do not rise within the epochs."""
+    milestones, epochs = list(cfg.SOLVER.MILESTONES), cfg.SOLVER.MAX_EPOCHS
+    if milestones != sorted(set(milestones)) or any(not 0 < m < epochs for m in milestones):
+        raise ValueError(
+            f"SOLVER.MILESTONES {milestones} must rise and lie between 0 and SOLVER.MAX_EPOCHS ({epochs}); [] for none"
+        )
+    return milestones
+
+
 def build_scheduler(cfg: CfgNode, optimizer: Optimizer, steps_per_epoch: int) -> LambdaLR:
     """The learning rate of every optimiser step: linear warm-up, then x GAMMA after each milestone (in epochs).
 
@@ -39,12 +49,7 @@ def build_scheduler(cfg: CfgNode, optimizer: Optimizer, steps_per_epoch: int) ->
     Raises:
         ValueError: a milestone that is not within the epochs, or milestones that do not rise.
     """
-    solver = cfg.SOLVER
-    milestones = list(solver.MILESTONES)
-    if milestones != sorted(set(milestones)) or any(not 0 < m < solver.MAX_EPOCHS for m in milestones):
-        raise ValueError(
-            f"SOLVER.MILESTONES {milestones} must rise and lie between 0 and SOLVER.MAX_EPOCHS ({solver.MAX_EPOCHS})"
-        )
+    solver, milestones = cfg.SOLVER, check_milestones(cfg)
     warmup_steps = round(solver.WARMUP_EPOCHS * steps_per_epoch)
 
     def factor(step: int) -> float:

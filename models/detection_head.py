@@ -49,7 +49,7 @@ class PassThrough(nn.Module):
 
 
 class DetectionHead(nn.Module):
-    """Faster R-CNN's head over two classes, on the max-pooled res5 vector of each RoI.
+    """Faster R-CNN's head over two classes, on the res5 vector of each RoI.
 
     Args:
         roi_align: crops RoIs out of the res4 map.

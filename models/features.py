@@ -1,9 +1,19 @@
 """Features of a RoI: from its crop of the res4 map to named vectors or maps."""
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-POOLS = {"max": F.adaptive_max_pool2d, "average": F.adaptive_avg_pool2d}
+
+def max_pool(x: Tensor) -> Tensor:
+    """The global maximum of maps R x C x h x w, R x C (deterministic on CUDA, unlike torch's adaptive pools)."""
+    return x.amax((2, 3))
+
+
+def average_pool(x: Tensor) -> Tensor:
+    """The global mean of maps R x C x h x w, R x C."""
+    return x.mean((2, 3))
+
+
+POOLS = {"max": max_pool, "average": average_pool}
 """Names of MODEL.*_HEAD.POOL -> how a map becomes a vector."""
 
 
@@ -38,7 +48,7 @@ class GlobalFeatures(RoIFeatures):
 
     def forward(self, crops: Tensor) -> dict[str, Tensor]:
         """From crops R x C x s x s to name -> R x channels[name]."""
-        return {name: self.pool(x, 1).flatten(1) for name, x in (("res4", crops), ("res5", self.tail(crops)))}
+        return {name: self.pool(x) for name, x in (("res4", crops), ("res5", self.tail(crops)))}
 
     def tails(self) -> list[nn.Module]:
         return [self.tail]

@@ -65,7 +65,8 @@ class PersonSearch(nn.Module):
 
         Returns:
             Eval mode: per image `boxes` n x 4 in its own pixels, `scores` n, `embeddings` n x D, unit vectors times the
-            score. An image's result does not depend on the others of the batch. Train mode: loss name -> scalar.
+            score (if MODEL.SEARCH_HEAD.WEIGHT_BY_SCORE). An image's result does not depend on the others of the batch,
+            but for the extractor coattention and NAE+'s SCORE_NORM batch. Train mode: loss name -> scalar.
 
         Raises:
             ValueError: train mode without targets, or a target that does not fit its image.

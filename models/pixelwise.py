@@ -19,8 +19,8 @@ class PixelwiseEmbedding(nn.Module):
     Args:
         channels: channels of `res4` and `res5`.
         widths: dimensions that each gets in the embedding.
-        normalised: L2-normalise the embedding; as published it is not in training, where the OIM loss gets norms below
-        1. score_norm: the mean attention of a RoI is divided by the largest of its "image" (default), of the "batch"
+        normalised: L2-normalise the embedding; as published it is not in training: the OIM loss gets norms below 1.
+        score_norm: the mean attention of a RoI is divided by the largest of its "image" (default), of the "batch"
             (published: a result then depends on its neighbours), or by nothing ("none").
     """
 

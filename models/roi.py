@@ -29,9 +29,9 @@ class RoIAlign(nn.Module):
         self.size, self.sampling_ratio, self.stride = size, sampling_ratio, stride
 
     def forward(self, feature_map: Tensor, boxes: list[Tensor]) -> Tensor:
-        boxes = [image_boxes.to(feature_map.dtype) for image_boxes in boxes]
-        crops = roi_align(feature_map, boxes, self.size, 1 / self.stride, self.sampling_ratio, aligned=False)
-        return crops.contiguous(memory_format=torch.channels_last)
+        boxes = [image_boxes.float() for image_boxes in boxes]  # half precision would move them by pixels
+        crops = roi_align(feature_map.float(), boxes, self.size, 1 / self.stride, self.sampling_ratio, aligned=False)
+        return crops.to(feature_map.dtype).contiguous(memory_format=torch.channels_last)
 
 
 @dataclass
@@ -73,8 +73,8 @@ class RoISampler:
         return [self._sample(image_boxes, target) for image_boxes, target in zip(boxes, targets, strict=True)]
 
     def _sample(self, boxes: Tensor, target: dict[str, Tensor]) -> Samples:
-        truth = target["boxes"].to(boxes.dtype)
-        boxes = torch.cat([boxes, truth])
+        truth = target["boxes"].float()
+        boxes = torch.cat([boxes.float(), truth])
         if not len(truth):
             labels, matched, classes = target["labels"].new_zeros(len(boxes)), boxes, boxes.new_zeros(len(boxes))
         else:

@@ -43,15 +43,24 @@ class ProposalNetwork(RegionProposalNetwork):
             padded_size: height and width that the images of the batch were padded to.
             sizes: height and width of each resized image.
         """
-        return self(_image_list(feature_map, padded_size, sizes), {"res4": feature_map})[0]
+        # Anchors take the map's dtype: in half precision they would be pixels off.
+        return self(_image_list(feature_map, padded_size, sizes), {"res4": feature_map.float()})[0]
 
     def propose_and_learn(
         self, feature_map: Tensor, padded_size: tuple[int, int], sizes: list[tuple[int, int]], targets: list[dict]
     ) -> tuple[list[Tensor], dict[str, Tensor]]:
         """As `propose`, with the losses `loss_rpn_cls` and `loss_rpn_reg` against the targets' `boxes`."""
         images = _image_list(feature_map, padded_size, sizes)
-        proposals, losses = self(images, {"res4": feature_map}, targets)
+        proposals, losses = self(images, {"res4": feature_map.float()}, targets)
         return proposals, {"loss_rpn_cls": losses["loss_objectness"], "loss_rpn_reg": losses["loss_rpn_box_reg"]}
+
+
+class ProposalHead(RPNHead):
+    """torchvision's RPN head, whose outputs stay float32 under mixed precision: they become coordinates."""
+
+    def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        logits, deltas = super().forward(x)
+        return [level.float() for level in logits], [level.float() for level in deltas]
 
 
 def _image_list(feature_map: Tensor, padded_size: tuple[int, int], sizes: list[tuple[int, int]]) -> ImageList:
@@ -62,4 +71,4 @@ def _image_list(feature_map: Tensor, padded_size: tuple[int, int], sizes: list[t
 def anchors_and_head(channels: int, sizes: list[int], ratios: list[float]) -> dict[str, nn.Module]:
     """Anchor generator and head of an RPN on one map of C channels; `sizes` in pixels, `ratios` height / width."""
     anchors = AnchorGenerator((tuple(sizes),), (tuple(ratios),))
-    return {"anchor_generator": anchors, "head": RPNHead(channels, anchors.num_anchors_per_location()[0])}
+    return {"anchor_generator": anchors, "head": ProposalHead(channels, anchors.num_anchors_per_location()[0])}

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from models.detection_head import Detections
 from models.embedding import new_projection
-from models.features import POOLS, RoIFeatures
+from models.features import RoIFeatures, average_pool
 from models.oim import OIMLoss
 from models.postprocess import SearchedImage, Thresholds
 from models.roi import NUM_CLASSES, RoIAlign, RoISampler, box_regression_loss, decode_boxes, new_box_coder
@@ -35,7 +35,7 @@ class BoxRegressor(nn.Sequential):
         super().__init__(*(new_projection(channels, deltas) if batch_norm else [nn.Linear(channels, deltas)]))
 
     def forward(self, res5: Tensor) -> Tensor:
-        return super().forward(res5 if res5.dim() == 2 else POOLS["average"](res5, 1).flatten(1))
+        return super().forward(res5 if res5.dim() == 2 else average_pool(res5))
 
 
 class SearchHead(nn.Module):

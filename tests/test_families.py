@@ -59,6 +59,30 @@ def test_a_family_trains_and_comes_back_from_its_checkpoint(name):
             assert torch.equal(value, same["context"][part])
 
 
+@pytest.mark.parametrize("name", ["oim", "nae_plus", "glcnet"])
+def test_mixed_precision_keeps_losses_finite_and_results_close(name):
+    model = tiny_model(**FAMILIES[name])
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = model(IMAGES, TARGETS)
+    sum(losses.values()).backward()
+    assert all(loss.isfinite() and loss.dtype is torch.float32 for loss in losses.values())
+    model.eval()
+    exact = model.query(IMAGES[:1], [BOX])[0]["embeddings"]
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = model.query(IMAGES[:1], [BOX])[0]["embeddings"]
+    assert torch.cosine_similarity(exact, rounded.float()).item() > 0.98
+
+
+def test_boxes_keep_their_precision_in_mixed_precision():
+    truth = target(([1301.0, 401, 1350, 501], 3))
+    samples = RoISampler(8, 0.5, 0.5, 0.5)([torch.tensor([[1300.0, 400, 1350, 500]]).bfloat16()], [truth])[0]
+    assert samples.matched[samples.is_person][0].tolist() == [1301.0, 401, 1350, 501]
+    rpn = tiny_model().rpn.eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        proposals = rpn.propose(torch.rand(1, 256, 6, 10, dtype=torch.bfloat16), (96, 160), [(96, 160)])
+    assert proposals[0].dtype is torch.float32
+
+
 @pytest.mark.parametrize("name", ["oim", "nae", "nae_plus"])
 def test_a_batch_gives_what_its_images_give_alone(name):
     model = tiny_model(**FAMILIES[name], MODEL__SEARCH_HEAD__SCORE_THRESH=0.01).eval()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -71,6 +72,23 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(run, cuhk, tmp_path, monk
         assert torch.equal(value, ours["model"][name]), name
 
 
+def test_a_resumed_run_takes_the_rates_it_is_given(run, cuhk, tmp_path, caplog):
+    shutil.copy(run / "last.pth", tmp_path)
+    changed = words(cuhk, tmp_path, SOLVER__MAX_EPOCHS=3, SOLVER__BASE_LR=0.0007, SOLVER__AMP="bf16")
+    assert train("--resume", *changed) == 0
+    log = (tmp_path / "log.txt").read_text()
+    assert "lr 0.000070" in log  # after the milestone
+    assert "options differ" in log and "BASE_LR: 0.0007" in log
+
+
+def test_a_run_stopped_before_its_evaluation_evaluates_when_resumed(run, cuhk, tmp_path):
+    checkpoint = torch.load(run / "last.pth", weights_only=True)
+    torch.save(checkpoint | {"evaluated": 1, "best": -1.0}, tmp_path / "last.pth")
+    assert train("--resume", *words(cuhk, tmp_path)) == 0
+    ours, theirs = (json.loads((folder / "metrics.json").read_text()) for folder in (tmp_path, run))
+    assert ours == theirs
+
+
 def test_one_pass_is_scored_under_every_setting_and_again_from_its_features(run, cuhk, tmp_path, capsys):
     features = tmp_path / "features.npz"
     arguments = ["--cbgm", "--gt", "--gallery-size", "-1", "50", "--features", str(features), "--out", str(tmp_path)]
@@ -130,6 +148,9 @@ def test_shell_scripts_ask_for_the_device():
         ({"SOLVER__MILESTONES": "[7]"}, "SOLVER.MILESTONES"),
         ({"SOLVER__AMP": "fp12"}, "SOLVER.AMP 'fp12' is not one of off, fp16, bf16"),
         ({"INPUT__BATCH_SIZE_TRAIN": 1}, "GROUP needs INPUT.BATCH_SIZE_TRAIN of 2"),
+        ({"CKPT_PERIOD": 0}, "CKPT_PERIOD must be 1 or more"),
+        ({"EVAL__GALLERY_SIZE": 7}, "gallery size 7"),
+        ({"EVAL__AMP": "half"}, "EVAL.AMP 'half' is not one of off, fp16, bf16"),
         ({"DEVICE": "cuda:9"}, "cuda:9 is not on this machine"),
         ({"MODEL__BACKBONE__NAME": "resnet5"}, "'resnet5' is not one of resnet18"),
     ],

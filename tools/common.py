@@ -37,13 +37,18 @@ def run_program(main: Callable[[argparse.Namespace], None], args: argparse.Names
     except USER_ERRORS as error:
         if args.traceback:
             traceback.print_exc()
-        message = error.args[0] if isinstance(error, KeyError) and error.args else error
-        sys.stderr.write(f"error: {message}\n")
+        sys.stderr.write(f"error: {_message(error)}\n")
         return 1
     except KeyboardInterrupt:
         sys.stderr.write("stopped\n")
         return 130
     return 0
+
+
+def _message(error: Exception) -> str:
+    """An error's own sentence, without the traceback that a loader's worker process puts before it."""
+    text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+    return text.strip().splitlines()[-1].partition(": ")[2] if text.startswith("Caught ") else text
 
 
 def load_options(args: argparse.Namespace) -> CfgNode:

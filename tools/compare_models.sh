@@ -43,6 +43,7 @@ for model in oim nae seqnet glcnet_scene glcnet_group glcnet; do
 done
 
 "$python" -m tools.compare "${results[@]}"
+echo "fastest epoch:"
 for model in oim nae seqnet glcnet_scene glcnet_group glcnet; do
-    echo "$model: $(grep 'a batch' "$out/$model/log.txt" | tail -n 1 | sed 's/.*took//')"
+    echo "$model: $(grep -o '[0-9.]* s a batch' "$out/$model/log.txt" | sort -n | head -n 1)"
 done

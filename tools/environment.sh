@@ -9,7 +9,11 @@ prepare_environment() {
             return 1
         }
         echo "making .venv"
-        python3 -m venv .venv
+        python3 -m venv .venv || {
+            rm -rf .venv # else a half-made one would be taken for whole next time
+            echo "error: python3 -m venv failed; on Debian and Ubuntu install python3-venv" >&2
+            return 1
+        }
     fi
     stamp=.venv/installed-$(cat "$@" | cksum | tr ' ' '-')
     if ! [ -f "$stamp" ]; then

@@ -30,8 +30,8 @@ launch() {
 launch_test() {
     config=$1 devices=$2
     shift 2
-    case ${1:-} in
-        *.pth) launch test "$config" "$devices" --cbgm --gt --ckpt "$@" ;;
-        *) launch test "$config" "$devices" --cbgm --gt "$@" ;;
-    esac
+    if [ -f "${1:-}" ] || [ "${1:-}" != "${1%.pth}" ]; then
+        set -- --ckpt "$@"
+    fi
+    launch test "$config" "$devices" --cbgm --gt "$@"
 }

@@ -47,14 +47,20 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     # Options may follow the sizes; argparse takes them for more sizes.
     words = args.gallery_size or []
     numbers = list(takewhile(lambda word: word.lstrip("-").isdigit(), words))
+    if words and not numbers:
+        parser.error(f"--gallery-size takes whole numbers, not {words[0]!r}")
     args.gallery_size, args.opts = [int(number) for number in numbers], words[len(numbers) :] + args.opts
     return args
 
 
 def _settings(args: argparse.Namespace, cfg: CfgNode) -> list[Setting]:
-    sizes = args.gallery_size or [cfg.EVAL.GALLERY_SIZE or None]
+    sizes = args.gallery_size or [cfg.EVAL.GALLERY_SIZE]
     kinds = [{}] + [{"cbgm": True}] * args.cbgm + [{"truth": True}] * args.gt
-    return [Setting(gallery_size=size, cross_camera=cfg.EVAL.CROSS_CAMERA, **kind) for size in sizes for kind in kinds]
+    return [
+        Setting(gallery_size=size or None, cross_camera=cfg.EVAL.CROSS_CAMERA, **kind)
+        for size in sizes
+        for kind in kinds
+    ]
 
 
 def _extract(
@@ -98,7 +104,10 @@ def _features(
     )
     if args.features and args.features.exists():
         log.info("scoring the features of %s, without the network", args.features)
-        return load_features(args.features, *names)
+        features = load_features(args.features, *names)
+        if args.gt and features.truth_feats is None:
+            raise ValueError(f"{args.features} holds no ground-truth boxes: extract anew, with --gt, to another file")
+        return features
     features = _extract(args, cfg, device, gallery_set, query_set)
     if args.features and features is not None:
         save_features(args.features, features, *names)

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from engine.checkpoint import load_weights, read_checkpoint, save_checkpoint
 from engine.extraction import extract_features
 from engine.features import Features
 from engine.scoring import Setting, score_detection, score_search
-from engine.solver import build_optimizer, build_scheduler, precision
+from engine.solver import build_optimizer, build_scheduler, check_milestones, precision
 from engine.trainer import StepSettings, new_scaler, train_one_epoch
 from models import build_model
 from tools.common import add_config_arguments, load_options, open_split, resolve_device, run_program, with_identities
@@ -87,7 +88,7 @@ class Run:
         self.optimizer = build_optimizer(cfg, self.model, world_size())
         self.scheduler = build_scheduler(cfg, self.optimizer, self.steps_per_epoch)
         self.scaler = new_scaler(self.settings)
-        self.epoch, self.best = 0, -1.0
+        self.epoch, self.best, self.evaluated = 0, -1.0, 0
         if checkpoint is not None:
             self._restore(checkpoint)
         self.board = TensorBoard(self.folder / "tensorboard", self.epoch * self.steps_per_epoch) if is_main() else None
@@ -99,29 +100,54 @@ class Run:
         left_out = load_weights(self.model, checkpoint)
         if left_out:
             raise ValueError(f"{self.folder}: the run to resume has identity tables of another training set")
-        for name, part in self._parts().items():
-            part.load_state_dict(checkpoint[name])
-        self.epoch, self.best = checkpoint["epoch"], checkpoint["best"]
+        self.optimizer.load_state_dict(checkpoint["optimizer"] | {"param_groups": self._fresh_groups(checkpoint)})
+        self.scheduler.last_epoch = checkpoint["scheduler"]["last_epoch"]
+        for group, factor in zip(self.optimizer.param_groups, self.scheduler.lr_lambdas, strict=True):
+            group["lr"] = group["initial_lr"] * factor(self.scheduler.last_epoch)
+        if checkpoint["scaler"]:  # empty where the interrupted run had none
+            self.scaler.load_state_dict(checkpoint["scaler"])
+        self.epoch, self.best, self.evaluated = (checkpoint[name] for name in ("epoch", "best", "evaluated"))
+
+    def _fresh_groups(self, checkpoint: dict) -> list[dict]:
+        """The optimiser's groups with today's rates and decays, which may differ from those of the checkpoint."""
+        ours, theirs = self.optimizer.state_dict()["param_groups"], checkpoint["optimizer"]["param_groups"]
+        return [group | {"params": stored["params"]} for group, stored in zip(ours, theirs, strict=True)]
 
     def _state(self) -> dict:
         states = {name: part.state_dict() for name, part in self._parts().items()}
         config = self.cfg.dump()
-        return {"model": self.model.state_dict(), **states, "epoch": self.epoch, "best": self.best, "config": config}
+        progress = {"epoch": self.epoch, "best": self.best, "evaluated": self.evaluated}
+        return {"model": self.model.state_dict(), **states, **progress, "config": config}
 
     def train(self) -> None:
         """Train up to the last epoch, evaluating and saving as the options say."""
+        self._evaluate_if_due()  # an interrupted run may have ended between an epoch and its evaluation
         while self.epoch < self.cfg.SOLVER.MAX_EPOCHS:
             self._train_epoch()
             share_buffers(self.model)
             self.epoch += 1
-            last = self.epoch == self.cfg.SOLVER.MAX_EPOCHS
-            if last or (self.cfg.EVAL_PERIOD and self.epoch % self.cfg.EVAL_PERIOD == 0):
-                self._evaluate()
-            if is_main() and (last or self.epoch % self.cfg.CKPT_PERIOD == 0):
-                save_checkpoint(self.folder / "last.pth", self._state())
+            if self._is_last() or self.epoch % self.cfg.CKPT_PERIOD == 0:
+                self._save_last()
+            self._evaluate_if_due()
             barrier()
         if self.board is not None:
             self.board.close()
+
+    def _is_last(self) -> bool:
+        return self.epoch == self.cfg.SOLVER.MAX_EPOCHS
+
+    def _save_last(self) -> None:
+        if is_main():
+            save_checkpoint(self.folder / "last.pth", self._state())
+
+    def _evaluate_if_due(self) -> None:
+        """Evaluate after every EVAL_PERIOD epochs and after the last, once; the result goes into last.pth."""
+        period = self.cfg.EVAL_PERIOD
+        due = self._is_last() or (period and self.epoch and self.epoch % period == 0)
+        if due and self.evaluated < self.epoch:
+            self.evaluated = self.epoch
+            self._evaluate()
+            self._save_last()
 
     def _train_epoch(self) -> None:
         # Samples of anchors and RoIs depend on seed, epoch and process, not on what ran before: a resumed run draws
@@ -187,8 +213,18 @@ def _checkpoint_to_resume(folder: Path, resume: bool) -> dict | None:
 
 
 def _check_options(cfg: CfgNode) -> None:
-    """Refuse what would fail only in the first step."""
-    if cfg.MODEL.CONTEXT.GROUP not in ("none", "pool") and cfg.INPUT.BATCH_SIZE_TRAIN < 2:
+    """Refuse what would fail only in the first step, or after the first epoch."""
+    check_milestones(cfg)
+    for option in ("SOLVER", "EVAL"):
+        precision(cfg[option].AMP, f"{option}.AMP")
+    for option, value in (
+        ("DISP_PERIOD", cfg.DISP_PERIOD),
+        ("CKPT_PERIOD", cfg.CKPT_PERIOD),
+        ("SOLVER.ACCUMULATE", cfg.SOLVER.ACCUMULATE),
+    ):
+        if value < 1:
+            raise ValueError(f"{option} must be 1 or more, not {value}")
+    if cfg.MODEL.CONTEXT.GROUP in ("stack", "multiscale") and cfg.INPUT.BATCH_SIZE_TRAIN < 2:
         raise ValueError(
             "MODEL.CONTEXT.GROUP needs INPUT.BATCH_SIZE_TRAIN of 2 or more: its batch norm sees one vector an image"
         )
@@ -214,10 +250,13 @@ def main(args: argparse.Namespace) -> None:
         folder = Path(cfg.OUTPUT_DIR)
         checkpoint = _checkpoint_to_resume(folder, args.resume)
         splits = Splits(*(open_split(cfg, split) for split in ("train", "gallery", "query")))
+        next(iter(splits.query.galleries(splits.gallery, cfg.EVAL.GALLERY_SIZE or None, cfg.EVAL.CROSS_CAMERA)))
         cfg = with_identities(cfg, splits.train.num_identities)
         set_up_logging(folder / "log.txt" if is_main() else None, quiet=not is_main())
         torch.manual_seed(cfg.SEED)
-        torch.use_deterministic_algorithms(cfg.DETERMINISTIC)
+        if cfg.DETERMINISTIC:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which deterministic cuBLAS asks for
+            torch.use_deterministic_algorithms(True)
         run = Run(cfg, splits, device, checkpoint)
         if is_main():
             _tell_changed_options(checkpoint, cfg)
