@@ -93,9 +93,6 @@ class Run:
             self._restore(checkpoint)
         self.board = TensorBoard(self.folder / "tensorboard", self.epoch * self.steps_per_epoch) if is_main() else None
 
-    def _parts(self) -> dict:
-        return {"optimizer": self.optimizer, "scheduler": self.scheduler, "scaler": self.scaler}
-
     def _restore(self, checkpoint: dict) -> None:
         left_out = load_weights(self.model, checkpoint)
         if left_out:
@@ -114,10 +111,16 @@ class Run:
         return [group | {"params": stored["params"]} for group, stored in zip(ours, theirs, strict=True)]
 
     def _state(self) -> dict:
-        states = {name: part.state_dict() for name, part in self._parts().items()}
-        config = self.cfg.dump()
-        progress = {"epoch": self.epoch, "best": self.best, "evaluated": self.evaluated}
-        return {"model": self.model.state_dict(), **states, **progress, "config": config}
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "epoch": self.epoch,
+            "best": self.best,
+            "evaluated": self.evaluated,
+            "config": self.cfg.dump(),
+        }
 
     def train(self) -> None:
         """Train up to the last epoch, evaluating and saving as the options say."""
