@@ -37,6 +37,7 @@ def build_model(cfg: CfgNode, pretrained: bool = False) -> PersonSearch:
     """
     options = cfg.MODEL
     backbone = build_backbone(options.BACKBONE.NAME, options.BACKBONE.WEIGHTS if pretrained else "none")
+    backbone.tail.checkpointed = options.BACKBONE.CHECKPOINT_TAILS
     return PersonSearch(
         transform=GeneralizedRCNNTransform(cfg.INPUT.MIN_SIZE, cfg.INPUT.MAX_SIZE, IMAGENET_MEAN, IMAGENET_STD),
         stem=backbone.stem,

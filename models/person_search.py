@@ -102,7 +102,7 @@ class PersonSearch(nn.Module):
         if self.training:
             raise ValueError("the network searches in eval mode only: call eval() first")
         boxes = [image.new_zeros(0, 4) for image in images] if boxes is None else _checked(images, boxes)
-        resized = [self.resize(image) for image in images]
+        resized = [resize_image(self.transform, image) for image in images]
         groups = defaultdict(list)
         for index, image in enumerate(resized):
             groups[self.padded_size(image)].append(index)
@@ -114,10 +114,6 @@ class PersonSearch(nn.Module):
             for index, result in zip(indexes, group, strict=True):
                 results[index] = result
         return results
-
-    def resize(self, image: Tensor) -> Tensor:
-        """An image as the stem takes it, but for the padding: normalised and resized, 3 x h x w."""
-        return self.transform.resize(self.transform.normalize(image), None)[0]
 
     def padded_size(self, resized: Tensor) -> tuple[int, int]:
         """Height and width to which a resized image is padded."""
@@ -132,7 +128,7 @@ class PersonSearch(nn.Module):
         """As `search`, of images that are resized already and have one padded size.
 
         Args:
-            resized: what `resize` gives.
+            resized: what `resize_image` gives.
             given: per image g x 4 float32, in its own pixels.
             own_sizes: height and width of each image before it was resized.
         """
@@ -167,6 +163,14 @@ class PersonSearch(nn.Module):
         boxes, head_losses = self.detection_head.losses(feature_map, proposals, batch.image_sizes, targets)
         losses |= head_losses | self.search_head.losses(feature_map, boxes, targets)
         return {name: self.loss_weights[name] * loss for name, loss in losses.items()}
+
+
+def resize_image(transform: GeneralizedRCNNTransform, image: Tensor) -> Tensor:
+    """An image (float RGB, 3 x H x W in [0, 1]) as the stem takes it but for the padding: normalised and resized.
+
+    A function of the transform alone, so that loader processes can do it without the network.
+    """
+    return transform.resize(transform.normalize(image), None)[0]
 
 
 def _checked(images: list[Tensor], boxes: list[Tensor]) -> list[Tensor]:

@@ -1,9 +1,12 @@
 """The tail of a backbone, which every head runs on its RoIs."""
 
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
+from torch.utils.checkpoint import checkpoint
 from torchvision.models.resnet import Bottleneck
 
 from models.roi_align import RoIs
@@ -13,11 +16,39 @@ WORTHWHILE = 2.0
 
 
 class Tail(nn.Sequential):
-    """The last stage of a backbone, from crops R x C x s x s to R x C' x s/2 x s/2."""
+    """The last stage of a backbone, from crops R x C x s x s to R x C' x s/2 x s/2.
+
+    Attributes:
+        checkpointed: in training, compute activations again in the backward pass instead of keeping them.
+    """
+
+    checkpointed = False
 
     def of_rois(self, rois: RoIs) -> Tensor:
         """The tail's output on RoIs."""
-        return self(rois.crops)
+        return self._recomputed(rois.crops) if self.checkpointed and self.training else self(rois.crops)
+
+    def _recomputed(self, crops: Tensor) -> Tensor:
+        return checkpoint(
+            self,
+            crops,
+            use_reentrant=False,
+            preserve_rng_state=False,  # nothing in a tail is random
+            context_fn=lambda: (nullcontext(), self._without_new_statistics()),
+        )
+
+    @contextmanager
+    def _without_new_statistics(self) -> Iterator[None]:
+        """Batch norms normalise as in training but do not count the batch a second time."""
+        norms = [module for module in self.modules() if isinstance(module, nn.BatchNorm2d)]
+        before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+        for norm in norms:
+            norm.momentum, norm.num_batches_tracked = 0.0, None
+        try:
+            yield
+        finally:
+            for norm, (momentum, counter) in zip(norms, before, strict=True):
+                norm.momentum, norm.num_batches_tracked = momentum, counter
 
 
 class BottleneckTail(Tail):
@@ -32,8 +63,9 @@ class BottleneckTail(Tail):
         """The tail's output on RoIs, up to rounding that of their crops."""
         first, *others = self.layer4
         step = first.stride
-        if rois.feature_map.device.type != "cpu" or rois.positions_saved() < WORTHWHILE:
-            return self(rois.crops)
+        on_cpu = rois.feature_map.device.type == "cpu"
+        if not on_cpu or self.checkpointed or rois.positions_saved() < WORTHWHILE:
+            return super().of_rois(rois)
         x = first.relu(first.bn1(_projected(rois, first.conv1)))
         x = first.relu(first.bn2(first.conv2(x)))
         x = first.bn3(first.conv3(x))

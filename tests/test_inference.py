@@ -24,6 +24,7 @@ BOXES = [
 ]
 FEW = {"MODEL__DETECTION_HEAD__SCORE_THRESH": 0.01, "MODEL__SEARCH_HEAD__SCORE_THRESH": 0.01}
 IMAGES = [picture(96, 130, 1), picture(90, 140, 2)]
+TARGETS = [target(([10.0, 10, 50, 80], 1), ([60.0, 20, 90, 90], 2)), target(([20.0, 5, 60, 85], 1))]
 BOX = torch.tensor([[10.0, 10, 50, 80]])
 
 
@@ -109,6 +110,27 @@ def test_a_tail_on_the_map_learns_what_the_tail_on_the_crops_does():
         torch.testing.assert_close(ours, theirs, atol=1e-9 * theirs.abs().max().item(), rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_checkpointed_tails_learn_the_same_and_count_a_batch_once(name):
+    backbone = build_backbone(name)
+    x, results, calls = feature_map(backbone.stem_channels), [], {}
+    for checkpointed in (False, True):
+        tail, own_x = backbone.new_tail().train(), x.clone().requires_grad_()
+        tail.checkpointed, calls[checkpointed] = checkpointed, []
+        tail.layer4[0].register_forward_hook(lambda *_, run=calls[checkpointed]: run.append(1))
+        Tail.of_rois(tail, RoIs(RoIAlign(6, 2, STRIDE), own_x, BOXES)).square().mean().backward()
+        results.append((own_x.grad, *(p.grad for p in tail.parameters()), *tail.buffers()))
+    assert (len(calls[False]), len(calls[True])) == (1, 2), "the second computes its activations again"
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=0, rtol=1e-6)
+
+
+def test_an_option_checkpoints_all_tails():
+    for asked in (False, True):
+        model = tiny_model(MODEL__BACKBONE__CHECKPOINT_TAILS=asked, MODEL__PARTS=True, MODEL__ROI_ALIGN__SIZE=14)
+        assert [tail.checkpointed for tail in model.tails()] == [asked] * 5
+
+
 def test_only_bottleneck_tails_work_on_the_map():
     kinds = {name: type(build_backbone(name).tail) for name in BACKBONES}
     assert {name for name, kind in kinds.items() if kind is BottleneckTail} == {"resnet50", "resnet101"}
@@ -117,10 +139,9 @@ def test_only_bottleneck_tails_work_on_the_map():
 def trained_a_little(**options) -> PersonSearch:
     """A network whose batch norms have seen images, and that takes many proposals for people."""
     model = tiny_model(**FEW | options)
-    targets = [target(([10.0, 10, 50, 80], 1), ([60.0, 20, 90, 90], 2)), target(([20.0, 5, 60, 85], 1))]
     with torch.no_grad():
         for _ in range(3):
-            model(IMAGES, targets)
+            model(IMAGES, TARGETS)
         model.detection_head.predictor.cls_score.weight.mul_(3)
     return model.eval()
 
