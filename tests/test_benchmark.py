@@ -124,6 +124,7 @@ def test_inference_is_measured_with_its_stages(tuned):
     assert all(len(samples) == 2 and min(samples) > 0 for samples in measured.stages.values())
     assert measured.facts["people an image"] == 10
     assert measured.facts["peak MiB"] > 50
+    assert measured.facts["cores"] > 0
 
 
 def test_network_without_first_head_lacks_its_stages(tuned):

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from statistics import median
-from time import perf_counter
+from time import perf_counter, process_time
 
 import torch
 
@@ -132,3 +132,13 @@ def seconds_of(work: Callable[[], object], device: torch.device) -> float:
     work()
     wait_for(device)
     return perf_counter() - start
+
+
+def repeated(work: Callable[[], object], times: int, device: torch.device) -> tuple[list[float], float]:
+    """Seconds of each of some calls, and how many cores the process had meanwhile, on average.
+
+    Fewer cores than threads mean, on the CPU, that other programs had the rest, or that parts of the work use one.
+    """
+    start, start_cpu = perf_counter(), process_time()
+    seconds = [seconds_of(work, device) for _ in range(times)]
+    return seconds, (process_time() - start_cpu) / (perf_counter() - start)

@@ -15,7 +15,7 @@ from yacs.config import CfgNode
 from engine.solver import precision
 from engine.trainer import to_device
 from models.person_search import PersonSearch
-from tools.benchmark_cases import Case, Measurement, seconds_of, wait_for
+from tools.benchmark_cases import Case, Measurement, repeated, seconds_of, wait_for
 from tools.benchmark_machine import forget_peak, peak_memory
 from tools.benchmark_network import drawn_images, new_network
 from tools.benchmark_variants import VARIANTS
@@ -117,13 +117,13 @@ def measure_inference(case: Case, cfg: CfgNode, device: torch.device) -> Measure
     with torch.inference_mode(), torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
         warm_up = seconds_of(search, device)
         _check_finite(search())
-        rates = [case.batch_size / seconds_of(search, device) for _ in range(case.repeat)]
+        seconds, cores = repeated(search, case.repeat, device)
         memory = peak_memory(device)
         counts: dict[str, int] = {}
         stages = _stages(model, images, device, case.repeat, counts)
-    facts = {"peak MiB": memory, "warm-up s": warm_up}
+    facts = {"peak MiB": memory, "warm-up s": warm_up, "cores": cores}
     facts |= {f"{what} an image": count / case.batch_size for what, count in counts.items()}
-    return Measurement({"images/s": rates}, stages, facts)
+    return Measurement({"images/s": [case.batch_size / s for s in seconds]}, stages, facts)
 
 
 def _check_finite(found: list[dict[str, Tensor]]) -> None:

@@ -68,6 +68,7 @@ def _speed_rows(results: Iterable[Result], unit: str) -> list[dict[str, str]]:
                 "times the first": number(speed.median / first[result.case.batch_size]) if speed else MISSING,
                 "peak MiB": number(result.fact("peak MiB")),
                 "warm-up s": number(result.fact("warm-up s")),
+                "cores": number(result.fact("cores", min)),
             }
             | _load_columns(result)
             | {FAILURE: result.error or ""}

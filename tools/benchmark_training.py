@@ -7,7 +7,7 @@ from yacs.config import CfgNode
 
 from engine.solver import build_optimizer, build_scheduler, precision
 from engine.trainer import StepSettings, new_scaler, train_one_epoch
-from tools.benchmark_cases import Case, Measurement, seconds_of
+from tools.benchmark_cases import Case, Measurement, repeated, seconds_of
 from tools.benchmark_machine import peak_memory
 from tools.benchmark_network import drawn_images, drawn_targets, new_network
 
@@ -37,5 +37,6 @@ def measure_training(case: Case, cfg: CfgNode, device: torch.device) -> Measurem
         train_one_epoch(model, passes, optimizer, scheduler, scaler, settings, lambda _: None)
 
     warm_up = seconds_of(step, device)
-    rates = [1 / seconds_of(step, device) for _ in range(case.repeat)]
-    return Measurement({"iterations/s": rates}, facts={"peak MiB": peak_memory(device), "warm-up s": warm_up})
+    seconds, cores = repeated(step, case.repeat, device)
+    facts = {"peak MiB": peak_memory(device), "warm-up s": warm_up, "cores": cores}
+    return Measurement({"iterations/s": [1 / s for s in seconds]}, facts=facts)
