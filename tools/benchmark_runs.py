@@ -1,6 +1,7 @@
 """Measure each case in a process of its own, in rounds."""
 
 import logging
+import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -38,7 +39,8 @@ def measure(case: Case) -> Measurement:
 
 def measure_apart(case: Case, work: Callable[[Case], Measurement] = measure) -> Measurement:
     """Have `work` measure a case in a new process: its memory and its allocator's settings are its own."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+    quiet_end = (signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it too, without a traceback of its own
+    with ProcessPoolExecutor(1, get_context("spawn"), initializer=signal.signal, initargs=quiet_end) as process:
         try:
             return process.submit(work, case).result()
         except BrokenProcessPool:
