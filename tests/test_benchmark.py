@@ -132,7 +132,7 @@ def test_network_without_first_head_lacks_its_stages(tuned):
     measured = measure(replace(CASE, name="release", cfg=oim, precision="bf16"))
     assert measured.error is None
     assert tuned == []
-    assert set(STAGES) - set(measured.stages) == {"its RoIAlign", "its tail"}
+    assert set(STAGES) - set(measured.stages) == {"its RoIAlign", "its features"}
     assert measured.facts["people an image"] == measured.facts["proposals an image"]
 
 

@@ -30,11 +30,11 @@ MODULES = {
     "stem": "stem",
     "RPN": "rpn",
     "first head": "detection_head",
+    "its features": "detection_head.features",
     "its RoIAlign": "detection_head.roi_align",
-    "its tail": "detection_head.features",
     "second head": "search_head",
 }
-"""Stage -> the submodule whose calls it is. Those that a network lacks are left out."""
+"""Stage -> the submodule whose calls it is. Those that a network lacks are left out; features begin with RoIAlign."""
 STAGES = ("decode", "transform", *MODULES, "post-processing")
 
 
@@ -114,7 +114,7 @@ def measure_inference(case: Case, cfg: CfgNode, device: torch.device) -> Measure
         return model(to_device(images, [], device)[0])
 
     forget_peak(device)  # what preparing took
-    with torch.inference_mode(), torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+    with torch.inference_mode():
         warm_up = seconds_of(search, device)
         _check_finite(search())
         seconds, cores = repeated(search, case.repeat, device)
