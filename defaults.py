@@ -213,6 +213,9 @@ _C.EVAL.DETECTION_SCORE_THRESH = 0.01
 _C.EVAL.CROSS_CAMERA = False
 # Precision of the network at test time and in the demo: "off" (float32), "fp16" or "bf16".
 _C.EVAL.AMP = "off"
+# MiB of similarities of queries to the whole gallery that are held at once while scoring; never less than those of 32
+# queries. Scores do not depend on it.
+_C.EVAL.BLOCK_MB = 64
 # Compile the network by torch.compile before testing: half a minute at the start and at new image sizes; see
 # engine/README.md for when it pays.
 _C.EVAL.COMPILE = False

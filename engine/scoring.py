@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.features import Features
-from utils.evaluation import evaluate_detection, evaluate_search
+from utils.evaluation import BLOCK_MB, evaluate_detection, evaluate_search
 
 SEARCH_METRICS = ("mAP", "top1", "top5", "top10")
 
@@ -41,8 +41,10 @@ def score_detection(features: Features, gallery_set, score_thresh: float) -> dic
     return evaluate_detection(gallery_set, features.gallery_dets, score_thresh)
 
 
-def score_search(features: Features, gallery_set, query_set, setting: Setting) -> dict[str, float]:
-    """Search mAP and top-k under one setting.
+def score_search(
+    features: Features, gallery_set, query_set, setting: Setting, block_mb: int = BLOCK_MB
+) -> dict[str, float]:
+    """Search mAP and top-k under one setting; `block_mb` as in `utils.evaluation.evaluate_search`.
 
     Raises:
         ValueError: the setting needs ground-truth boxes, and the features hold none.
@@ -63,6 +65,7 @@ def score_search(features: Features, gallery_set, query_set, setting: Setting) -
         cbgm=setting.cbgm,
         gallery_size=setting.gallery_size,
         cross_camera=setting.cross_camera,
+        block_mb=block_mb,
     )
     return {name: float(scores[name]) for name in SEARCH_METRICS}
 

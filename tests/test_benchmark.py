@@ -10,10 +10,12 @@ import torch
 from tiny import OPTIONS, picture
 
 import tools.benchmark_runs
+from engine.scoring import Setting, score_search
 from tools.benchmark import main, parse_args
 from tools.benchmark_cases import Case, Measurement, Result, Summary
-from tools.benchmark_evaluation import SEARCHES
 from tools.benchmark_inference import STAGES, StageClock, watched
+from tools.benchmark_inputs import WORLDS, draw
+from tools.benchmark_loops import search_by_loops
 from tools.benchmark_machine import describe_machine, peak_memory
 from tools.benchmark_network import drawn_images, drawn_targets, new_network, options_of
 from tools.benchmark_runs import measure, measure_apart, run_rounds
@@ -105,13 +107,26 @@ def test_targets_lie_in_their_images():
             assert set(target["labels"].tolist()) == ({-1} if not identities else set(range(1, 8)))
 
 
-@pytest.mark.parametrize("name", ["release", "straightforward", "channels-last", "fast"])
+NETWORKS = ["release", "straightforward", "channels-last", "fast"]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
 def test_variant_finds_what_the_network_finds(name):
     wanted = network()([picture(96, 160)])[0]
-    found = VARIANTS[name].prepare(network(), None)([picture(96, 160)])[0]
+    found = VARIANTS[name].searcher(network(), None)([picture(96, 160)])[0]
     assert len(wanted["boxes"])
     torch.testing.assert_close(found["boxes"], wanted["boxes"], atol=1e-2, rtol=1e-4)
     torch.testing.assert_close(found["embeddings"], wanted["embeddings"], atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_variant_learns_what_the_network_learns(name):
+    images, targets = [picture(96, 160)], drawn_targets(1, (96, 160), 7)
+    losses = []
+    for model in (network(), VARIANTS[name].learner(network())):
+        torch.manual_seed(0)
+        losses.append(model.train()(2 * images, 2 * targets))
+    torch.testing.assert_close(losses[1], losses[0], atol=1e-2, rtol=1e-2)  # rounding may draw another RoI
 
 
 # ---------------------------------------------------------------------------------------------------------------- cases
@@ -148,7 +163,7 @@ def test_watching_leaves_no_trace():
 
 
 def test_training_is_measured(tuned):
-    measured = measure(replace(CASE, part="training", name="step"))
+    measured = measure(replace(CASE, part="training"))
     assert measured.error is None
     assert len(measured.samples["iterations/s"]) == 2
 
@@ -157,9 +172,22 @@ def test_evaluation_is_measured(tuned):
     measured = measure(Case("evaluation", "tiny", CFG, (), repeat=2))
     assert measured.error is None
     assert {name: len(samples) for name, samples in measured.samples.items()} == dict.fromkeys(
-        ["detection s", *SEARCHES], 2
+        ["detection s", "search s", "CBGM s"], 2
     )
     assert measured.facts["boxes"] >= measured.facts["images"] > 0
+    assert set(measure(Case("evaluation", "tiny", CFG, (), loops=True)).samples) == {"search s", "CBGM s"}
+
+
+@pytest.mark.parametrize("gallery_size", [0, 12])
+@pytest.mark.parametrize("cbgm", [False, True])
+def test_loops_score_as_blocks_do(gallery_size, cbgm):
+    drawn = draw(replace(WORLDS["tiny"](), gallery_size=gallery_size))
+    sets = drawn.gallery_set, drawn.query_set
+    blocks = score_search(drawn.features, *sets, Setting(cbgm=cbgm))
+    assert 0 < blocks["mAP"] < 1
+    assert search_by_loops(drawn.features, *sets, cbgm) == pytest.approx(
+        {name: blocks[name] for name in ("mAP", "top1")}, abs=1e-6
+    )
 
 
 def test_killed_process_is_an_error_of_its_case():

@@ -156,7 +156,7 @@ def test_block_size_changes_nothing(cbgm, dtype, monkeypatch):
     gallery_set, query_set, _ = as_sets(80, [*galleries[1::2], *everywhere], query_set.annotations)
     queries = [rows[0] for _, rows in context]
     given = gallery_set, query_set, dets, feats, queries, context, cbgm
-    whole, small = evaluate_search(*given), evaluate_search(*given, block_bytes=1)
+    whole, small = evaluate_search(*given), evaluate_search(*given, block_mb=0)
     np.testing.assert_array_equal(small["ap"], whole["ap"])
     assert all(small[name] == whole[name] for name in ("mAP", "top1", "top5", "top10"))
 

@@ -3,6 +3,7 @@
 import argparse
 import logging
 import sys
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 from engine.solver import PRECISIONS
 from models import build_model
 from tools.benchmark_cases import Case, Result
-from tools.benchmark_inputs import GALLERIES
+from tools.benchmark_inputs import WORLDS
 from tools.benchmark_machine import describe_machine
 from tools.benchmark_network import options_of
 from tools.benchmark_runs import PARTS, run_rounds
@@ -46,13 +47,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         + "; ".join(f"{name}: {variant.help}" for name, variant in VARIANTS.items()),
     )
     several = {"nargs": "+", "metavar": "NAME"}
-    parser.add_argument("--variants", choices=VARIANTS, default=VARIANTS_BY_DEFAULT, **several, help="of inference")
+    parser.add_argument("--variants", choices=VARIANTS, default=VARIANTS_BY_DEFAULT, **several, help="of the network")
     parser.add_argument("--precisions", choices=PRECISIONS, **several, help=f"of {', '.join(PRECISIONS)}")
     parser.add_argument("--batch-sizes", type=_positive, nargs="+", metavar="N", help="images of a pass of inference")
     parser.add_argument(
         "--image-size", type=_positive, nargs=2, default=IMAGE_SIZE, metavar=("H", "W"), help="pixels; default 900 1500"
     )
-    parser.add_argument("--galleries", choices=GALLERIES, default=("prw",), **several, help="of evaluation")
+    parser.add_argument("--galleries", choices=WORLDS, default=("prw",), **several, help="of evaluation")
+    parser.add_argument(
+        "--loops", action="store_true", help="score search by loops over images too, as published code does: minutes"
+    )
     parser.add_argument("--repeat", type=_positive, metavar="N", help="samples that each process takes")
     parser.add_argument("--rounds", type=_positive, default=2, metavar="N", help="processes of each case, default 2")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything, raw samples included, to FILE")
@@ -85,7 +89,11 @@ def plan(args: argparse.Namespace) -> tuple[list[Case], torch.device]:
     inference = product(args.batch_sizes or BATCH_SIZES[kind], precisions, args.variants)
     networks = {
         "inference": [(variant, name, size) for size, name, variant in inference],
-        "training": [("step", name, cfg.INPUT.BATCH_SIZE_TRAIN) for name in precisions],
+        "training": [
+            (variant, name, cfg.INPUT.BATCH_SIZE_TRAIN)
+            for name, variant in product(precisions, args.variants)
+            if not VARIANTS[variant].compiled
+        ],
         "evaluation": [(gallery, "off", 0) for gallery in args.galleries],
     }
     cases = [
@@ -94,6 +102,8 @@ def plan(args: argparse.Namespace) -> tuple[list[Case], torch.device]:
         if part in args.parts
         for name, dtype, size in networks[part]
     ]
+    if args.loops:
+        cases += [replace(case, loops=True, repeat=1) for case in cases if case.part == "evaluation"]
     return cases, device
 
 

@@ -22,6 +22,7 @@ class Case:
         precision: a key of `engine.solver.PRECISIONS`.
         batch_size: images of a pass.
         repeat: samples to take in each process.
+        loops: score search image by image instead, as published code does.
     """
 
     part: str
@@ -32,11 +33,12 @@ class Case:
     precision: str = "off"
     batch_size: int = 0
     repeat: int = 1
+    loops: bool = False
 
     def describe(self) -> str:
         """The case in a few words, for the log."""
         network = f", {self.precision}, batch {self.batch_size}" if self.batch_size else ""
-        return f"{self.part}: {self.name}{network}"
+        return f"{self.part}: {self.name}{network}{', by loops' * self.loops}"
 
 
 @dataclass

@@ -108,7 +108,7 @@ def measure_inference(case: Case, cfg: CfgNode, device: torch.device) -> Measure
     """
     dtype = precision(case.precision, "--precisions")
     images = drawn_images(case.batch_size, case.image_size)
-    model = VARIANTS[case.name].prepare(new_network(cfg, device), dtype)
+    model = VARIANTS[case.name].searcher(new_network(cfg, device), dtype)
 
     def search() -> list[dict[str, Tensor]]:
         return model(to_device(images, [], device)[0])

@@ -49,8 +49,7 @@ def count(value: float | None) -> str:
 
 def _network_columns(result: Result) -> dict[str, str]:
     case = result.case
-    variant = {"variant": case.name} if case.part == "inference" else {}
-    return variant | {"precision": case.precision, "batch": str(case.batch_size)}
+    return {"variant": case.name, "precision": case.precision, "batch": str(case.batch_size)}
 
 
 def _speed_rows(results: Iterable[Result], unit: str) -> list[dict[str, str]]:
@@ -95,6 +94,7 @@ def _evaluation_rows(results: list[Result]) -> list[dict[str, str]]:
         samples = {} if result.error else result.samples()
         sizes = {name: count(result.fact(name)) for name in ("images", "boxes", "queries")}
         times = {name.removesuffix(" s"): describe(samples.get(name)) for name in names}
-        row = {"gallery": result.case.name} | sizes | times
-        rows.append(row | {"peak MiB": number(result.fact("peak MiB")), FAILURE: result.error or ""})
+        row = {"gallery": result.case.name, "by": "loops" if result.case.loops else "blocks"} | sizes | times
+        memory = {f"{name} MiB": number(result.fact(f"{name} MiB")) for name in ("inputs", "peak")}
+        rows.append(row | memory | {FAILURE: result.error or ""})
     return rows

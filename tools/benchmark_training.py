@@ -10,6 +10,7 @@ from engine.trainer import StepSettings, new_scaler, train_one_epoch
 from tools.benchmark_cases import Case, Measurement, repeated, seconds_of
 from tools.benchmark_machine import peak_memory
 from tools.benchmark_network import drawn_images, drawn_targets, new_network
+from tools.benchmark_variants import VARIANTS
 
 STEPS_PER_EPOCH = 1000
 """Of the learning rates' schedule: the steps measured are the first of a warm-up, which cannot diverge."""
@@ -22,7 +23,7 @@ def measure_training(case: Case, cfg: CfgNode, device: torch.device) -> Measurem
         DivergedError: a loss is not finite.
         RuntimeError: the device lacks memory, or cannot do what is asked.
     """
-    model = new_network(cfg, device)
+    model = VARIANTS[case.name].learner(new_network(cfg, device))
     settings = StepSettings(
         device, precision(case.precision, "--precisions"), cfg.SOLVER.ACCUMULATE, cfg.SOLVER.CLIP_GRADIENTS
     )

@@ -1,6 +1,5 @@
 """The variants of a network that a benchmark compares: from what is straightforward to what the programs run."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,9 +12,7 @@ from models.roi_align import RoIAlign, torchvision_crops
 from models.tails import Tail
 
 
-def straightforward(
-    model: PersonSearch, dtype: torch.dtype | None, memory_format: torch.memory_format = torch.contiguous_format
-) -> PersonSearch:
+def straightforward(model: PersonSearch, dtype: torch.dtype | None, memory_format: torch.memory_format) -> PersonSearch:
     """The network layer by layer as trained, in one memory format throughout; the one handed in is changed.
 
     RoIAlign is torchvision's, tails run on its crops, batch norms are layers of their own, and reduced precision is
@@ -39,36 +36,45 @@ def straightforward(
     return model
 
 
-def _channels_last(model: PersonSearch, dtype: torch.dtype | None) -> PersonSearch:
-    return straightforward(model, dtype, torch.channels_last)
-
-
-def _compiled(model: PersonSearch, dtype: torch.dtype | None) -> PersonSearch:
-    model = prepare_for_inference(model, dtype, compiled=True)
-    model.stem = nn.Sequential(model.stem)  # hooks on the stem stay outside of what is compiled
-    return model
-
-
 @dataclass(frozen=True)
 class Variant:
     """One way to run a network.
 
     Attributes:
         help: what it is, for the table's legend.
-        prepare: from the network in eval mode, on its device, and the dtype of reduced precision (None: float32) to the
-            network that is run. The one that was handed in is not used any more.
+        plain: the memory format of a straightforward network; None for the project's own way.
+        compiled: stem and tails are compiled, for searching alone.
         tuned_allocator: whether the process keeps freed memory, as the programs do (utils.allocator).
     """
 
     help: str
-    prepare: Callable[[PersonSearch, torch.dtype | None], PersonSearch]
+    plain: torch.memory_format | None = None
+    compiled: bool = False
     tuned_allocator: bool = True
+
+    def searcher(self, model: PersonSearch, dtype: torch.dtype | None) -> PersonSearch:
+        """The network that searches, in reduced precision unless `dtype` is None.
+
+        `model` is in eval mode and on its device, and not to be used any more.
+        """
+        if self.plain is not None:
+            return straightforward(model, dtype, self.plain)
+        model = prepare_for_inference(model, dtype, self.compiled)
+        if self.compiled:
+            model.stem = nn.Sequential(model.stem)  # hooks on the stem stay outside of what is compiled
+        return model
+
+    def learner(self, model: PersonSearch) -> PersonSearch:
+        """The network that is trained; `model` is not to be used any more."""
+        return model if self.plain is None else straightforward(model, None, self.plain)
 
 
 VARIANTS = {
-    "release": Variant("contiguous maps, the C library's own memory allocator", straightforward, tuned_allocator=False),
-    "straightforward": Variant("contiguous maps, the allocator keeps freed memory", straightforward),
-    "channels-last": Variant("the same with maps in channels-last format", _channels_last),
-    "fast": Variant("as the programs search", prepare_for_inference),
-    "compiled": Variant("the same with stem and tails compiled by torch.compile", _compiled),
+    "release": Variant(
+        "contiguous maps, the C library's own memory allocator", plain=torch.contiguous_format, tuned_allocator=False
+    ),
+    "straightforward": Variant("contiguous maps, the allocator keeps freed memory", plain=torch.contiguous_format),
+    "channels-last": Variant("the same with maps in channels-last format", plain=torch.channels_last),
+    "fast": Variant("as the programs search and train"),
+    "compiled": Variant("the same with stem and tails compiled by torch.compile; inference alone", compiled=True),
 }

@@ -138,7 +138,7 @@ def main(args: argparse.Namespace) -> None:
         start = monotonic()
         detection = score_detection(features, gallery_set, cfg.EVAL.DETECTION_SCORE_THRESH)
         rows = [
-            setting.describe() | score_search(features, gallery_set, query_set, setting)
+            setting.describe() | score_search(features, gallery_set, query_set, setting, cfg.EVAL.BLOCK_MB)
             for setting in _settings(args, cfg)
         ]
         log.info("scored in %.1f s", monotonic() - start)

@@ -187,7 +187,7 @@ class Run:
         if features is None:
             return
         setting = Setting(gallery_size=cfg.EVAL.GALLERY_SIZE or None, cross_camera=cfg.EVAL.CROSS_CAMERA)
-        search = score_search(features, self.splits.gallery, self.splits.query, setting)
+        search = score_search(features, self.splits.gallery, self.splits.query, setting, cfg.EVAL.BLOCK_MB)
         detection = score_detection(features, self.splits.gallery, cfg.EVAL.DETECTION_SCORE_THRESH)
         metrics = search | {f"detection_{name}": float(value) for name, value in detection.items()}
         log.info("epoch %d: %s", self.epoch, " ".join(f"{name} {100 * value:.2f}" for name, value in metrics.items()))

@@ -1,6 +1,6 @@
 """Scores of person search: how well people are found, and how well a person is found again."""
 
 from utils.evaluation.detection import evaluate_detection
-from utils.evaluation.search import evaluate_search
+from utils.evaluation.search import BLOCK_MB, evaluate_search
 
-__all__ = ["evaluate_detection", "evaluate_search"]
+__all__ = ["BLOCK_MB", "evaluate_detection", "evaluate_search"]

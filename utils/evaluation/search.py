@@ -13,7 +13,8 @@ from utils.evaluation.ranking import QueryScore, gallery_members, score_block, s
 
 TOP_K = (1, 5, 10)
 SCORE_THRESH = 0.5
-BLOCK_BYTES = 64 * 2**20
+BLOCK_MB = 64
+MEBIBYTE = 2**20
 
 
 def evaluate_search(
@@ -29,7 +30,7 @@ def evaluate_search(
     score_thresh: float = SCORE_THRESH,
     k1: int | None = None,
     k2: int | None = None,
-    block_bytes: int = BLOCK_BYTES,
+    block_mb: int = BLOCK_MB,
 ) -> dict:
     """Search every query in its gallery.
 
@@ -50,8 +51,8 @@ def evaluate_search(
         cross_camera: only images of other cameras than the query's.
         score_thresh: detections below it do not take part.
         k1, k2: settings of the matching, None for the dataset's own (`query_set.cbgm_k1`, `.cbgm_k2`).
-        block_bytes: memory for similarities, float32, of a block of queries to every detection; the block is never
-            less than 32 queries. Results do not depend on it.
+        block_mb: MiB for similarities, float32, of a block of queries to every detection; the block is never less than
+            32 queries. Results do not depend on it.
 
     Returns:
         `mAP`, `top1`, `top5`, `top10`: means over queries, 0 ... 1; `ap`: float64, AP of each query scored;
@@ -73,7 +74,7 @@ def evaluate_search(
         people = _context_people(query_context, query_set.annotations, k2, queries.shape[1])
     scores: list[QueryScore | None] = []
     galleries = iter(query_set.galleries(gallery_set, gallery_size, cross_camera))
-    for sims in similarities(queries, index, block_bytes):
+    for sims in similarities(queries, index, block_mb * MEBIBYTE):
         wanted, members = [], []
         for row, gallery in zip(sims, islice(galleries, len(sims)), strict=True):
             members.append(gallery_members(index, gallery.images, row))
