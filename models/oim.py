@@ -1,11 +1,37 @@
 """Online instance matching (OIM, Xiao et al., CVPR 2017): the re-identification loss and its memory of identities."""
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from utils.distributed import gather_variable, sum_over_processes, world_size
+from utils.distributed import gather_counts, gather_rows, world_size
 from utils.labels import BACKGROUND
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that labels decide about a step, so that the step itself reads nothing back from the device.
+
+    Attributes:
+        people: int64, p: which boxes show people.
+        learning: int64: which of these have an identity and so a loss.
+        targets: int64: their rows in the table of identities.
+        counts: people of each process.
+        num_known: people with identity of all processes.
+        turns: among the people of all processes, one process after the other: which have an identity, and their rows;
+            a turn holds a row at most once, and several people of one row come in their order.
+        queued: int64: which of the same people have none.
+    """
+
+    people: Tensor
+    learning: Tensor
+    targets: Tensor
+    counts: list[int]
+    num_known: int
+    turns: list[tuple[Tensor, Tensor]]
+    queued: Tensor
 
 
 class OIMLoss(nn.Module):
@@ -36,12 +62,13 @@ class OIMLoss(nn.Module):
         self.register_buffer("cq", torch.zeros(queue_size, num_features))
         self.register_buffer("header", torch.zeros((), dtype=torch.int64))
 
-    def forward(self, features: Tensor, labels: Tensor) -> Tensor:
+    def forward(self, features: Tensor, labels: Tensor, plan: Plan | None = None) -> Tensor:
         """The loss, a scalar; 0, with a gradient of 0, where nobody has an identity.
 
         Args:
             features: n x D, unit vectors.
             labels: int64 n; 0 background, 1 ... P identities, -1 a person without identity.
+            plan: what `plan` made of these labels earlier.
 
         Raises:
             ValueError: shapes that do not fit each other or the tables, or a table without rows.
@@ -53,43 +80,60 @@ class OIMLoss(nn.Module):
             )
         if not len(self.lut):
             raise ValueError("the OIM loss has no identities: set MODEL.OIM.NUM_IDS to those of the training set")
-        people = labels != BACKGROUND
-        features, labels = features[people].float(), labels[people]
+        plan = plan or self.plan(labels)
+        features = features[plan.people].float()
         with torch.autocast(features.device.type, enabled=False):
-            loss = self._loss(features, labels)
+            loss = self._loss(features, plan)
         if self.training:
-            self._move_tables(gather_variable(features.detach()), gather_variable(labels))
+            self._move_tables(gather_rows(features.detach(), plan.counts), plan)
         return loss
 
-    def _loss(self, features: Tensor, labels: Tensor) -> Tensor:
+    def plan(self, labels: Tensor) -> Plan:
+        """What the labels (as in `forward`) decide. It waits for the device: call it while nothing is queued there."""
+        on_host = labels.cpu()
+        people = (on_host != BACKGROUND).nonzero()[:, 0]
+        own = on_host[people]
+        counts = gather_counts(len(own), labels.device)
+        everyone = gather_rows(own.to(labels.device), counts).cpu()
+        known = (everyone > BACKGROUND).nonzero()[:, 0]
+        turn = _occurrence(everyone[known])
+        known = known[turn.argsort(stable=True)]
+        learning = (own > BACKGROUND).nonzero()[:, 0]
+        parts = people, learning, own[learning] - 1, known, everyone[known] - 1, (everyone < BACKGROUND).nonzero()[:, 0]
+        # One copy to the device for all of them.
+        people, learning, targets, known, rows, queued = (
+            torch.cat(parts).to(labels.device).split([len(part) for part in parts])
+        )
+        sizes = turn.bincount().tolist()
+        return Plan(
+            people=people,
+            learning=learning,
+            targets=targets,
+            counts=counts,
+            num_known=len(known),
+            turns=list(zip(known.split(sizes), rows.split(sizes), strict=True)),
+            queued=queued,
+        )
+
+    def _loss(self, features: Tensor, plan: Plan) -> Tensor:
         # A copy: the tables move before backward reads them.
         tables = torch.cat([self.lut, self.cq])
-        logits = self.scalar * features @ tables.T
-        known = labels > BACKGROUND
-        per_person = F.cross_entropy(logits[known], labels[known] - 1, reduction="sum")
-        count = sum_over_processes(known.sum())
-        return per_person * world_size() / count.clamp(min=1)
+        logits = self.scalar * features[plan.learning] @ tables.T
+        per_person = F.cross_entropy(logits, plan.targets, reduction="sum")
+        return per_person * (world_size() / max(plan.num_known, 1))
 
     @torch.no_grad()
-    def _move_tables(self, features: Tensor, labels: Tensor) -> None:
+    def _move_tables(self, features: Tensor, plan: Plan) -> None:
         """Move both tables as if the people came one by one; features that are not finite move nothing."""
         usable = features.isfinite().all()
-        known = labels > BACKGROUND
-        lut = self._moved_lut(features[known], labels[known] - 1)
+        lut = self.lut.clone()
+        for positions, rows in plan.turns:
+            moved = self.momentum * lut[rows] + (1 - self.momentum) * features[positions]
+            lut[rows] = F.normalize(moved)
         self.lut.copy_(torch.where(usable, lut, self.lut))
-        cq, header = self._moved_queue(features[~known])
+        cq, header = self._moved_queue(features[plan.queued])
         self.cq.copy_(torch.where(usable, cq, self.cq))
         self.header.copy_(torch.where(usable, header, self.header))
-
-    def _moved_lut(self, features: Tensor, rows: Tensor) -> Tensor:
-        """The identities' table after the features (n x D) of `rows` (n); several of one row act in their order."""
-        lut = self.lut.clone()
-        turn = _occurrence(rows)
-        for k in range(int(turn.max()) + 1 if len(turn) else 0):  # each turn holds every row at most once
-            now = turn == k
-            moved = self.momentum * lut[rows[now]] + (1 - self.momentum) * features[now]
-            lut[rows[now]] = F.normalize(moved)
-        return lut
 
     def _moved_queue(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """The queue and its head after the features (n x D) were written one after the other, around the end."""

@@ -99,11 +99,12 @@ class SearchHead(nn.Module):
         samples = self.sampler(boxes, targets)
         labels = torch.cat([s.labels for s in samples])
         group = [s.labels > 0 if self.group_labelled_only else s.is_person for s in samples]
+        plan = self.oim.plan(labels)  # right behind the sampler, which has waited for the device anyway
         encoding = self.encode(feature_map, [s.boxes for s in samples], group)
         return {
             "loss_box_cls": self.embedding.classification_loss(encoding.logits, samples),
             "loss_box_reg": box_regression_loss(encoding.deltas, samples, self.box_coder),
-            "loss_box_reid": self.oim(encoding.embeddings, labels),
+            "loss_box_reid": self.oim(encoding.embeddings, labels, plan),
         }
 
     def forward(

@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from models.oim import OIMLoss
 from models.person_search import PersonSearch
-from utils.distributed import gather_variable, rank, share_buffers
+from utils.distributed import gather_counts, gather_rows, rank, share_buffers
 
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = (3, 7)
@@ -40,7 +40,7 @@ def run_oim(features: torch.Tensor, labels: torch.Tensor) -> dict:
 
 def oim_worker(rank: int) -> dict:
     features, labels = batch(rank)
-    return run_oim(features, labels) | {"rows": gather_variable(labels)}
+    return run_oim(features, labels) | {"rows": gather_rows(labels, gather_counts(len(labels), labels.device))}
 
 
 def shares(step: int) -> list[tuple[list, list]]:

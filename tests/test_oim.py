@@ -1,5 +1,8 @@
 """The OIM loss against known answers, a plain twin, and its special cases."""
 
+from contextlib import nullcontext
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -64,6 +67,23 @@ def test_two_forwards_before_a_backward_are_possible():
     features = F.normalize(torch.randn(2, 4)).requires_grad_()
     (oim(features, torch.tensor([1, 2])) + oim(features, torch.tensor([2, 3]))).backward()
     assert features.grad.isfinite().all()
+
+
+def test_a_plan_made_before_gives_the_same():
+    features, labels = F.normalize(torch.randn(30, 8)), torch.randint(-1, 4, (30,))
+    one, other = OIMLoss(8, 5, 3), OIMLoss(8, 5, 3)
+    assert torch.equal(one(features, labels), other(features, labels, other.plan(labels)))
+    assert all(torch.equal(a, b) for a, b in zip(one.buffers(), other.buffers(), strict=True))
+
+
+def test_a_step_reads_nothing_back_from_the_device(monkeypatch):
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # which does not know meta tensors
+    oim, labels = OIMLoss(8, 5, 3), torch.randint(-1, 4, (30,))
+    plan, meta = oim.plan(labels), oim.to("meta")
+    features = torch.randn(30, 8, device="meta", requires_grad=True)
+    parts = {name: value.to("meta") for name, value in vars(plan).items() if isinstance(value, torch.Tensor)}
+    turns = [(positions.to("meta"), rows.to("meta")) for positions, rows in plan.turns]
+    meta(features, labels.to("meta"), replace(plan, turns=turns, **parts)).backward()  # meta tensors have no values
 
 
 def test_features_that_are_not_finite_move_nothing():

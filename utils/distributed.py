@@ -64,23 +64,20 @@ def barrier() -> None:
         dist.barrier()
 
 
-def sum_over_processes(value: Tensor) -> Tensor:
-    """The sum of a tensor over all processes, without gradient."""
+def gather_counts(count: int, device: torch.device) -> list[int]:
+    """The `count` of each process, by rank; read back from `device`, which the processes exchange tensors on."""
     if not is_distributed():
-        return value
-    total = value.detach().clone()
-    dist.all_reduce(total)
-    return total
+        return [count]
+    counts = torch.zeros(world_size(), dtype=torch.int64, device=device)
+    counts[rank()] = count
+    dist.all_reduce(counts)
+    return counts.tolist()
 
 
-def gather_variable(rows: Tensor) -> Tensor:
-    """The rows of all processes, one under another by rank; the numbers of rows may differ. Without gradient."""
+def gather_rows(rows: Tensor, counts: list[int]) -> Tensor:
+    """The rows of all processes, one under another by rank, given how many each has. Without gradient."""
     if not is_distributed():
         return rows
-    counts = torch.zeros(world_size(), dtype=torch.int64, device=rows.device)
-    counts[rank()] = len(rows)
-    dist.all_reduce(counts)
-    counts = counts.tolist()
     padded = rows.new_zeros((max(counts), *rows.shape[1:]))
     padded[: len(rows)] = rows
     gathered = [torch.empty_like(padded) for _ in counts]
