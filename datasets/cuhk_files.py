@@ -1,6 +1,8 @@
 """The annotation files of CUHK-SYSU and MovieNet-CS, which differ in how deep values are nested (see matlab.py)."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,15 +25,32 @@ class Appearance(NamedTuple):
     pid: int
 
 
-class ProtocolEntry(NamedTuple):
-    """One query of a test protocol and its gallery."""
+@dataclass(frozen=True)
+class Protocol:
+    """The queries of a test protocol and their galleries, which stand one after the other.
 
-    query: Appearance
+    Attributes:
+        queries: the first is identity 1.
+        names: the images that galleries name, each once.
+        images: int32, m: all galleries, as positions in `names`.
+        query: int32, m: whose gallery it is; rising.
+        positives: int64, p: positions in `images` of those that hold the person asked for.
+        boxes: p x 4 int64: the person's box in each of these, x1, y1, x2, y2.
+    """
+
+    queries: list[Appearance]
     names: list[str]
+    images: np.ndarray
+    query: np.ndarray
     positives: np.ndarray
-    """Positions in `names` of the images that hold the person."""
     boxes: np.ndarray
-    """The person's box in each of these, x1, y1, x2, y2."""
+
+    def appearances(self, held: set[str]) -> list[Appearance]:
+        """Of each query in turn: itself, where its image is one of `held`, then its appearances in its gallery."""
+        names = [self.names[image] for image in self.images[self.positives]]
+        pids = self.query[self.positives] + 1
+        found = list(map(Appearance, names, self.boxes, pids.tolist()))
+        return sorted([query for query in self.queries if query.img_name in held] + found, key=lambda a: a.pid)
 
 
 def read_boxes(path: Path) -> dict[str, np.ndarray]:
@@ -62,18 +81,41 @@ def read_identities(path: Path) -> Iterator[Appearance]:
                 yield Appearance(text(name), _corners(locate), pid)
 
 
-def read_protocol(path: Path) -> Iterator[ProtocolEntry]:
-    """The queries of a TestG file with their galleries; the first query is identity 1."""
-    entries = records(load_variable(path, path.stem), ("Query", "Gallery"))
+def read_protocol(path: Path) -> Protocol:
+    """The queries of a TestG file with their galleries.
+
+    The last files read are kept: two splits need the same one, and reading takes seconds.
+    """
+    changed = path.stat().st_mtime_ns if path.is_file() else 0
+    return _read_protocol(path, changed)
+
+
+@lru_cache(maxsize=2)
+def _read_protocol(path: Path, _changed: int) -> Protocol:
+    entries = records(load_variable(path, path.stem, squeeze=True), ("Query", "Gallery"))
+    queries, codes, positives, corners = [], {}, [], []
+    images, sizes, total = [np.zeros(0, np.int32)], [], 0
     with reading(path):
         for pid, (query, gallery) in enumerate(entries, start=1):
             asked = [Appearance(text(name), _corners(locate), pid) for name, locate, _ in records(query, SCENE_FIELDS)]
             if len(asked) != 1:
                 raise DatasetError(f"query {pid} asks for {len(asked)} people")
-            images = [(text(name), locate) for name, locate, _ in records(gallery, SCENE_FIELDS)]
-            positives = [k for k, (_, locate) in enumerate(images) if np.size(locate)]
-            boxes = np.array([_corners(images[k][1]) for k in positives], dtype=np.int64).reshape(-1, 4)
-            yield ProtocolEntry(asked[0], [name for name, _ in images], np.array(positives, dtype=np.int64), boxes)
+            queries += asked
+            listed = [(text(name), locate) for name, locate, _ in records(gallery, SCENE_FIELDS)]
+            held = [k for k, (_, locate) in enumerate(listed) if np.size(locate)]
+            corners += [_corners(listed[k][1]) for k in held]
+            positives += [total + k for k in held]
+            total += len(listed)
+            sizes.append(len(listed))
+            images.append(np.array([codes.setdefault(name, len(codes)) for name, _ in listed], dtype=np.int32))
+    return Protocol(
+        queries,
+        list(codes),
+        np.concatenate(images),
+        np.repeat(np.arange(len(sizes), dtype=np.int32), sizes),
+        np.array(positives, dtype=np.int64),
+        np.array(corners, dtype=np.int64).reshape(-1, 4),
+    )
 
 
 def _corners(locate) -> np.ndarray:
