@@ -1,56 +1,19 @@
 """The annotation files of CUHK-SYSU and MovieNet-CS, which differ in how deep values are nested (see matlab.py)."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from datasets.base import DatasetError, warn_of_unmatched
 from datasets.matlab import integers, load_variable, reading, records, text
+from datasets.protocol import SCENE_FIELDS, Appearance, Protocol, joined
+from datasets.protocol_fast import read_plain_protocol
 from utils.boxes import box_areas, xywh_to_xyxy
 from utils.labels import UNLABELLED
 
 BOX_FIELDS = ("idlocate", "ishard")
-SCENE_FIELDS = ("imname", *BOX_FIELDS)
-
-
-class Appearance(NamedTuple):
-    """A record of an annotation file: identity `pid` stands in `box` (x1, y1, x2, y2) of image `img_name`."""
-
-    img_name: str
-    box: np.ndarray
-    pid: int
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """The queries of a test protocol and their galleries, which stand one after the other.
-
-    Attributes:
-        queries: the first is identity 1.
-        names: the images that galleries name, each once.
-        images: int32, m: all galleries, as positions in `names`.
-        query: int32, m: whose gallery it is; rising.
-        positives: int64, p: positions in `images` of those that hold the person asked for.
-        boxes: p x 4 int64: the person's box in each of these, x1, y1, x2, y2.
-    """
-
-    queries: list[Appearance]
-    names: list[str]
-    images: np.ndarray
-    query: np.ndarray
-    positives: np.ndarray
-    boxes: np.ndarray
-
-    def appearances(self, held: set[str]) -> list[Appearance]:
-        """Of each query in turn: itself, where its image is one of `held`, then its appearances in its gallery."""
-        names = [self.names[image] for image in self.images[self.positives]]
-        pids = self.query[self.positives] + 1
-        found = list(map(Appearance, names, self.boxes, pids.tolist()))
-        return sorted([query for query in self.queries if query.img_name in held] + found, key=lambda a: a.pid)
 
 
 def read_boxes(path: Path) -> dict[str, np.ndarray]:
@@ -92,30 +55,29 @@ def read_protocol(path: Path) -> Protocol:
 
 @lru_cache(maxsize=2)
 def _read_protocol(path: Path, _changed: int) -> Protocol:
+    return read_plain_protocol(path) or joined(_entries(path))
+
+
+def _entries(path: Path) -> Iterator[Protocol]:
+    """The protocol of each query alone, from a file of any layout that `records` takes."""
     entries = records(load_variable(path, path.stem, squeeze=True), ("Query", "Gallery"))
-    queries, codes, positives, corners = [], {}, [], []
-    images, sizes, total = [np.zeros(0, np.int32)], [], 0
     with reading(path):
-        for pid, (query, gallery) in enumerate(entries, start=1):
-            asked = [Appearance(text(name), _corners(locate), pid) for name, locate, _ in records(query, SCENE_FIELDS)]
+        for number, (query, gallery) in enumerate(entries, start=1):
+            asked = [Appearance(text(name), _corners(locate), 1) for name, locate, _ in records(query, SCENE_FIELDS)]
             if len(asked) != 1:
-                raise DatasetError(f"query {pid} asks for {len(asked)} people")
-            queries += asked
+                raise DatasetError(f"query {number} asks for {len(asked)} people")
             listed = [(text(name), locate) for name, locate, _ in records(gallery, SCENE_FIELDS)]
-            held = [k for k, (_, locate) in enumerate(listed) if np.size(locate)]
-            corners += [_corners(listed[k][1]) for k in held]
-            positives += [total + k for k in held]
-            total += len(listed)
-            sizes.append(len(listed))
-            images.append(np.array([codes.setdefault(name, len(codes)) for name, _ in listed], dtype=np.int32))
-    return Protocol(
-        queries,
-        list(codes),
-        np.concatenate(images),
-        np.repeat(np.arange(len(sizes), dtype=np.int32), sizes),
-        np.array(positives, dtype=np.int64),
-        np.array(corners, dtype=np.int64).reshape(-1, 4),
-    )
+            names = list(dict.fromkeys(name for name, _ in listed))
+            places = {name: place for place, name in enumerate(names)}
+            positives = [k for k, (_, locate) in enumerate(listed) if np.size(locate)]
+            yield Protocol(
+                asked,
+                names,
+                np.array([places[name] for name, _ in listed], dtype=np.int32),
+                np.zeros(len(listed), dtype=np.int32),
+                np.array(positives, dtype=np.int64),
+                np.array([_corners(listed[k][1]) for k in positives], dtype=np.int64).reshape(-1, 4),
+            )
 
 
 def _corners(locate) -> np.ndarray:

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from datasets.base import FULL_GALLERY, DatasetError, PersonSearchDataset, QueryGallery, make_annotation
-from datasets.cuhk_files import Appearance, assign_identities, read_boxes, read_identities, read_pool, read_protocol
+from datasets.cuhk_files import assign_identities, read_boxes, read_identities, read_pool, read_protocol
+from datasets.protocol import Appearance
 
 
 class CUHKSYSU(PersonSearchDataset):
