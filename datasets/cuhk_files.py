@@ -55,11 +55,20 @@ def read_protocol(path: Path) -> Protocol:
 
 @lru_cache(maxsize=2)
 def _read_protocol(path: Path, _changed: int) -> Protocol:
-    return read_plain_protocol(path) or joined(_entries(path))
+    return read_plain_protocol(path) or read_any_protocol(path)
+
+
+def read_any_protocol(path: Path) -> Protocol:
+    """A protocol file of any layout that `records` takes, read value by value.
+
+    Raises:
+        FileNotFoundError, DatasetError: it is missing, or does not hold a protocol.
+    """
+    return joined(_entries(path))
 
 
 def _entries(path: Path) -> Iterator[Protocol]:
-    """The protocol of each query alone, from a file of any layout that `records` takes."""
+    """The protocol of each query alone."""
     entries = records(load_variable(path, path.stem, squeeze=True), ("Query", "Gallery"))
     with reading(path):
         for number, (query, gallery) in enumerate(entries, start=1):

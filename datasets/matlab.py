@@ -24,6 +24,7 @@ _READ_ERRORS = (
     NotImplementedError,
     OSError,
     EOFError,
+    UnboundLocalError,
 )
 """What SciPy raises for files that are of another kind, damaged, or of Matlab's HDF5 format (NotImplementedError)."""
 

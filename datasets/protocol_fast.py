@@ -4,10 +4,10 @@ SciPy makes several objects of each of the millions of values in a large protoco
 gigabytes. Here NumPy finds and converts the values of many galleries together.
 
 Only the plain layout is known: the first variable of a little-endian file of version 5, a struct array (Query, Gallery)
-of struct arrays, ASCII names, boxes of four finite numbers. Of anything else, damage included, nothing is said here:
-the answer is None, and the caller reads the file through SciPy, which takes more layouts and finds the fault. Where
-there is an answer it equals the one through SciPy. Values that no one asks for (ishard, idname) are stepped over, so
-that a fault inside one of them goes unseen.
+of struct arrays, ASCII names, boxes of four finite numbers, no query larger than a block. Of anything else, damage
+included, nothing is said here: the answer is None, and the caller reads the file through SciPy, which takes more
+layouts and finds the fault. Where there is an answer it equals the one through SciPy. Values that no one asks for
+(ishard, idname) are stepped over, so that a fault inside one of them goes unseen.
 """
 
 import struct
@@ -47,7 +47,7 @@ def _parts(variable: Variable, name: str) -> Iterator[Protocol]:
         scenes = dict(zip(entries.fields, zip(*pairs, strict=True), strict=True))
         yield _part(block, scenes["Query"], scenes["Gallery"])
         left -= len(pairs)
-        block, at = block[at:] + variable.read(), 0
+        block, at = variable.read(block[at:]), 0
     require(not block and variable.complete())
 
 
