@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
 
 import numpy as np
@@ -132,11 +132,9 @@ def make_annotation(folder: Path, img_name: str, boxes: np.ndarray, pids: np.nda
     Raises:
         DatasetError: the name would lead out of the folder.
     """
-    for parts in (PurePosixPath(img_name), PureWindowsPath(img_name)):
-        if parts.anchor or ".." in parts.parts or not parts.parts:
-            raise DatasetError(
-                f"image name {img_name!r} leads out of {folder}: correct the annotation file that holds it"
-            )
+    parts = PureWindowsPath(img_name)  # which divides at / as well: what it finds harmless is so everywhere
+    if parts.anchor or ".." in parts.parts or not parts.parts:
+        raise DatasetError(f"image name {img_name!r} leads out of {folder}: correct the annotation file that holds it")
     return {
         "img_name": img_name,
         "img_path": str(folder / img_name),

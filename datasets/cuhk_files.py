@@ -1,37 +1,19 @@
 """The annotation files of CUHK-SYSU and MovieNet-CS, which differ in how deep values are nested (see matlab.py)."""
 
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from datasets.base import DatasetError, warn_of_unmatched
 from datasets.matlab import integers, load_variable, reading, records, text
+from datasets.protocol import SCENE_FIELDS, Appearance, Protocol, joined
+from datasets.protocol_fast import read_plain_protocol
 from utils.boxes import box_areas, xywh_to_xyxy
 from utils.labels import UNLABELLED
 
 BOX_FIELDS = ("idlocate", "ishard")
-SCENE_FIELDS = ("imname", *BOX_FIELDS)
-
-
-class Appearance(NamedTuple):
-    """A record of an annotation file: identity `pid` stands in `box` (x1, y1, x2, y2) of image `img_name`."""
-
-    img_name: str
-    box: np.ndarray
-    pid: int
-
-
-class ProtocolEntry(NamedTuple):
-    """One query of a test protocol and its gallery."""
-
-    query: Appearance
-    names: list[str]
-    positives: np.ndarray
-    """Positions in `names` of the images that hold the person."""
-    boxes: np.ndarray
-    """The person's box in each of these, x1, y1, x2, y2."""
 
 
 def read_boxes(path: Path) -> dict[str, np.ndarray]:
@@ -62,18 +44,49 @@ def read_identities(path: Path) -> Iterator[Appearance]:
                 yield Appearance(text(name), _corners(locate), pid)
 
 
-def read_protocol(path: Path) -> Iterator[ProtocolEntry]:
-    """The queries of a TestG file with their galleries; the first query is identity 1."""
-    entries = records(load_variable(path, path.stem), ("Query", "Gallery"))
+def read_protocol(path: Path) -> Protocol:
+    """The queries of a TestG file with their galleries.
+
+    The last files read are kept: two splits need the same one, and reading takes seconds.
+    """
+    changed = path.stat().st_mtime_ns if path.is_file() else 0
+    return _read_protocol(path, changed)
+
+
+@lru_cache(maxsize=2)
+def _read_protocol(path: Path, _changed: int) -> Protocol:
+    return read_plain_protocol(path) or read_any_protocol(path)
+
+
+def read_any_protocol(path: Path) -> Protocol:
+    """A protocol file of any layout that `records` takes, read value by value.
+
+    Raises:
+        FileNotFoundError, DatasetError: it is missing, or does not hold a protocol.
+    """
+    return joined(_entries(path))
+
+
+def _entries(path: Path) -> Iterator[Protocol]:
+    """The protocol of each query alone."""
+    entries = records(load_variable(path, path.stem, squeeze=True), ("Query", "Gallery"))
     with reading(path):
-        for pid, (query, gallery) in enumerate(entries, start=1):
-            asked = [Appearance(text(name), _corners(locate), pid) for name, locate, _ in records(query, SCENE_FIELDS)]
+        for number, (query, gallery) in enumerate(entries, start=1):
+            asked = [Appearance(text(name), _corners(locate), 1) for name, locate, _ in records(query, SCENE_FIELDS)]
             if len(asked) != 1:
-                raise DatasetError(f"query {pid} asks for {len(asked)} people")
-            images = [(text(name), locate) for name, locate, _ in records(gallery, SCENE_FIELDS)]
-            positives = [k for k, (_, locate) in enumerate(images) if np.size(locate)]
-            boxes = np.array([_corners(images[k][1]) for k in positives], dtype=np.int64).reshape(-1, 4)
-            yield ProtocolEntry(asked[0], [name for name, _ in images], np.array(positives, dtype=np.int64), boxes)
+                raise DatasetError(f"query {number} asks for {len(asked)} people")
+            listed = [(text(name), locate) for name, locate, _ in records(gallery, SCENE_FIELDS)]
+            names = list(dict.fromkeys(name for name, _ in listed))
+            places = {name: place for place, name in enumerate(names)}
+            positives = [k for k, (_, locate) in enumerate(listed) if np.size(locate)]
+            yield Protocol(
+                asked,
+                names,
+                np.array([places[name] for name, _ in listed], dtype=np.int32),
+                np.zeros(len(listed), dtype=np.int32),
+                np.array(positives, dtype=np.int64),
+                np.array([_corners(listed[k][1]) for k in positives], dtype=np.int64).reshape(-1, 4),
+            )
 
 
 def _corners(locate) -> np.ndarray:

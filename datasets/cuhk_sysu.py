@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from datasets.base import FULL_GALLERY, DatasetError, PersonSearchDataset, QueryGallery, make_annotation
-from datasets.cuhk_files import Appearance, assign_identities, read_boxes, read_identities, read_pool, read_protocol
+from datasets.cuhk_files import assign_identities, read_boxes, read_identities, read_pool, read_protocol
+from datasets.protocol import Appearance
 
 
 class CUHKSYSU(PersonSearchDataset):
@@ -33,7 +34,7 @@ class CUHKSYSU(PersonSearchDataset):
     def _load_annotations(self) -> list[dict]:
         folder = self.root / self.image_folder
         if self.split == "query":
-            queries = [entry.query for entry in read_protocol(self._protocol(self.query_size))]
+            queries = read_protocol(self._protocol(self.query_size)).queries
             return [make_annotation(folder, query.img_name, query.box, query.pid) for query in queries]
         boxes = read_boxes(self._annotation_folder / "Images.mat")
         names, appearances, source = self._train_part(boxes) if self.split == "train" else self._gallery_part(boxes)
@@ -54,12 +55,7 @@ class CUHKSYSU(PersonSearchDataset):
             raise DatasetError(
                 f"{self._annotation_folder}: the pool's {unknown[0]} is not in Images.mat: unpack the dataset again"
             )
-        held, appearances = set(names), []
-        for query, images, positives, true_boxes in read_protocol(source):
-            if query.img_name in held:
-                appearances.append(query)
-            appearances += [Appearance(images[k], box, query.pid) for k, box in zip(positives, true_boxes, strict=True)]
-        return names, appearances, source
+        return names, read_protocol(source).appearances(set(names)), source
 
     def _gallery_names(self) -> list[str]:
         return read_pool(self._annotation_folder / "pool.mat")
@@ -95,23 +91,31 @@ class CUHKSYSU(PersonSearchDataset):
         return map(partial(_filled_up, gallery_set), galleries, self.annotations) if full else iter(galleries)
 
     def _read_galleries(self, gallery_set: PersonSearchDataset, path: Path) -> list[QueryGallery]:
-        index, galleries = gallery_set.image_index, []
-        for entry in read_protocol(path):
-            unknown = [name for name in entry.names if name not in index]
-            if unknown:
-                raise DatasetError(
-                    f"{path}: {unknown[0]} is not in the gallery split: load the split with this size's pool"
-                )
-            images = np.array([index[name] for name in entry.names], dtype=np.int32)
-            positives, first = np.unique(images[entry.positives], return_index=True)
-            boxes = entry.boxes[first]
-            galleries.append(QueryGallery(np.unique(images), positives, boxes, len(entry.positives)))
-            self._check_query(path, len(galleries) - 1, entry.query)
-        if len(galleries) != len(self):
+        protocol, index, many = read_protocol(path), gallery_set.image_index, len(gallery_set)
+        for number, query in enumerate(protocol.queries):
+            self._check_query(path, number, query)
+        if len(protocol.queries) != len(self):
             raise DatasetError(
-                f"{path} has {len(galleries)} queries, TestG{self.query_size}.mat {len(self)}: unpack them again"
+                f"{path} has {len(protocol.queries)} queries, TestG{self.query_size}.mat {len(self)}: unpack them again"
             )
-        return galleries
+        unknown = [name for name in protocol.names if name not in index]
+        if unknown:
+            raise DatasetError(
+                f"{path}: {unknown[0]} is not in the gallery split: load the split with this size's pool"
+            )
+        # Query and image in one number: each pair once, in order, for all queries together.
+        places = np.array([index[name] for name in protocol.names], dtype=np.int64)
+        pairs = protocol.query.astype(np.int64) * many + places[protocol.images]
+        held, first = np.unique(pairs[protocol.positives], return_index=True)
+        present = np.bincount(protocol.query[protocol.positives], minlength=len(self))
+        starts = many * np.arange(1, len(self))
+        pairs.sort()
+        listed = pairs[np.diff(pairs, prepend=-1) > 0]  # as np.unique does, in a twentieth of its time
+        images, positives = (
+            np.split((column % many).astype(np.int32), np.searchsorted(column, starts)) for column in (listed, held)
+        )
+        boxes = np.split(protocol.boxes[first], np.searchsorted(held, starts))
+        return [QueryGallery(*found) for found in zip(images, positives, boxes, present.tolist(), strict=True)]
 
     def _check_query(self, path: Path, number: int, query: Appearance) -> None:
         """Both files must ask for the same person: features come from one, the gallery from the other."""

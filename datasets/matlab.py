@@ -1,7 +1,7 @@
 """Values out of .mat files, whatever the nesting that Matlab or Python left around them.
 
 The annotation files of CUHK-SYSU come from Matlab (structs), those of MovieNet-CS from Python (cells, nested to
-varying depth). Nothing here squeezes: a struct or cell of one element stays a list of one.
+varying depth). Everything here takes values as they are and squeezed, that is without dimensions of one element.
 """
 
 import zlib
@@ -24,12 +24,17 @@ _READ_ERRORS = (
     NotImplementedError,
     OSError,
     EOFError,
+    UnboundLocalError,
 )
 """What SciPy raises for files that are of another kind, damaged, or of Matlab's HDF5 format (NotImplementedError)."""
 
 
-def load_variable(path: str | Path, names: str | Sequence[str]) -> np.ndarray:
+def load_variable(path: str | Path, names: str | Sequence[str], squeeze: bool = False):
     """The first of the variables `names` that a .mat file holds.
+
+    Args:
+        squeeze: without dimensions of one element, and what is left of one value is no array. Files of many records
+            then take less than half of the memory.
 
     Raises:
         FileNotFoundError: no such file.
@@ -39,7 +44,7 @@ def load_variable(path: str | Path, names: str | Sequence[str]) -> np.ndarray:
     if not path.is_file():
         raise FileNotFoundError(f"annotation file {path} is missing: check the dataset's folder, or unpack it again")
     try:
-        content = loadmat(path, variable_names=names)
+        content = loadmat(path, variable_names=names, squeeze_me=squeeze)
     except (*_READ_ERRORS, zlib.error) as error:
         raise DatasetError(f"annotation file {path} cannot be read ({error}): copy or download it again") from error
     for name in names:
@@ -109,8 +114,8 @@ def records(value, fields: Sequence[str]) -> Iterator[tuple]:
     elif array.dtype != object:
         if array.size:
             raise DatasetError(f"expected records of {list(fields)}, found {value!r}")
-    elif array.ndim == 2 and array.size and array.shape[1] == len(fields) and _is_leaf(array[0, 0]):
-        yield from map(tuple, array)
+    elif array.ndim in (1, 2) and array.size and array.shape[-1] == len(fields) and _is_leaf(array.flat[0]):
+        yield from map(tuple, array.reshape(-1, len(fields)))  # one dimension: a single record, squeezed
     else:
         for part in array.flat:
             yield from records(part, fields)

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from datasets.cuhk_files import Appearance, read_identities, read_pool
+from datasets.cuhk_files import read_identities, read_pool
 from datasets.cuhk_sysu import CUHKSYSU, numbers_in_names
+from datasets.protocol import Appearance
 
 
 class MovieNetCS(CUHKSYSU):
