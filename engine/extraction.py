@@ -180,14 +180,18 @@ def _each_alone(searcher: PersonSearch, image: Tensor, boxes: Tensor, size: tupl
 
 
 def _collect(item: _Resized, image: SearchedImage) -> ImageFeatures:
-    """The arrays of one image; what follows the network is done on the CPU, where small steps cost less."""
+    """The arrays of one image; what follows the network is done on the CPU, where small steps cost less.
+
+    All are copies: a view, even of no rows, would keep the embeddings of the whole batch for as long as the image's.
+    """
     job, image = item.job, image.cpu()
     gallery = _rows(image.as_gallery()) if job.gallery is not None else None
     queries = []
     for index in range(len(job.queries)):
         result = image.as_query(index)
-        queries.append((result["embeddings"][0].numpy(), *_rows(result["context"])))
-    return ImageFeatures(job.path, gallery, image.given_embeddings[len(job.queries) :].numpy(), queries)
+        queries.append((result["embeddings"][0].numpy().copy(), *_rows(result["context"])))
+    truth = image.given_embeddings[len(job.queries) :].numpy().copy()
+    return ImageFeatures(job.path, gallery, truth, queries)
 
 
 def _rows(result: dict[str, Tensor]) -> tuple[np.ndarray, np.ndarray]:

@@ -10,6 +10,7 @@ from engine import extraction
 from engine.extraction import extract_features, grouped
 from engine.feature_parts import FeatureParts, ImageFeatures, extraction_id
 from engine.features import Features
+from models.postprocess import SearchedImage, Thresholds
 
 OPTIONS = {"device": torch.device("cpu"), "batch_size": 2, "num_workers": 0}
 
@@ -33,6 +34,39 @@ def assert_equal(one: Features, other: Features) -> None:
     for ours, theirs in zip(flat(one), flat(other), strict=True):
         assert ours.shape == theirs.shape or ours.size == theirs.size == 0
         np.testing.assert_array_equal(ours.ravel(), theirs.ravel())
+
+
+def owner(array: np.ndarray) -> np.ndarray | torch.Tensor:
+    """What holds the memory of an array."""
+    while isinstance(array, np.ndarray) and array.base is not None:
+        array = array.base
+    return array
+
+
+@pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize("truth", [0, 2])
+def test_what_is_kept_of_an_image_does_not_keep_its_batch(weighted, truth):
+    batch = torch.rand(50, 8)
+    corners = 20 * torch.arange(3 + truth)[:, None].float()
+    boxes, nothing = torch.cat([corners, corners, corners + 10, corners + 10], dim=1), torch.zeros(0, 4)
+    for detections in (boxes, nothing):
+        image = SearchedImage(
+            boxes=detections,
+            scores=torch.rand(len(detections)),
+            embeddings=batch[: len(detections)],
+            given_boxes=boxes,
+            given_embeddings=batch[10 : 10 + len(boxes)],
+            scale=torch.ones(4),
+            thresholds=Thresholds(0.0, 0.5, 10),
+            weighted=weighted,
+        )
+        item = extraction._Resized(extraction._Job("a.jpg", 0, [0, 1, 2], boxes.numpy()), torch.zeros(3, 4, 4), (4, 4))
+        found = extraction._collect(item, image)
+        assert len(found.truth) == truth and len(found.queries) == 3
+        kept = [*found.gallery, found.truth, *(array for query in found.queries for array in query)]
+        for owned in map(owner, kept):
+            size = owned.nbytes if isinstance(owned, np.ndarray) else owned.untyped_storage().nbytes()
+            assert size < batch.nbytes / 2
 
 
 def test_items_of_one_key_come_together_and_few_wait():
