@@ -1,6 +1,6 @@
 """One pass of a network over a dataset's images: what it says of the gallery and of the queries."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -86,6 +86,10 @@ def extract_features(
         compiled: see `prepare_for_inference`.
         with_truth: embed the annotated boxes of the gallery too.
         parts: where results go as they come, and what an interrupted call has left there; None keeps them in memory.
+
+    Raises:
+        ValueError: a box has no area, or the gallery holds an image file twice; before the network runs.
+        ImageError: an image cannot be read.
     """
     jobs = _plan(gallery_set.annotations, query_set.annotations, with_truth)
     known = parts.read() if parts is not None else []
@@ -109,18 +113,37 @@ def extract_features(
 
 
 def _plan(gallery: list[dict], queries: list[dict], with_truth: bool) -> list[_Job]:
-    """The image files to run, each once."""
+    """The image files to run, each once; raises ValueError where the gallery repeats one or a box has no area."""
     of_image = defaultdict(list)
     for index, query in enumerate(queries):
         of_image[str(query["img_path"])].append(index)
+    paths = [str(annotation["img_path"]) for annotation in gallery]
+    _check_once(paths)
     jobs = []
-    for index, annotation in enumerate(gallery):
-        path = str(annotation["img_path"])
+    for index, (path, annotation) in enumerate(zip(paths, gallery, strict=True)):
         truth = annotation["boxes"] if with_truth else np.zeros((0, 4))
         asked = of_image.pop(path, [])
         jobs.append(_Job(path, index, asked, np.concatenate([_query_boxes(queries, asked), truth])))
     jobs.extend(_Job(path, None, asked, _query_boxes(queries, asked)) for path, asked in of_image.items())
+    for job in jobs:
+        _check_area(job)
     return jobs
+
+
+def _check_once(paths: list[str]) -> None:
+    path, times = Counter(paths).most_common(1)[0] if paths else ("", 0)
+    if times > 1:
+        raise ValueError(f"{path} is in the gallery {times} times: list each image once")
+
+
+def _check_area(job: _Job) -> None:
+    """Boxes are checked here, on the host: on a CUDA device each check would wait for the network."""
+    has_area = (job.boxes[:, 2:] > job.boxes[:, :2]).all(axis=1)
+    if not has_area.all():
+        raise ValueError(
+            f"{job.path} has a box without area, {job.boxes[~has_area][0].tolist()}: correct its annotation; "
+            "boxes are x1, y1, x2, y2 with x1 < x2 and y1 < y2"
+        )
 
 
 def _query_boxes(queries: list[dict], indexes: list[int]) -> np.ndarray:

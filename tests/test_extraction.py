@@ -1,5 +1,7 @@
 """Extraction: batches of one size, parts on disk, and what is found whatever the batches."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -117,6 +119,24 @@ def test_an_interrupted_extraction_goes_on_where_it_stopped(model, sets, tmp_pat
     assert not seen_again, "all was on disk"
     parts.remove()
     assert not tmp_path.exists()
+
+
+@pytest.mark.parametrize("of_query", [True, False])
+def test_a_box_without_area_is_refused_before_the_network_runs(model, sets, of_query, monkeypatch):
+    monkeypatch.setattr(extraction, "_search", None)
+    both = [SimpleNamespace(annotations=[dict(row) for row in split.annotations]) for split in sets]
+    wrong = both[of_query].annotations[3]
+    wrong["boxes"] = np.array([[50, 60, 50, 20]], dtype=np.int32)
+    message = rf"{wrong['img_path']} has a box without area, \[50.0, 60.0, 50.0, 20.0\]"
+    with pytest.raises(ValueError, match=message):
+        extract_features(model, *both, **OPTIONS, with_truth=True)
+
+
+def test_a_gallery_that_repeats_an_image_is_refused(model, sets):
+    gallery, query = sets
+    again = SimpleNamespace(annotations=[*gallery.annotations, gallery.annotations[4]])
+    with pytest.raises(ValueError, match=rf"{gallery.annotations[4]['img_path']} is in the gallery 2 times"):
+        extract_features(model, again, query, **OPTIONS)
 
 
 def test_a_damaged_part_is_passed_over_with_a_warning(tmp_path, caplog):
