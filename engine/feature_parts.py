@@ -17,8 +17,10 @@ from utils.files import write_atomically
 
 log = logging.getLogger(__name__)
 
-SECONDS = 30.0
-"""Between two parts: what a crash costs at most."""
+SECONDS_BETWEEN_PARTS = 30.0
+"""What a crash costs at most."""
+VERSION = 1
+"""Of what parts hold: to be raised when their format changes, or the network's arithmetic with the same weights."""
 
 
 @dataclass
@@ -66,7 +68,7 @@ class FeatureParts:
     def add(self, images: list[ImageFeatures]) -> None:
         """Remember results; from time to time they are written."""
         self._pending += images
-        if monotonic() - self._last > SECONDS:
+        if monotonic() - self._last > SECONDS_BETWEEN_PARTS:
             self.write()
 
     def write(self) -> None:
@@ -87,15 +89,31 @@ class FeatureParts:
 
 
 def extraction_id(model: nn.Module, gallery_set, query_set, *settings: object) -> str:
-    """A name for an extraction: a digest of the weights, the boxes and images, and the settings (by their text)."""
-    digest = hashlib.blake2b(repr(settings).encode(), digest_size=8)
+    """A name for an extraction: a digest of all that its results follow from.
+
+    It covers VERSION, the weights, the boxes, the image files (path, size, time of the last change) and the settings
+    (by their text).
+    """
+    digest = hashlib.blake2b(repr((VERSION, settings)).encode(), digest_size=8)
     for name, value in model.state_dict().items():
         digest.update(name.encode())
         digest.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy())
-    for annotation in [*gallery_set.annotations, *query_set.annotations]:
-        digest.update(annotation["img_path"].encode())
-        digest.update(annotation["boxes"].tobytes())
+    for dataset in (gallery_set, query_set):
+        digest.update(repr(len(dataset.annotations)).encode())
+        for annotation in dataset.annotations:
+            path, boxes = annotation["img_path"], annotation["boxes"]
+            digest.update(repr((path, _stamp(path), boxes.shape)).encode())
+            digest.update(boxes.tobytes())
     return digest.hexdigest()
+
+
+def _stamp(path: str) -> tuple[int, int] | None:
+    """Size in bytes and time of the last change in ns; None for a missing file, which is an error when it is read."""
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
 
 
 def _read_part(path: Path) -> list[ImageFeatures]:

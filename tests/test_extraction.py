@@ -1,5 +1,6 @@
 """Extraction: batches of one size, parts on disk, and what is found whatever the batches."""
 
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from tiny import tiny_model
 
 from datasets import build_dataset
-from engine import extraction
+from engine import extraction, feature_parts
 from engine.extraction import extract_features, grouped
 from engine.feature_parts import FeatureParts, ImageFeatures, extraction_id
 from engine.features import Features
@@ -164,7 +165,7 @@ def test_a_damaged_part_is_passed_over_with_a_warning(tmp_path, caplog):
     assert "is damaged" in caplog.text and files[0].name in caplog.text
 
 
-def test_an_extraction_is_known_by_weights_boxes_and_settings(model, sets):
+def test_an_extraction_is_known_by_weights_boxes_settings_and_version(model, sets, monkeypatch):
     gallery, query = sets
     name = extraction_id(model, gallery, query, "off")
     assert name == extraction_id(model, gallery, query, "off")
@@ -174,6 +175,31 @@ def test_an_extraction_is_known_by_weights_boxes_and_settings(model, sets):
     with torch.no_grad():
         other.search_head.embedding.rescaler.bias.add_(1e-3)
     assert name != extraction_id(other, gallery, query, "off")
+    rows = [*gallery.annotations, *query.annotations]
+    first, second = (
+        (SimpleNamespace(annotations=rows[:cut]), SimpleNamespace(annotations=rows[cut:])) for cut in (10, 11)
+    )
+    assert name == extraction_id(model, *first, "off") != extraction_id(model, *second, "off")
+    monkeypatch.setattr(feature_parts, "VERSION", 2)
+    assert name != extraction_id(model, gallery, query, "off")
+
+
+def test_an_extraction_is_known_by_its_image_files(model, tmp_path):
+    image = tmp_path / "a.jpg"
+    image.write_bytes(b"one")
+    os.utime(image, ns=(0, 10**9))
+    row = {"img_path": str(image), "boxes": np.zeros((0, 4), np.int32)}
+    both = SimpleNamespace(annotations=[row]), SimpleNamespace(annotations=[])
+    names = [extraction_id(model, *both)]
+    assert names[0] == extraction_id(model, *both)
+    os.utime(image, ns=(0, 2 * 10**9))
+    names.append(extraction_id(model, *both))
+    image.write_bytes(b"longer")
+    os.utime(image, ns=(0, 10**9))
+    names.append(extraction_id(model, *both))
+    image.unlink()
+    names.append(extraction_id(model, *both))
+    assert len(set(names)) == 4
 
 
 def test_reduced_precision_changes_little(model, sets):

@@ -76,7 +76,8 @@ def _extract(
     model = build_model(cfg)
     if not args.untrained:
         load_weights(model, args.ckpt or Path(cfg.OUTPUT_DIR) / "best.pth")
-    settings = (cfg.MODEL, cfg.INPUT.MIN_SIZE, cfg.INPUT.MAX_SIZE, cfg.EVAL.AMP, args.gt)
+    inputs = cfg.INPUT
+    settings = (cfg.MODEL, inputs.MIN_SIZE, inputs.MAX_SIZE, inputs.BATCH_SIZE_TEST, cfg.EVAL.AMP, args.gt)
     parts = FeatureParts(_out(args, cfg) / f"parts-{extraction_id(model, gallery_set, query_set, *settings)}")
     start = monotonic()
     features = extract_features(
