@@ -92,8 +92,7 @@ def extract_features(
         ImageError: an image cannot be read.
     """
     jobs = _plan(gallery_set.annotations, query_set.annotations, with_truth)
-    known = parts.read() if parts is not None else []
-    done = {image.path for image in known}
+    known, done = parts.read() if parts is not None else ([], set())
     mine = [job for job in jobs if job.path not in done][rank() :: world_size()]
     searcher = prepare_for_inference(model, amp, compiled)
     found = []

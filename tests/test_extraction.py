@@ -154,15 +154,71 @@ def test_a_damaged_part_is_passed_over_with_a_warning(tmp_path, caplog):
         parts.write()
     files = sorted(tmp_path.iterdir())
     assert len(files) == 3
-    back = {image.path: image for image in FeatureParts(tmp_path).read()}
+    found, paths = FeatureParts(tmp_path).read()
+    back = {image.path: image for image in found}
+    assert paths == back.keys()
     assert back.keys() == {"a.jpg", "b.jpg", "c.jpg"}
     assert back["b.jpg"].gallery is None and len(back["a.jpg"].queries) == 2
     np.testing.assert_array_equal(back["a.jpg"].gallery[1], images[0].gallery[1])
     np.testing.assert_array_equal(back["b.jpg"].queries[0][0], query[0])
     assert len(back["c.jpg"].gallery[0]) == 0
     files[0].write_bytes(files[0].read_bytes()[:-30])
-    assert len(FeatureParts(tmp_path).read()) == 2
+    again = FeatureParts(tmp_path)
+    found, paths = again.read()
+    assert len(found) == len(paths) == again.found_earlier == 2
     assert "is damaged" in caplog.text and files[0].name in caplog.text
+
+
+@pytest.mark.parametrize("array, value", [("query_counts", [2]), ("query_counts", [0]), ("truth_counts", [9])])
+def test_a_part_whose_arrays_do_not_fit_each_other_is_damaged(array, value, tmp_path, caplog):
+    query = (np.ones(4), np.ones((2, 5)), np.ones((2, 4)))
+    parts = FeatureParts(tmp_path)
+    parts.add([ImageFeatures("a.jpg", (np.ones((3, 5)), np.ones((3, 4))), np.ones((1, 4)), [query])])
+    parts.write()
+    part = tmp_path / "0-0.npz"
+    assert len(FeatureParts(tmp_path).read()[0]) == 1
+    with np.load(part) as file:
+        contents = dict(file)
+    np.savez(part, **contents | {array: np.array(value)})
+    assert FeatureParts(tmp_path).read() == ([], set())
+    assert f"{part} is damaged ({array} tells of {value[0]}" in caplog.text
+
+
+def test_parts_that_cannot_be_written_are_told_once_and_hide_no_error(model, sets, tmp_path, monkeypatch, caplog):
+    expected = extract_features(model, *sets, **OPTIONS, with_truth=True)
+    monkeypatch.setattr(feature_parts, "SECONDS_BETWEEN_PARTS", -1.0)
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way of the folder")
+    found = extract_features(model, *sets, **OPTIONS, with_truth=True, parts=FeatureParts(blocked))
+    assert_equal(found, expected)
+    assert caplog.text.count("cannot be written") == 1
+    assert f"{blocked / '0-0.npz'} cannot be written (File exists)" in caplog.text
+    search, passes = extraction._search, []
+
+    def stop_at_the_second(searcher, batch, device):
+        passes.append(batch)
+        if len(passes) == 2:
+            raise KeyboardInterrupt
+        return search(searcher, batch, device)
+
+    monkeypatch.setattr(extraction, "_search", stop_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        extract_features(model, *sets, **OPTIONS, parts=FeatureParts(blocked))
+
+
+def test_parts_are_written_when_there_is_room_again(tmp_path, caplog):
+    image = ImageFeatures("a.jpg", None, np.zeros((0, 4)), [])
+    blocked = tmp_path / "file"
+    parts = FeatureParts(blocked)
+    for _ in range(2):
+        blocked.write_text("in the way of the folder")
+        parts.add([image])
+        parts.write()
+        blocked.unlink()
+        parts.write()
+        assert parts.read()[1] == {"a.jpg"}
+        parts.remove()
+    assert caplog.text.count("cannot be written") == 2
 
 
 def test_an_extraction_is_known_by_weights_boxes_settings_and_version(model, sets, monkeypatch):
