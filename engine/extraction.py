@@ -1,9 +1,9 @@
 """One pass of a network over a dataset's images: what it says of the gallery and of the queries."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -21,8 +21,11 @@ from models.postprocess import SearchedImage
 from utils.distributed import is_distributed, is_main, rank, world_size
 from utils.images import read_image
 
-WAITING = 8
-"""Batches of resized images that wait at most for others of their size."""
+WAITING_BYTES = 256 * 2**20
+"""Of resized images (float32) that wait at most for others of their size; more only where one batch takes more. For a
+CUDA device they wait in pinned memory, which cannot be swapped out."""
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -161,24 +164,36 @@ def _batches(
         pin_memory=device.type == "cuda",
     )
     bar = tqdm(images, desc="search", unit="image", disable=not is_main(), leave=False)
-    return grouped(bar, lambda item: searcher.padded_size(item.image), batch_size, WAITING * batch_size)
+    return grouped(
+        bar, lambda item: searcher.padded_size(item.image), batch_size, lambda item: item.image.nbytes, WAITING_BYTES
+    )
 
 
 def _as_it_is(item: _Resized) -> _Resized:
+    """In place of the loader's default, which would make tensors of the jobs' arrays and the images' sizes."""
     return item
 
 
-def grouped(items: Iterable, key, size: int, most_waiting: int) -> Iterator[list]:
-    """Items in lists of `size` that have one key; where more than `most_waiting` wait for others, the most numerous of
-    them go on as they are, and at the end all do."""
+def grouped(
+    items: Iterable[T], key: Callable[[T], Hashable], size: int, cost: Callable[[T], int], most_waiting: int
+) -> Iterator[list[T]]:
+    """Items in lists of `size` that have one key.
+
+    Where those that wait for others are more than `size` and cost more than `most_waiting`, the most numerous of them
+    go on as they are, and at the end all do.
+    """
     waiting = defaultdict(list)
+    count = total = 0
     for item in items:
-        group = waiting[key(item)]
-        group.append(item)
-        if len(group) == size:
-            yield waiting.pop(key(item))
-        elif sum(map(len, waiting.values())) > most_waiting:
-            yield waiting.pop(max(waiting, key=lambda k: len(waiting[k])))
+        name = key(item)
+        waiting[name].append(item)
+        count, total = count + 1, total + cost(item)
+        if len(waiting[name]) < size:
+            if total <= most_waiting or count <= size:
+                continue
+            name = max(waiting, key=lambda k: len(waiting[k]))
+        count, total = count - len(waiting[name]), total - sum(map(cost, waiting[name]))
+        yield waiting.pop(name)
     yield from waiting.values()
 
 

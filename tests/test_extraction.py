@@ -73,10 +73,29 @@ def test_what_is_kept_of_an_image_does_not_keep_its_batch(weighted, truth):
 
 
 def test_items_of_one_key_come_together_and_few_wait():
-    assert list(grouped([1, 12, 3, 14, 5, 16, 7], lambda n: n > 9, 2, 9)) == [[1, 3], [12, 14], [5, 7], [16]]
-    one_of_each = list(grouped(range(10), lambda n: n, 2, 3))
-    assert sorted(n for group in one_of_each for n in group) == list(range(10))
-    assert one_of_each[0] == [0], "as soon as more wait than may"
+    numbers = [1, 12, 3, 14, 5, 16, 7]
+    assert list(grouped(numbers, lambda n: n > 9, 2, lambda n: 1, 9)) == [[1, 3], [12, 14], [5, 7], [16]]
+    taken = []
+    one_of_each = grouped((taken.append(n) or n for n in range(10)), lambda n: n, 2, lambda n: 100, 350)
+    assert next(one_of_each) == [0]
+    assert taken == [0, 1, 2, 3], "as soon as more than 350 wait"
+    assert sorted(n for group in one_of_each for n in group) == list(range(1, 10))
+    large = grouped([1, 11, 2, 3, 12, 13], lambda n: n > 9, 3, lambda n: 100, 5)
+    assert list(large) == [[1, 2, 3], [11, 12, 13]], "a batch may fill whatever it takes"
+
+
+def test_what_waits_is_bounded_in_bytes(model, sets, monkeypatch):
+    bounds = []
+
+    def watched(items, key, size, cost, most_waiting):
+        items = list(items)
+        bounds.append((sum(map(cost, items)), sum(item.image.nbytes for item in items), most_waiting))
+        return grouped(items, key, size, cost, most_waiting)
+
+    monkeypatch.setattr(extraction, "grouped", watched)
+    extract_features(model, *sets, **OPTIONS)
+    [(told, held, most_waiting)] = bounds
+    assert told == held > 0 and most_waiting == 2**28
 
 
 def test_results_do_not_depend_on_batches_workers_or_parts(model, sets, tmp_path):
