@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from tiny import tiny_model
+from torchvision.ops import box_iou
 
 from datasets import build_dataset
 from engine import extraction, feature_parts
@@ -281,3 +282,16 @@ def test_reduced_precision_changes_little(model, sets):
     exact, reduced = (extract_features(model, *sets, **OPTIONS, amp=amp) for amp in (None, torch.bfloat16))
     similarity = [float(a @ b) for a, b in zip(exact.query_feats, reduced.query_feats, strict=True)]
     assert min(similarity) > 0.98 and min(similarity) < 1 - 1e-9
+    found, errors = [], []
+    for dets, ours, feats, our_feats in zip(
+        exact.gallery_dets, reduced.gallery_dets, exact.gallery_feats, reduced.gallery_feats, strict=True
+    ):
+        overlap, partner = box_iou(torch.from_numpy(dets[:, :4]), torch.from_numpy(ours[:, :4])).max(1)
+        same = overlap.numpy() > 0.95  # a score on the brink may let another box suppress its neighbours
+        partner = partner.numpy()[same]
+        found.extend(same)
+        errors.extend(abs(dets[same, 4] - ours[partner, 4]))
+        cosines = (feats[same] * our_feats[partner]).sum(1) / (dets[same, 4] * ours[partner, 4])
+        assert cosines.min() > 0.98
+    assert np.mean(found) > 0.95
+    assert 0 < np.max(errors) < 0.02
