@@ -1,7 +1,7 @@
 """Person-search datasets: annotations, items and loaders."""
 
 from datasets.base import FULL_GALLERY, SPLITS, DatasetError, PersonSearchDataset, QueryGallery
-from datasets.build import build_dataset, build_test_loader, build_train_loader, dataset_root
+from datasets.build import build_dataset, build_train_loader, dataset_root
 
 __all__ = [
     "FULL_GALLERY",
@@ -10,7 +10,6 @@ __all__ = [
     "PersonSearchDataset",
     "QueryGallery",
     "build_dataset",
-    "build_test_loader",
     "build_train_loader",
     "dataset_root",
 ]

@@ -1,10 +1,10 @@
-"""Datasets by name, and the loaders of training and testing."""
+"""Datasets by name, and the loader of training."""
 
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from datasets.base import SPLITS, PersonSearchDataset
 from datasets.cuhk_sysu import CUHKSYSU
@@ -72,11 +72,6 @@ def build_train_loader(
     """
     sampler = TrainBatchSampler(len(dataset), batch_size, seed, rank, world_size, flip_prob)
     return DataLoader(TrainingImages(dataset), batch_sampler=sampler, **_worker_options(num_workers, seed))
-
-
-def build_test_loader(dataset: Dataset, batch_size: int, num_workers: int) -> DataLoader:
-    """Batches (list of uint8 images 3 x H x W, list of targets) of all images in order; `dataset` may be a Subset."""
-    return DataLoader(dataset, batch_size=batch_size, **_worker_options(num_workers, seed=0))
 
 
 def collate(items: list[tuple[torch.Tensor, dict]]) -> tuple[list[torch.Tensor], list[dict]]:

@@ -1,9 +1,9 @@
 """One pass of a network over a dataset's images: what it says of the gallery and of the queries."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -21,8 +21,11 @@ from models.postprocess import SearchedImage
 from utils.distributed import is_distributed, is_main, rank, world_size
 from utils.images import read_image
 
-WAITING = 8
-"""Batches of resized images that wait at most for others of their size."""
+WAITING_BYTES = 256 * 2**20
+"""Of resized images (float32) that wait at most for others of their size; more only where one batch takes more. For a
+CUDA device they wait in pinned memory, which cannot be swapped out."""
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -86,10 +89,13 @@ def extract_features(
         compiled: see `prepare_for_inference`.
         with_truth: embed the annotated boxes of the gallery too.
         parts: where results go as they come, and what an interrupted call has left there; None keeps them in memory.
+
+    Raises:
+        ValueError: a box has no area, or the gallery holds an image file twice; before the network runs.
+        ImageError: an image cannot be read.
     """
     jobs = _plan(gallery_set.annotations, query_set.annotations, with_truth)
-    known = parts.read() if parts is not None else []
-    done = {image.path for image in known}
+    known, done = parts.read() if parts is not None else ([], set())
     mine = [job for job in jobs if job.path not in done][rank() :: world_size()]
     searcher = prepare_for_inference(model, amp, compiled)
     found = []
@@ -109,18 +115,37 @@ def extract_features(
 
 
 def _plan(gallery: list[dict], queries: list[dict], with_truth: bool) -> list[_Job]:
-    """The image files to run, each once."""
+    """The image files to run, each once; raises ValueError where the gallery repeats one or a box has no area."""
     of_image = defaultdict(list)
     for index, query in enumerate(queries):
         of_image[str(query["img_path"])].append(index)
+    paths = [str(annotation["img_path"]) for annotation in gallery]
+    _check_once(paths)
     jobs = []
-    for index, annotation in enumerate(gallery):
-        path = str(annotation["img_path"])
+    for index, (path, annotation) in enumerate(zip(paths, gallery, strict=True)):
         truth = annotation["boxes"] if with_truth else np.zeros((0, 4))
         asked = of_image.pop(path, [])
         jobs.append(_Job(path, index, asked, np.concatenate([_query_boxes(queries, asked), truth])))
     jobs.extend(_Job(path, None, asked, _query_boxes(queries, asked)) for path, asked in of_image.items())
+    for job in jobs:
+        _check_area(job)
     return jobs
+
+
+def _check_once(paths: list[str]) -> None:
+    path, times = Counter(paths).most_common(1)[0] if paths else ("", 0)
+    if times > 1:
+        raise ValueError(f"{path} is in the gallery {times} times: list each image once")
+
+
+def _check_area(job: _Job) -> None:
+    """Boxes are checked here, on the host: on a CUDA device each check would wait for the network."""
+    has_area = (job.boxes[:, 2:] > job.boxes[:, :2]).all(axis=1)
+    if not has_area.all():
+        raise ValueError(
+            f"{job.path} has a box without area, {job.boxes[~has_area][0].tolist()}: correct its annotation; "
+            "boxes are x1, y1, x2, y2 with x1 < x2 and y1 < y2"
+        )
 
 
 def _query_boxes(queries: list[dict], indexes: list[int]) -> np.ndarray:
@@ -139,24 +164,36 @@ def _batches(
         pin_memory=device.type == "cuda",
     )
     bar = tqdm(images, desc="search", unit="image", disable=not is_main(), leave=False)
-    return grouped(bar, lambda item: searcher.padded_size(item.image), batch_size, WAITING * batch_size)
+    return grouped(
+        bar, lambda item: searcher.padded_size(item.image), batch_size, lambda item: item.image.nbytes, WAITING_BYTES
+    )
 
 
 def _as_it_is(item: _Resized) -> _Resized:
+    """In place of the loader's default, which would make tensors of the jobs' arrays and the images' sizes."""
     return item
 
 
-def grouped(items: Iterable, key, size: int, most_waiting: int) -> Iterator[list]:
-    """Items in lists of `size` that have one key; where more than `most_waiting` wait for others, the most numerous of
-    them go on as they are, and at the end all do."""
+def grouped(
+    items: Iterable[T], key: Callable[[T], Hashable], size: int, cost: Callable[[T], int], most_waiting: int
+) -> Iterator[list[T]]:
+    """Items in lists of `size` that have one key.
+
+    Where those that wait for others are more than `size` and cost more than `most_waiting`, the most numerous of them
+    go on as they are, and at the end all do.
+    """
     waiting = defaultdict(list)
+    count = total = 0
     for item in items:
-        group = waiting[key(item)]
-        group.append(item)
-        if len(group) == size:
-            yield waiting.pop(key(item))
-        elif sum(map(len, waiting.values())) > most_waiting:
-            yield waiting.pop(max(waiting, key=lambda k: len(waiting[k])))
+        name = key(item)
+        waiting[name].append(item)
+        count, total = count + 1, total + cost(item)
+        if len(waiting[name]) < size:
+            if total <= most_waiting or count <= size:
+                continue
+            name = max(waiting, key=lambda k: len(waiting[k]))
+        count, total = count - len(waiting[name]), total - sum(map(cost, waiting[name]))
+        yield waiting.pop(name)
     yield from waiting.values()
 
 
@@ -180,14 +217,18 @@ def _each_alone(searcher: PersonSearch, image: Tensor, boxes: Tensor, size: tupl
 
 
 def _collect(item: _Resized, image: SearchedImage) -> ImageFeatures:
-    """The arrays of one image; what follows the network is done on the CPU, where small steps cost less."""
+    """The arrays of one image; what follows the network is done on the CPU, where small steps cost less.
+
+    All are copies: a view, even of no rows, would keep the embeddings of the whole batch for as long as the image's.
+    """
     job, image = item.job, image.cpu()
     gallery = _rows(image.as_gallery()) if job.gallery is not None else None
     queries = []
     for index in range(len(job.queries)):
         result = image.as_query(index)
-        queries.append((result["embeddings"][0].numpy(), *_rows(result["context"])))
-    return ImageFeatures(job.path, gallery, image.given_embeddings[len(job.queries) :].numpy(), queries)
+        queries.append((result["embeddings"][0].numpy().copy(), *_rows(result["context"])))
+    truth = image.given_embeddings[len(job.queries) :].numpy().copy()
+    return ImageFeatures(job.path, gallery, truth, queries)
 
 
 def _rows(result: dict[str, Tensor]) -> tuple[np.ndarray, np.ndarray]:

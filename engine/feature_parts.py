@@ -12,13 +12,15 @@ import torch
 from torch import nn
 
 from engine.features import READ_ERRORS, packed, unpacked
-from utils.distributed import barrier, is_main, rank
+from utils.distributed import from_main, is_main, rank
 from utils.files import write_atomically
 
 log = logging.getLogger(__name__)
 
-SECONDS = 30.0
-"""Between two parts: what a crash costs at most."""
+SECONDS_BETWEEN_PARTS = 30.0
+"""What a crash costs at most."""
+VERSION = 1
+"""Of what parts hold: to be raised when their format changes, or the network's arithmetic with the same weights."""
 
 
 @dataclass
@@ -41,45 +43,72 @@ class ImageFeatures:
 class FeatureParts:
     """A folder of parts, each the results of some images, that together are one extraction.
 
-    Every process writes parts of its own, and reads those of all when it begins.
+    Every process writes parts of its own; the main one reads those of all when an extraction begins. Parts are a safety
+    net: where they cannot be written, a warning says so, and the extraction goes on with its results in memory.
 
     Args:
         folder: where; made when the first part is written. It must belong to this extraction alone, see
             `extraction_id`.
+
+    Attributes:
+        found_earlier: images whose results `read` found.
     """
 
     def __init__(self, folder: Path):
         self.folder = Path(folder)
+        self.found_earlier = 0
         self._pending: list[ImageFeatures] = []
-        self._written, self._last = 0, monotonic()
+        self._written, self._last, self._failing = 0, monotonic(), False
 
-    def read(self) -> list[ImageFeatures]:
-        """What earlier calls of the program have found, each image once."""
+    def read(self) -> tuple[list[ImageFeatures], set[str]]:
+        """What earlier calls of the program have found.
+
+        To be called by every process, before it writes.
+
+        Returns:
+            The results, each image once (beside the main process none, for they may be many), and in every process the
+            paths of these images.
+        """
         found = {}
-        for path in sorted(self.folder.glob("*.npz")):
-            found |= {image.path: image for image in _read_part(path)}
-        barrier()  # no process writes before all have read
-        if found and is_main():
-            log.info("%s: going on with the features of %d images found earlier", self.folder, len(found))
-        return list(found.values())
+        if is_main():
+            for path in sorted(self.folder.glob("*.npz")):
+                found |= {image.path: image for image in _read_part(path)}
+        paths = from_main(set(found))
+        self.found_earlier = len(paths)
+        if paths:
+            log.info("%s: going on with the features of %d images found earlier", self.folder, len(paths))
+        return list(found.values()), paths
 
     def add(self, images: list[ImageFeatures]) -> None:
         """Remember results; from time to time they are written."""
         self._pending += images
-        if monotonic() - self._last > SECONDS:
+        if monotonic() - self._last > SECONDS_BETWEEN_PARTS:
             self.write()
 
     def write(self) -> None:
-        """Write what is not on disk yet."""
+        """Write what is not on disk yet; what cannot be written is kept for the next time."""
         if self._pending:
-            name = f"{rank()}-{self._written}.npz"
-            while (self.folder / name).exists():
-                self._written += 1
-                name = f"{rank()}-{self._written}.npz"
-            contents = _packed_images(self._pending)
-            write_atomically(self.folder / name, lambda file: np.savez(file, **contents))
-            self._pending = []
+            try:
+                self._write_part(_packed_images(self._pending))
+                self._pending, self._failing = [], False
+            except OSError as error:
+                if not self._failing:  # once, not every half minute
+                    log.warning(
+                        "%s cannot be written (%s): the extraction goes on, but what it finds now would be lost if it "
+                        "were interrupted",
+                        self._path(), error.strerror or error,
+                    )  # fmt: skip
+                self._failing = True
         self._last = monotonic()
+
+    def _write_part(self, contents: dict[str, np.ndarray]) -> None:
+        while self._path().exists():
+            self._written += 1
+        write_atomically(self._path(), lambda file: np.savez(file, **contents))
+
+    def _path(self) -> Path:
+        """Of the next part."""
+        return self.folder / f"{rank()}-{self._written}.npz"
 
     def remove(self) -> None:
         """Delete the folder, when the extraction is kept elsewhere."""
@@ -87,15 +116,31 @@ class FeatureParts:
 
 
 def extraction_id(model: nn.Module, gallery_set, query_set, *settings: object) -> str:
-    """A name for an extraction: a digest of the weights, the boxes and images, and the settings (by their text)."""
-    digest = hashlib.blake2b(repr(settings).encode(), digest_size=8)
+    """A name for an extraction: a digest of all that its results follow from.
+
+    It covers VERSION, the weights, the boxes, the image files (path, size, time of the last change) and the settings
+    (by their text).
+    """
+    digest = hashlib.blake2b(repr((VERSION, settings)).encode(), digest_size=8)
     for name, value in model.state_dict().items():
         digest.update(name.encode())
         digest.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy())
-    for annotation in [*gallery_set.annotations, *query_set.annotations]:
-        digest.update(annotation["img_path"].encode())
-        digest.update(annotation["boxes"].tobytes())
+    for dataset in (gallery_set, query_set):
+        digest.update(repr(len(dataset.annotations)).encode())
+        for annotation in dataset.annotations:
+            path, boxes = annotation["img_path"], annotation["boxes"]
+            digest.update(repr((path, _stamp(path), boxes.shape)).encode())
+            digest.update(boxes.tobytes())
     return digest.hexdigest()
+
+
+def _stamp(path: str) -> tuple[int, int] | None:
+    """Size in bytes and time of the last change in ns; None for a missing file, which is an error when it is read."""
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
 
 
 def _read_part(path: Path) -> list[ImageFeatures]:
@@ -125,20 +170,18 @@ def _packed_images(images: list[ImageFeatures]) -> dict[str, np.ndarray]:
 
 
 def _unpacked_images(contents: dict[str, np.ndarray]) -> list[ImageFeatures]:
+    """What `_packed_images` made; raises one of READ_ERRORS where the arrays do not fit each other."""
     gallery = zip(unpacked("gallery_dets", contents), unpacked("gallery_feats", contents), strict=True)
-    queries = iter(
-        zip(
-            (feat[0] for feat in unpacked("query_feats", contents)),
-            unpacked("context_dets", contents),
-            unpacked("context_feats", contents),
-            strict=True,
-        )
-    )
+    contexts = unpacked("context_dets", contents), unpacked("context_feats", contents)
+    queries, counts = list(zip(contents["query_feats"], *contexts, strict=True)), contents["query_counts"]
+    if counts.sum() != len(queries):
+        raise ValueError(f"query_counts tells of {counts.sum()} queries, but there are {len(queries)}")
+    ends = np.cumsum(counts)
     rows = zip(
-        contents["paths"], contents["in_gallery"], gallery, unpacked("truth", contents), contents["query_counts"],
+        contents["paths"], contents["in_gallery"], gallery, unpacked("truth", contents), ends - counts, ends,
         strict=True,
     )  # fmt: skip
     return [
-        ImageFeatures(str(path), found if in_gallery else None, truth, [next(queries) for _ in range(count)])
-        for path, in_gallery, found, truth, count in rows
+        ImageFeatures(str(path), found if in_gallery else None, truth, queries[start:end])
+        for path, in_gallery, found, truth, start, end in rows
     ]

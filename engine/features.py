@@ -84,6 +84,13 @@ def packed(name: str, arrays: list[np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def unpacked(name: str, contents: dict[str, np.ndarray]) -> list[np.ndarray]:
-    """The arrays of `packed`."""
-    counts = contents[f"{name}_counts"]
-    return np.split(contents[name], np.cumsum(counts)[:-1]) if len(counts) else []
+    """The arrays of `packed`.
+
+    Raises:
+        KeyError: `contents` lacks them.
+        ValueError: the numbers of rows are not those of the rows.
+    """
+    rows, counts = contents[name], contents[f"{name}_counts"]
+    if counts.sum() != len(rows):
+        raise ValueError(f"{name}_counts tells of {counts.sum()} rows, but {name} has {len(rows)}")
+    return np.split(rows, np.cumsum(counts)[:-1]) if len(counts) else []

@@ -1,5 +1,6 @@
 """Scores of one pass over a dataset: detection once, search under as many settings as asked for."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +35,16 @@ class Setting:
             "CBGM": "yes" if self.cbgm else "no",
             "gallery": f"{size}, other cameras" if self.cross_camera else str(size),
         }
+
+
+def check_galleries(settings: Iterable[Setting], gallery_set, query_set) -> None:
+    """Ask for each setting's galleries, which are read, once.
+
+    Raises:
+        ValueError, FileNotFoundError: the dataset has no galleries of such a size, or knows no cameras.
+    """
+    for size, cross_camera in dict.fromkeys((setting.gallery_size, setting.cross_camera) for setting in settings):
+        next(iter(query_set.galleries(gallery_set, size, cross_camera)))
 
 
 def score_detection(features: Features, gallery_set, score_thresh: float) -> dict[str, float]:

@@ -4,8 +4,10 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
@@ -14,6 +16,11 @@ from tiny import picture, target, tiny_model, words
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from datasets import build_dataset
+from engine import extraction
+from engine.extraction import extract_features
+from engine.feature_parts import FeatureParts
+from engine.features import Features
 from models.oim import OIMLoss
 from models.person_search import PersonSearch
 from utils.distributed import gather_counts, gather_rows, rank, share_buffers
@@ -90,6 +97,42 @@ def joint_worker(number: int) -> dict:
     return train_steps(DistributedDataParallel(model), model, [shares(step)[number] for step in range(3)])
 
 
+def extract(data: Path, parts: FeatureParts | None, passes: int | None = None) -> tuple[Features | None, int]:
+    """Features of a dataset, None after an interruption that comes when `passes` are done, and the images searched."""
+    search, seen = extraction._search, []
+
+    def watched(searcher, images, device):
+        if len(seen) == passes:
+            raise KeyboardInterrupt
+        seen.append(len(images))
+        return search(searcher, images, device)
+
+    sets = (build_dataset("CUHK-SYSU", data, split) for split in ("gallery", "query"))
+    options = {"device": torch.device("cpu"), "batch_size": 2, "num_workers": 0, "parts": parts}
+    extraction._search = watched
+    try:
+        return extract_features(tiny_model(), *sets, **options), sum(seen)
+    except KeyboardInterrupt:
+        return None, sum(seen)
+    finally:
+        extraction._search = search
+
+
+def extraction_worker(number: int, data: Path, folder: Path) -> dict:
+    """Each process is interrupted after one pass, and goes on."""
+    stopped, first = extract(data, FeatureParts(folder), passes=1)
+    assert stopped is None
+    dist.barrier()
+    images, paths = FeatureParts(folder).read()
+    features, second = extract(data, FeatureParts(folder))
+    rows = [] if features is None else [*features.gallery_feats, *features.query_feats]
+    return {
+        "searched": [first, second],
+        "read": [len(images), len(paths)],
+        "rows": [torch.from_numpy(np.array(row)) for row in rows],
+    }
+
+
 def _enter(rank: int, worker, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     torch.set_num_threads(1)
@@ -137,6 +180,18 @@ def test_two_processes_learn_what_one_does_from_the_joint_batch(tmp_path):
             )
     moved = max((value - before[name]).abs().max().item() for name, value in expected["parameters"].items())
     assert moved > 1e-3, "or this test shows nothing"
+
+
+def test_an_interrupted_extraction_goes_on_in_two_processes(cuhk, tmp_path):
+    main, other = in_two_processes(partial(extraction_worker, data=cuhk, folder=tmp_path / "parts"), tmp_path)
+    features, total = extract(cuhk, None)
+    expected = [*features.gallery_feats, *features.query_feats]
+    assert main["searched"][0] == other["searched"][0] == 2
+    assert main["searched"][1] + other["searched"][1] == total - 4
+    assert main["read"] == [4, 4] and other["read"] == [0, 4], "the others need the paths alone"
+    assert not other["rows"]
+    for ours, theirs in zip(main["rows"], expected, strict=True):
+        np.testing.assert_allclose(ours.numpy().reshape(theirs.shape), theirs, atol=1e-4)
 
 
 def test_torchrun_trains_and_scores_once(cuhk, tmp_path):

@@ -248,6 +248,8 @@ def test_query_that_is_nowhere_is_left_out_and_counted():
         (lambda case: case["queries"].__setitem__(0, np.zeros((2, 2))), r"query_feats\[0\] has shape \(2, 2\)"),
         (lambda case: case["options"].update(cbgm=True), "cbgm needs query_context"),
         (lambda case: case["options"].update(cbgm=True, query_context=[]), "query_context has 0 entries"),
+        (lambda case: case["options"].update(cbgm=True, query_context=[], k1=0), "k1 and k2 of at least 1"),
+        (lambda case: case["options"].update(cbgm=True, query_context=[], k2=0), "k1 and k2 of at least 1"),
         (
             lambda case: case["options"].update(cbgm=True, query_context=[(np.ones((1, 5)), np.zeros((1, 2)))]),
             r"query_context\[0\]: the first box is not the query's",

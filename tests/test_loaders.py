@@ -1,11 +1,11 @@
-"""The order of training images, mirroring, and the loaders around them."""
+"""The order of training images, mirroring, and the loader around them."""
 
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Dataset
 
-from datasets import build_test_loader, build_train_loader
+from datasets import build_train_loader
 from datasets.samplers import TrainBatchSampler
 from datasets.transforms import horizontal_flip
 
@@ -104,9 +104,3 @@ def test_horizontal_flip_twice_is_nothing_and_edits_no_target():
     assert torch.equal(back["boxes"], target["boxes"])
     empty = horizontal_flip(image, {"boxes": torch.zeros(0, 4)})[1]
     assert empty["boxes"].shape == (0, 4)
-
-
-def test_test_loader_keeps_order():
-    for workers in (0, 2):
-        loader = build_test_loader(Subset(Numbered(), [4, 2, 9]), 2, workers)
-        assert [[target["index"] for target in targets] for _, targets in loader] == [[4, 2], [9]]

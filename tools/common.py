@@ -57,6 +57,19 @@ def load_options(args: argparse.Namespace) -> CfgNode:
     return load_cfg(args.cfg, args.opts)
 
 
+def check_least(option: str, value: int, least: int) -> None:
+    """Raise ValueError, which names the option, where its value is below `least`."""
+    if value < least:
+        raise ValueError(f"{option} must be {least} or more, not {value}")
+
+
+def check_evaluation_options(cfg: CfgNode) -> None:
+    """Refuse what would fail only when the network, or the scoring, begins."""
+    check_least("INPUT.BATCH_SIZE_TEST", cfg.INPUT.BATCH_SIZE_TEST, 1)
+    check_least("INPUT.NUM_WORKERS", cfg.INPUT.NUM_WORKERS, 0)
+    check_least("EVAL.BLOCK_MB", cfg.EVAL.BLOCK_MB, 0)
+
+
 def resolve_device(name: str) -> torch.device:
     """The device of the option DEVICE; "auto" takes CUDA where there is one.
 

@@ -15,10 +15,17 @@ from engine.checkpoint import load_weights
 from engine.extraction import extract_features
 from engine.feature_parts import FeatureParts, extraction_id
 from engine.features import Features, load_features, save_features
-from engine.scoring import Setting, score_detection, score_search
+from engine.scoring import Setting, check_galleries, score_detection, score_search
 from engine.solver import precision
 from models import build_model
-from tools.common import add_config_arguments, load_options, open_split, resolve_device, run_program
+from tools.common import (
+    add_config_arguments,
+    check_evaluation_options,
+    load_options,
+    open_split,
+    resolve_device,
+    run_program,
+)
 from utils.distributed import is_main, join_processes, leave_processes
 from utils.files import write_json
 from utils.logging import format_table, set_up_logging
@@ -76,7 +83,8 @@ def _extract(
     model = build_model(cfg)
     if not args.untrained:
         load_weights(model, args.ckpt or Path(cfg.OUTPUT_DIR) / "best.pth")
-    settings = (cfg.MODEL, cfg.INPUT.MIN_SIZE, cfg.INPUT.MAX_SIZE, cfg.EVAL.AMP, args.gt)
+    inputs = cfg.INPUT
+    settings = (cfg.MODEL, inputs.MIN_SIZE, inputs.MAX_SIZE, inputs.BATCH_SIZE_TEST, cfg.EVAL.AMP, args.gt)
     parts = FeatureParts(_out(args, cfg) / f"parts-{extraction_id(model, gallery_set, query_set, *settings)}")
     start = monotonic()
     features = extract_features(
@@ -91,7 +99,8 @@ def _extract(
         with_truth=args.gt,
         parts=parts,
     )
-    log.info("searched %d gallery images in %.1f s", len(gallery_set), monotonic() - start)
+    files = {row["img_path"] for row in [*gallery_set.annotations, *query_set.annotations]}
+    log.info("searched %d of %d images in %.1f s", len(files) - parts.found_earlier, len(files), monotonic() - start)
     return features, parts
 
 
@@ -116,10 +125,15 @@ def _features(
         features = load_features(args.features, *names)
         if args.gt and features.truth_feats is None:
             raise ValueError(f"{args.features} holds no ground-truth boxes: extract anew, with --gt, to another file")
+        if args.cbgm and not all(len(dets) for dets, _ in features.query_context):
+            raise ValueError(
+                f"{args.features} lacks the people around queries, for --cbgm: extract anew to another file"
+            )
         return features, None
     features, parts = _extract(args, cfg, device, gallery_set, query_set)
     if args.features and features is not None:
         save_features(args.features, features, *names)
+        parts.remove()
         log.info("features are in %s", args.features)
     return features, parts
 
@@ -127,11 +141,14 @@ def _features(
 def main(args: argparse.Namespace) -> None:
     """Test as the arguments say."""
     cfg = load_options(args)
+    check_evaluation_options(cfg)
     device = resolve_device(cfg.DEVICE)
     device = join_processes(device.type) or device
     try:
         set_up_logging(quiet=not is_main())
         gallery_set, query_set = open_split(cfg, "gallery"), open_split(cfg, "query")
+        settings = _settings(args, cfg)
+        check_galleries(settings, gallery_set, query_set)
         features, parts = _features(args, cfg, device, gallery_set, query_set)
         if not is_main():
             return
@@ -139,7 +156,7 @@ def main(args: argparse.Namespace) -> None:
         detection = score_detection(features, gallery_set, cfg.EVAL.DETECTION_SCORE_THRESH)
         rows = [
             setting.describe() | score_search(features, gallery_set, query_set, setting, cfg.EVAL.BLOCK_MB)
-            for setting in _settings(args, cfg)
+            for setting in settings
         ]
         log.info("scored in %.1f s", monotonic() - start)
         out = _out(args, cfg)

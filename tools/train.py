@@ -21,7 +21,16 @@ from engine.scoring import Setting, score_detection, score_search
 from engine.solver import build_optimizer, build_scheduler, check_milestones, precision
 from engine.trainer import StepSettings, new_scaler, train_one_epoch
 from models import build_model
-from tools.common import add_config_arguments, load_options, open_split, resolve_device, run_program, with_identities
+from tools.common import (
+    add_config_arguments,
+    check_evaluation_options,
+    check_least,
+    load_options,
+    open_split,
+    resolve_device,
+    run_program,
+    with_identities,
+)
 from utils.distributed import (
     barrier,
     is_main,
@@ -219,6 +228,7 @@ def _checkpoint_to_resume(folder: Path, resume: bool) -> dict | None:
 def _check_options(cfg: CfgNode) -> None:
     """Refuse what would fail only in the first step, or after the first epoch."""
     check_milestones(cfg)
+    check_evaluation_options(cfg)
     for option in ("SOLVER", "EVAL"):
         precision(cfg[option].AMP, f"{option}.AMP")
     for option, value in (
@@ -226,8 +236,7 @@ def _check_options(cfg: CfgNode) -> None:
         ("CKPT_PERIOD", cfg.CKPT_PERIOD),
         ("SOLVER.ACCUMULATE", cfg.SOLVER.ACCUMULATE),
     ):
-        if value < 1:
-            raise ValueError(f"{option} must be 1 or more, not {value}")
+        check_least(option, value, 1)
     if cfg.MODEL.CONTEXT.GROUP in ("stack", "multiscale") and cfg.INPUT.BATCH_SIZE_TRAIN < 2:
         raise ValueError(
             "MODEL.CONTEXT.GROUP needs INPUT.BATCH_SIZE_TRAIN of 2 or more: its batch norm sees one vector an image"

@@ -2,10 +2,13 @@
 
 import os
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+T = TypeVar("T")
 
 
 def is_distributed() -> bool:
@@ -62,6 +65,15 @@ def barrier() -> None:
     """Wait until every process is here."""
     if is_distributed():
         dist.barrier()
+
+
+def from_main(value: T) -> T:
+    """The `value` that the main process has, in every process; it is pickled."""
+    if not is_distributed():
+        return value
+    values = [value]
+    dist.broadcast_object_list(values, src=0)
+    return values[0]
 
 
 def gather_counts(count: int, device: torch.device) -> list[int]:

@@ -71,7 +71,7 @@ def evaluate_search(
     if cbgm:
         k1 = query_set.cbgm_k1 if k1 is None else k1
         k2 = query_set.cbgm_k2 if k2 is None else k2
-        people = _context_people(query_context, query_set.annotations, k2, queries.shape[1])
+        people = _context_people(query_context, query_set.annotations, k1, k2, queries.shape[1])
     scores: list[QueryScore | None] = []
     galleries = iter(query_set.galleries(gallery_set, gallery_size, cross_camera))
     for sims in similarities(queries, index, block_mb * MEBIBYTE):
@@ -85,10 +85,10 @@ def evaluate_search(
     return _summary(scores)
 
 
-def _context_people(query_context, annotations: list[dict], k2: int, width: int) -> list[np.ndarray]:
+def _context_people(query_context, annotations: list[dict], k1: int, k2: int, width: int) -> list[np.ndarray]:
     """Embeddings of each query and the people around it, at most k2 x D."""
-    if query_context is None or k2 < 1:
-        raise ValueError("cbgm needs query_context, the people around each query, and k2 of at least 1")
+    if query_context is None or min(k1, k2) < 1:
+        raise ValueError("cbgm needs query_context, the people around each query, and k1 and k2 of at least 1")
     people = [feats[:k2] for _, feats in check_context(query_context, annotations)]
     if people[0].shape[1] != width:
         raise ValueError(

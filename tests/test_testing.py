@@ -1,0 +1,140 @@
+"""The program that tests: what it refuses before the network runs, and what an interruption leaves."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny import draw, words
+
+from engine import extraction
+from tools import test as test_tool
+from tools.common import run_program
+
+CFG = str(Path(__file__).resolve().parents[1] / "configs" / "cuhk_sysu.yaml")
+DETECTING = {"MODEL__DETECTION_HEAD__SCORE_THRESH": 0.3, "MODEL__SEARCH_HEAD__SCORE_THRESH": 0.3}
+
+
+def run(data: Path, out: Path, *arguments: str, **options) -> int:
+    """Test an untrained network."""
+    given = words(data, out, **DETECTING | options)
+    return run_program(test_tool.main, test_tool.parse_args(["--cfg", CFG, "--untrained", *given, *arguments]))
+
+
+def parts_in(out: Path) -> list[Path]:
+    return sorted((out / "test").glob("parts-*"))
+
+
+@pytest.fixture
+def images_seen(monkeypatch) -> list[str]:
+    """Paths of the images that the network searches."""
+    search, seen = extraction._search, []
+
+    def watched(searcher, batch, device):
+        seen.extend(item.job.path for item in batch)
+        return search(searcher, batch, device)
+
+    monkeypatch.setattr(extraction, "_search", watched)
+    return seen
+
+
+@pytest.fixture
+def interrupted_after_two_passes(monkeypatch):
+    """A context in which the third batch is interrupted."""
+    search = extraction._search
+
+    def stop_at_the_third(searcher, batch, device):
+        passes.append(batch)
+        if len(passes) == 3:
+            raise KeyboardInterrupt
+        return search(searcher, batch, device)
+
+    passes = []
+    with monkeypatch.context() as patch:
+        patch.setattr(extraction, "_search", stop_at_the_third)
+        yield patch
+
+
+def test_an_interrupted_test_goes_on_and_removes_its_parts(
+    cuhk, tmp_path, images_seen, interrupted_after_two_passes, capsys
+):
+    assert run(cuhk, tmp_path, INPUT__BATCH_SIZE_TEST=2) == 130
+    [folder] = parts_in(tmp_path)
+    first = set(images_seen)
+    assert len(first) == 4
+    interrupted_after_two_passes.undo()
+    capsys.readouterr()
+    images_seen.clear()
+    assert run(cuhk, tmp_path / "again", INPUT__BATCH_SIZE_TEST=2) == 0
+    everything, metrics = set(images_seen), (tmp_path / "again" / "test" / "metrics.json").read_text()
+    images_seen.clear()
+    assert run(cuhk, tmp_path, INPUT__BATCH_SIZE_TEST=2) == 0
+    assert set(images_seen) == everything - first and len(images_seen) == len(everything) - 4
+    told = capsys.readouterr().err
+    assert f"searched {len(everything)} of {len(everything)} images" in told
+    assert f"{folder}: going on with the features of 4 images found earlier" in told
+    assert f"searched {len(everything) - 4} of {len(everything)} images" in told
+    assert json.loads((tmp_path / "test" / "metrics.json").read_text()) == json.loads(metrics)
+    assert not parts_in(tmp_path) and not parts_in(tmp_path / "again")
+
+
+def test_parts_of_another_batch_size_are_left_alone(cuhk, tmp_path, images_seen, interrupted_after_two_passes):
+    assert run(cuhk, tmp_path, INPUT__BATCH_SIZE_TEST=2) == 130
+    before = parts_in(tmp_path)
+    interrupted_after_two_passes.undo()
+    images_seen.clear()
+    assert run(cuhk, tmp_path, INPUT__BATCH_SIZE_TEST=3) == 0
+    assert len(images_seen) >= 10
+    assert parts_in(tmp_path) == before
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_parts_are_kept_until_the_features_are_safe(saved, cuhk, tmp_path, monkeypatch):
+    def fails(*_):
+        raise ValueError("scoring fails")
+
+    monkeypatch.setattr(test_tool, "score_search", fails)
+    features = tmp_path / "features.npz"
+    assert run(cuhk, tmp_path, *(["--features", str(features)] if saved else [])) == 1
+    assert features.exists() == saved
+    assert len(parts_in(tmp_path)) == (0 if saved else 1)
+
+
+@pytest.mark.parametrize(
+    "arguments, options, message",
+    [
+        (["--gallery-size", "50", "7"], {}, "no gallery size 7"),
+        ([], {"EVAL__CROSS_CAMERA": True}, "does not know its cameras"),
+        ([], {"INPUT__BATCH_SIZE_TEST": 0}, "INPUT.BATCH_SIZE_TEST must be 1 or more, not 0"),
+        ([], {"EVAL__BLOCK_MB": -1}, "EVAL.BLOCK_MB must be 0 or more, not -1"),
+        ([], {"EVAL__AMP": "half"}, "EVAL.AMP 'half' is not one of off, fp16, bf16"),
+    ],
+)
+def test_settings_are_refused_before_the_network_runs(arguments, options, message, cuhk, tmp_path, images_seen, capsys):
+    assert run(cuhk, tmp_path, *arguments, **options) == 1
+    assert message in capsys.readouterr().err
+    assert not images_seen
+
+
+def test_a_size_without_protocol_is_refused_for_prw_too(tmp_path, images_seen, capsys):
+    data = draw(tmp_path / "prw", "prw")
+    arguments = ["--gallery-size", "-1", "100"]
+    assert run(data, tmp_path / "out", *arguments, INPUT__DATASET="PRW") == 1
+    assert "no gallery size 100" in capsys.readouterr().err
+    assert not images_seen
+
+
+def test_features_without_what_a_setting_needs_are_refused(cuhk, tmp_path, capsys):
+    features = tmp_path / "features.npz"
+    assert run(cuhk, tmp_path, "--features", str(features)) == 0
+    assert run(cuhk, tmp_path, "--features", str(features), "--gt") == 1
+    assert "holds no ground-truth boxes" in capsys.readouterr().err
+    with np.load(features) as file:
+        contents = dict(file)
+    none = {"context_dets": np.zeros((0, 5)), "context_feats": np.zeros((0, 8))}
+    counts = {f"{name}_counts": np.zeros_like(contents[f"{name}_counts"]) for name in none}
+    np.savez(features, **contents | none | counts)
+    assert run(cuhk, tmp_path, "--features", str(features)) == 0
+    assert run(cuhk, tmp_path, "--features", str(features), "--cbgm") == 1
+    assert re.search("lacks the people around queries, .* extract anew", capsys.readouterr().err)
