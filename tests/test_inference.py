@@ -8,6 +8,7 @@ from scipy.optimize import linear_sum_assignment
 from tiny import picture, target, tiny_model
 from torchvision.ops import roi_align
 
+from models import rpn
 from models.backbones import BACKBONES, build_backbone
 from models.context import GROUP_EXTRACTORS, SCENE_EXTRACTORS
 from models.inference import prepare_for_inference
@@ -30,6 +31,22 @@ BOX = torch.tensor([[10.0, 10, 50, 80]])
 
 def feature_map(channels: int = 6) -> torch.Tensor:
     return torch.randn(3, channels, 6, 10)
+
+
+@pytest.mark.parametrize("count", [3, 40, 5000])
+@pytest.mark.parametrize("spread", [30, 3000])
+def test_proposals_are_those_of_torchvision(spread, count, monkeypatch):
+    """Boxes that nearly all overlap and boxes that hardly do, most of them in later blocks."""
+    monkeypatch.setattr(rpn, "NMS_BLOCK", 64)
+    network = tiny_model(MODEL__RPN__POST_NMS_TEST=count).rpn.eval()
+    corners = torch.rand(2, 1000, 2) * spread
+    proposals = torch.cat([corners, corners + 5 + torch.rand(2, 1000, 2) * 40], 2)
+    proposals[0, :5] = torch.nan  # as where training diverges
+    given = proposals, torch.randn(2000, 1), [(spread, spread), (spread, spread // 2)], [1000]
+    found = network.filter_proposals(*given), super(type(network), network).filter_proposals(*given)
+    for ours, theirs in zip(*found, strict=True):
+        assert [len(values) for values in ours] == [len(values) for values in theirs]
+        assert all(torch.equal(*pair) for pair in zip(ours, theirs, strict=True))
 
 
 @pytest.mark.parametrize("size, sampling_ratio, step", [(14, 2, 1), (14, 2, 2), (7, 1, 1), (5, 3, 2)])
