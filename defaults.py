@@ -31,8 +31,11 @@ _C.DETERMINISTIC = False
 _C.EVAL_PERIOD = 1
 # Iterations between two lines of losses in the log and in TensorBoard.
 _C.DISP_PERIOD = 10
-# Epochs between two saves of last.pth.
+# Epochs between two checkpoints; minutes between two within an epoch, 0 for none there.
 _C.CKPT_PERIOD = 1
+_C.CKPT_MINUTES = 15.0
+# Newest checkpoints that are kept, besides the best one.
+_C.CKPT_KEEP = 2
 
 # -------------------------------------------------------------------------------------------------------------- input
 _C.INPUT = CN()
@@ -193,6 +196,8 @@ _C.SOLVER.WEIGHT_DECAY = 0.0005
 _C.SOLVER.WEIGHT_DECAY_BIAS = 0.0005
 # Largest norm of the gradient of all parameters; 0 does not clip (published).
 _C.SOLVER.CLIP_GRADIENTS = 10.0
+# Steps whose losses or gradient are not finite are left out; so many in a row end training.
+_C.SOLVER.MAX_SKIPPED = 10
 # Mixed precision in training: "off", "fp16" (with loss scaling) or "bf16".
 _C.SOLVER.AMP = "off"
 # Forward passes whose gradients are averaged before the optimiser steps.

@@ -2,15 +2,22 @@
 
 import logging
 import pickle
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from torch import Tensor, nn
 
 from engine.weights import Weights, identify, list_keys
+from utils.checksum import SummedFile, is_as_written
 from utils.files import write_atomically
 
 log = logging.getLogger(__name__)
+
+_DAMAGE = (OSError, EOFError, ValueError, RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile)
+"""What reading a damaged file raises."""
 
 TABLES = ("search_head.oim.lut", "search_head.oim.cq", "search_head.oim.header")
 """What the OIM loss remembers: needed to go on training, not to search."""
@@ -19,9 +26,19 @@ COUNTERS = ("num_batches_tracked", "search_head.oim.header")
 """Ends of the keys of counters that old files lack: batch norm's batches, which nothing reads, and the queue's head."""
 
 
-def save_checkpoint(path: Path, state: dict) -> None:
-    """Write a dict of tensors, numbers, text, lists and dicts; after a crash the old file or the new one is whole."""
-    write_atomically(Path(path), lambda file: torch.save(state, file))
+def save_checkpoint(path: Path, state: dict, make_way: Callable[[], None] = lambda: None) -> None:
+    """Write a dict of tensors, numbers, text, lists and dicts; after a crash the old file or the new one is whole.
+
+    The checksum at its end does not hinder other readers of PyTorch's files. For `make_way` and errors see
+    `write_atomically`.
+    """
+
+    def write(file: BinaryIO) -> None:
+        summed = SummedFile(file)
+        torch.save(state, summed)
+        summed.write_sum()
+
+    write_atomically(Path(path), write, make_way)
 
 
 def read_checkpoint(path: Path) -> dict:
@@ -35,13 +52,31 @@ def read_checkpoint(path: Path) -> dict:
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
     try:
+        _check_sums(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except _DAMAGE as error:
         # PyTorch's own message is left out: it advises to run the file's code.
         raise ValueError(f"{path} is damaged, or is not a checkpoint of data alone: not loaded") from error
     if not isinstance(checkpoint, dict):
         raise ValueError(f"{path} is not a checkpoint: it holds a {type(checkpoint).__name__} instead of a dict")
     return checkpoint
+
+
+def _check_sums(path: Path) -> None:
+    """Compare a file with its checksum, or in files of others with those of the zip archives that torch.save writes.
+
+    PyTorch looks at neither when it reads.
+
+    Raises:
+        any of `_DAMAGE`: the file is not what was written.
+    """
+    as_written = is_as_written(path)
+    if as_written is False:
+        raise ValueError("the checksum is wrong")
+    if as_written is None and zipfile.is_zipfile(path):  # PyTorch before 1.6 wrote plain pickles
+        with zipfile.ZipFile(path) as archive:
+            if damaged := archive.testzip():
+                raise ValueError(f"the checksum of {damaged} is wrong")
 
 
 def load_weights(model: nn.Module, source: str | Path | dict) -> list[str]:

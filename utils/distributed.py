@@ -32,7 +32,7 @@ def join_processes(device_type: str, patience: timedelta = timedelta(hours=2)) -
     """Join the processes that torchrun started; the device of this one, or None where there is no torchrun.
 
     Args:
-        device_type: "cuda" (NCCL connects the processes) or "cpu" (gloo).
+        device_type: "cuda" (NCCL connects the devices) or "cpu" (gloo).
         patience: how long a process waits for the others, as while the main one scores an evaluation.
     """
     if "LOCAL_RANK" not in os.environ:
@@ -41,7 +41,8 @@ def join_processes(device_type: str, patience: timedelta = timedelta(hours=2)) -
     on_cuda = device_type == "cuda"
     if on_cuda:
         torch.cuda.set_device(local)
-    dist.init_process_group("nccl" if on_cuda else "gloo", timeout=patience)
+    # gloo beside NCCL, for values on the CPU that no process should wait for its device to exchange.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if on_cuda else "gloo", timeout=patience)
     return torch.device("cuda", local) if on_cuda else torch.device("cpu")
 
 
@@ -71,6 +72,11 @@ def sum_over_processes(value: Tensor) -> Tensor:
     total = value.detach().clone()
     dist.all_reduce(total)
     return total
+
+
+def any_process(flag: bool) -> bool:
+    """Whether the flag is set in any process; the same answer in all. Devices go on working meanwhile."""
+    return bool(sum_over_processes(torch.tensor(int(flag))))
 
 
 def gather_variable(rows: Tensor) -> Tensor:
