@@ -2,6 +2,7 @@
 
 import logging
 import pickle
+import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +17,11 @@ from utils.files import write_atomically
 
 log = logging.getLogger(__name__)
 
-_DAMAGE = (OSError, EOFError, ValueError, RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile)
-"""What reading a damaged file raises."""
+_DAMAGE = (
+    *(OSError, EOFError, ValueError, RuntimeError, LookupError, AttributeError, TypeError),
+    *(pickle.UnpicklingError, struct.error, zipfile.BadZipFile),
+)
+"""What reading a damaged file raises: the parsers trust what they read."""
 
 TABLES = ("search_head.oim.lut", "search_head.oim.cq", "search_head.oim.header")
 """What the OIM loss remembers: needed to go on training, not to search."""
