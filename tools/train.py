@@ -33,19 +33,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_intermixed_args(argv)
 
 
-def _checkpoint_to_resume(folder: RunFolder, resume: bool) -> dict | None:
-    """The newest whole checkpoint, damaged ones set aside; None where there is none."""
+def _checkpoint_to_resume(folder: RunFolder, resume: bool) -> tuple[dict | None, dict[Path, str]]:
+    """The newest whole checkpoint (None: there is none), and newer ones that are damaged."""
     if not folder.checkpoints():
-        return None
+        return None, {}
     if not resume:
         raise ValueError(f"{folder.path} holds a run already: go on with it (--resume), or choose another OUTPUT_DIR")
     checkpoint, faults = folder.newest()
     if "files" not in checkpoint:
         raise ValueError(f"the checkpoints in {folder.path} are of an earlier version: finish that run with it")
-    barrier()  # every process has read it
-    if is_main():
-        folder.set_aside(faults)
-    return checkpoint
+    return checkpoint, faults
 
 
 def _check_options(cfg: CfgNode) -> None:
@@ -82,13 +79,15 @@ def _set_up(args: argparse.Namespace, cfg: CfgNode, device: torch.device, signal
     """The run, ready to train, and its log."""
     folder = RunFolder(Path(cfg.OUTPUT_DIR), cfg.CKPT_KEEP)
     set_up_logging(quiet=not is_main())
-    checkpoint = _checkpoint_to_resume(folder, args.resume)
+    checkpoint, faults = _checkpoint_to_resume(folder, args.resume)
+    barrier()  # every process has read it
     splits = Splits(*(open_split(cfg, split) for split in ("train", "gallery", "query")))
     next(iter(splits.query.galleries(splits.gallery, cfg.EVAL.GALLERY_SIZE or None, cfg.EVAL.CROSS_CAMERA)))
     cfg = with_identities(cfg, splits.train.num_identities)
     if is_main():
         folder.cut_back(checkpoint)
         set_up_logging(folder.log)
+        folder.set_aside(faults)
     torch.manual_seed(cfg.SEED)
     if cfg.DETERMINISTIC:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which deterministic cuBLAS asks for

@@ -110,9 +110,11 @@ class Run:
         optimizer, scheduler, scaler = self.trainer.optimizer, self.trainer.scheduler, self.trainer.scaler
         optimizer.load_state_dict(checkpoint["optimizer"] | {"param_groups": self._fresh_groups(checkpoint)})
         lay_out_momentum(optimizer)
-        scheduler.last_epoch = checkpoint["scheduler"]["last_epoch"]
-        for group, factor in zip(optimizer.param_groups, scheduler.lr_lambdas, strict=True):
-            group["lr"] = group["initial_lr"] * factor(scheduler.last_epoch)
+        done, base_rates = checkpoint["scheduler"]["last_epoch"], scheduler.base_lrs
+        rates = [base * factor(done) for base, factor in zip(base_rates, scheduler.lr_lambdas, strict=True)]
+        scheduler.load_state_dict(checkpoint["scheduler"] | {"base_lrs": base_rates, "_last_lr": rates})
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
         if checkpoint["scaler"]:  # empty where the interrupted run had none
             scaler.load_state_dict(checkpoint["scaler"])
         self.epoch, self.best, self.evaluated = (checkpoint[name] for name in ("epoch", "best", "evaluated"))
