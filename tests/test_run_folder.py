@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from disks import FullDisk
+from disks import fill_disk
 
 from engine.checkpoint import read_checkpoint, save_checkpoint
 from engine.features import Features, save_features
@@ -47,14 +47,14 @@ def test_a_full_disk_leaves_the_old_file_and_says_how_many_bytes_were_missing(wr
     whole = path.read_bytes()
     for room in {0, 1, len(whole) // 3, len(whole) // 2, len(whole) - 1}:
         with monkeypatch.context() as patch:
-            FullDisk(patch, room)
+            fill_disk(patch, room)
             with pytest.raises(OSError, match=f"No space left on device: {len(whole) - room} bytes more .*{path.name}"):
                 WRITERS[writer](path)
         assert path.read_bytes() == whole
         assert list(tmp_path.iterdir()) == [path]
     path.unlink()
     with monkeypatch.context() as patch:
-        FullDisk(patch, len(whole))
+        fill_disk(patch, len(whole))
         WRITERS[writer](path)
     assert path.stat().st_size == len(whole)
 
@@ -99,7 +99,7 @@ def test_a_full_disk_moves_no_checkpoint(tmp_path, monkeypatch):
     folder.save(state(1))
     folder.save(state(2))
     with monkeypatch.context() as patch:
-        FullDisk(patch, 500)
+        fill_disk(patch, 500)
         with pytest.raises(OSError, match="bytes more are needed"):
             folder.save(state(3))
     assert numbers(tmp_path) == {"last.pth": 2, "last.1.pth": 1}
