@@ -76,6 +76,9 @@ _C.MODEL.BACKBONE.FROZEN_BN_AFFINE = "none"
 # The same choice for their running statistics: a frozen layer normalises with its statistics in training too. "none" is
 # published, even for the first layer; "all" is right for batches of one image.
 _C.MODEL.BACKBONE.FROZEN_BN_STATISTICS = "none"
+# In training, compute the activations of the heads' copies of the last stage again in the backward pass instead of
+# keeping them: less memory, more time; the results are the same.
+_C.MODEL.BACKBONE.CHECKPOINT_TAILS = False
 _C.MODEL.RPN = CN()
 # Anchors, in pixels of the resized image, on the one map of stride 16 (published).
 _C.MODEL.RPN.ANCHOR_SIZES = [32, 64, 128, 256, 512]
@@ -213,8 +216,11 @@ _C.EVAL.GALLERY_SIZE = 0
 _C.EVAL.DETECTION_SCORE_THRESH = 0.01
 # Leave out gallery images of the query's own camera (PRW's multi-view setting).
 _C.EVAL.CROSS_CAMERA = False
-# Precision of the network at test time: "off" (float32), "fp16" or "bf16".
+# Precision of the network at test time and in the demo: "off" (float32), "fp16" or "bf16".
 _C.EVAL.AMP = "off"
+# Compile the network by torch.compile before testing: half a minute at the start and at new image sizes; see
+# engine/README.md for when it pays.
+_C.EVAL.COMPILE = False
 
 
 def get_default_cfg() -> CN:

@@ -15,7 +15,9 @@ from pathlib import Path
 from defaults import load_cfg
 from engine.checkpoint import load_weights
 from engine.gallery_search import Request, search_gallery
+from engine.solver import precision
 from models import build_model
+from models.inference import prepare_for_inference
 from tools.common import add_traceback_argument, resolve_device, run_program
 
 QUICKSTART = Path("outputs/quickstart")
@@ -92,7 +94,8 @@ def main(args):
     device = resolve_device(args.device or cfg.DEVICE)
     model = build_model(cfg)
     load_weights(model, checkpoint)
-    results = search_gallery(model.to(device).eval(), request, args.out, args.top_k, device)
+    searcher = prepare_for_inference(model.to(device), precision(cfg.EVAL.AMP, "EVAL.AMP"), cfg.EVAL.COMPILE)
+    results = search_gallery(searcher, request, args.out, args.top_k, device)
     report(results, args.out)
 
 

@@ -1,20 +1,28 @@
-"""From a network and a dataset to the arrays that are scored: one pass over the images."""
+"""One pass of a network over a dataset's images: what it says of the gallery and of the queries."""
 
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from tqdm import tqdm
 
+from engine.feature_parts import FeatureParts, ImageFeatures
 from engine.features import Features
-from models.person_search import PersonSearch
+from models.inference import prepare_for_inference
+from models.person_search import PersonSearch, resize_image
 from models.postprocess import SearchedImage
 from utils.distributed import is_distributed, is_main, rank, world_size
 from utils.images import read_image
+
+WAITING = 8
+"""Batches of resized images that wait at most for others of their size."""
 
 
 @dataclass
@@ -28,15 +36,26 @@ class _Job:
     """The queries' boxes, then, where asked for, the annotated ones; g x 4."""
 
 
-class _Images(Dataset):
-    def __init__(self, jobs: list[_Job]):
-        self.jobs = jobs
+class _Resized(NamedTuple):
+    """An image that is ready for the network."""
+
+    job: _Job
+    image: Tensor
+    own_size: tuple[int, int]
+
+
+class _ResizedImages(Dataset):
+    """Decodes and resizes, in the loader's processes."""
+
+    def __init__(self, jobs: list[_Job], transform: GeneralizedRCNNTransform):
+        self.jobs, self.transform = jobs, transform
 
     def __len__(self) -> int:
         return len(self.jobs)
 
-    def __getitem__(self, index: int) -> tuple[_Job, Tensor]:
-        return self.jobs[index], torch.from_numpy(read_image(self.jobs[index].path)).permute(2, 0, 1)
+    def __getitem__(self, index: int) -> _Resized:
+        pixels = torch.from_numpy(read_image(self.jobs[index].path)).permute(2, 0, 1)
+        return _Resized(self.jobs[index], resize_image(self.transform, pixels.float() / 255), tuple(pixels.shape[-2:]))
 
 
 def extract_features(
@@ -48,39 +67,45 @@ def extract_features(
     batch_size: int,
     num_workers: int,
     amp: torch.dtype | None = None,
+    compiled: bool = False,
     with_truth: bool = False,
+    parts: FeatureParts | None = None,
 ) -> Features | None:
     """Search every gallery image and embed every query. An image that is both is run once.
 
     With several processes each takes a share of the images; the main one gets all, the others None. The network is left
-    in the mode it came in.
+    as it is.
 
     Args:
         model: the network, on `device`.
         gallery_set, query_set: datasets with annotations.
         device: where to run.
-        batch_size: images per forward pass.
-        num_workers: processes that read images.
-        amp: dtype of mixed precision, None for float32.
+        batch_size: images per forward pass, of one padded size.
+        num_workers: processes that read and resize images.
+        amp: dtype of reduced precision, None for float32.
+        compiled: see `prepare_for_inference`.
         with_truth: embed the annotated boxes of the gallery too.
+        parts: where results go as they come, and what an interrupted call has left there; None keeps them in memory.
     """
-    jobs = _plan(gallery_set.annotations, query_set.annotations, with_truth)[rank() :: world_size()]
-    loader = DataLoader(_Images(jobs), batch_size, num_workers=num_workers, collate_fn=list)
-    was_training = model.training
-    model.eval()
+    jobs = _plan(gallery_set.annotations, query_set.annotations, with_truth)
+    known = parts.read() if parts is not None else []
+    done = {image.path for image in known}
+    mine = [job for job in jobs if job.path not in done][rank() :: world_size()]
+    searcher = prepare_for_inference(model, amp, compiled)
+    found = []
     try:
-        with torch.inference_mode(), torch.autocast(device.type, dtype=amp, enabled=amp is not None):
-            found = [
-                _collect(job, image)
-                for batch in tqdm(loader, desc="search", unit="batch", disable=not is_main(), leave=False)
-                for (job, _), image in zip(batch, _search(model, batch, device), strict=True)
-            ]
+        for batch in _batches(mine, searcher, batch_size, num_workers, device):
+            images = [_collect(*pair) for pair in zip(batch, _search(searcher, batch, device), strict=True)]
+            found += images
+            if parts is not None:
+                parts.add(images)
     finally:
-        model.train(was_training)
+        if parts is not None:
+            parts.write()
     shares = _gather(found)
     if shares is None:
         return None
-    return _assemble(shares, len(gallery_set.annotations), len(query_set.annotations), with_truth)
+    return _assemble([*known, *shares], jobs, len(gallery_set.annotations), len(query_set.annotations), with_truth)
 
 
 def _plan(gallery: list[dict], queries: list[dict], with_truth: bool) -> list[_Job]:
@@ -102,52 +127,75 @@ def _query_boxes(queries: list[dict], indexes: list[int]) -> np.ndarray:
     return np.concatenate([np.zeros((0, 4)), *(queries[i]["boxes"][:1] for i in indexes)])
 
 
-def _search(model: PersonSearch, batch: list[tuple[_Job, Tensor]], device: torch.device) -> list[SearchedImage]:
-    images = [image.to(device, non_blocking=True).float() / 255 for _, image in batch]
-    boxes = [torch.as_tensor(job.boxes, dtype=torch.float32, device=device) for job, _ in batch]
-    searched = model.search(images, boxes)
+def _batches(
+    jobs: list[_Job], searcher: PersonSearch, batch_size: int, num_workers: int, device: torch.device
+) -> Iterator[list[_Resized]]:
+    """All images in batches of one padded size, with a progress bar over images in the main process."""
+    images = DataLoader(
+        _ResizedImages(jobs, searcher.transform),
+        batch_size=None,
+        collate_fn=_as_it_is,
+        num_workers=num_workers,
+        pin_memory=device.type == "cuda",
+    )
+    bar = tqdm(images, desc="search", unit="image", disable=not is_main(), leave=False)
+    return grouped(bar, lambda item: searcher.padded_size(item.image), batch_size, WAITING * batch_size)
+
+
+def _as_it_is(item: _Resized) -> _Resized:
+    return item
+
+
+def grouped(items: Iterable, key, size: int, most_waiting: int) -> Iterator[list]:
+    """Items in lists of `size` that have one key; where more than `most_waiting` wait for others, the most numerous of
+    them go on as they are, and at the end all do."""
+    waiting = defaultdict(list)
+    for item in items:
+        group = waiting[key(item)]
+        group.append(item)
+        if len(group) == size:
+            yield waiting.pop(key(item))
+        elif sum(map(len, waiting.values())) > most_waiting:
+            yield waiting.pop(max(waiting, key=lambda k: len(waiting[k])))
+    yield from waiting.values()
+
+
+@torch.inference_mode()
+def _search(searcher: PersonSearch, batch: list[_Resized], device: torch.device) -> list[SearchedImage]:
+    images = [item.image.to(device, non_blocking=True) for item in batch]
+    boxes = [torch.as_tensor(item.job.boxes, dtype=torch.float32, device=device) for item in batch]
+    sizes = [item.own_size for item in batch]
+    searched = searcher.search_resized(images, boxes, sizes)
     return [
-        result if len(result.boxes) or len(asked) < 2 else _each_alone(model, image, asked)
-        for image, asked, result in zip(images, boxes, searched, strict=True)
+        result if len(result.boxes) or len(asked) < 2 else _each_alone(searcher, image, asked, size)
+        for image, asked, size, result in zip(images, boxes, sizes, searched, strict=True)
     ]
 
 
-def _each_alone(model: PersonSearch, image: Tensor, boxes: Tensor) -> SearchedImage:
+def _each_alone(searcher: PersonSearch, image: Tensor, boxes: Tensor, size: tuple[int, int]) -> SearchedImage:
     """Where nobody is detected a query is its own group, so several boxes of one image must not share a pass."""
-    alone = [model.search([image], [box[None]])[0] for box in boxes]
-    together = alone[0]
-    together.given_boxes = boxes
-    together.given_embeddings = torch.cat([result.given_embeddings for result in alone])
-    return together
+    alone = [searcher.search_resized([image], [box[None]], [size])[0] for box in boxes]
+    embeddings = torch.cat([result.given_embeddings for result in alone])
+    return replace(alone[0], given_boxes=boxes, given_embeddings=embeddings)
 
 
-@dataclass
-class _Found:
-    """The arrays of one image, on the CPU."""
-
-    job: _Job
-    gallery: tuple[np.ndarray, np.ndarray] | None
-    truth: np.ndarray
-    queries: list[tuple[np.ndarray, np.ndarray, np.ndarray]]
-    """Per query its embedding, and boxes with scores and embeddings of its context."""
-
-
-def _collect(job: _Job, image: SearchedImage) -> _Found:
+def _collect(item: _Resized, image: SearchedImage) -> ImageFeatures:
+    """The arrays of one image; what follows the network is done on the CPU, where small steps cost less."""
+    job, image = item.job, image.cpu()
     gallery = _rows(image.as_gallery()) if job.gallery is not None else None
     queries = []
     for index in range(len(job.queries)):
         result = image.as_query(index)
-        queries.append((result["embeddings"][0].float().cpu().numpy(), *_rows(result["context"])))
-    truth = image.given_embeddings[len(job.queries) :].float().cpu().numpy()
-    return _Found(job, gallery, truth, queries)
+        queries.append((result["embeddings"][0].numpy(), *_rows(result["context"])))
+    return ImageFeatures(job.path, gallery, image.given_embeddings[len(job.queries) :].numpy(), queries)
 
 
 def _rows(result: dict[str, Tensor]) -> tuple[np.ndarray, np.ndarray]:
-    rows = torch.cat([result["boxes"].float(), result["scores"].float()[:, None]], dim=1)
-    return rows.cpu().numpy(), result["embeddings"].float().cpu().numpy()
+    rows = torch.cat([result["boxes"], result["scores"][:, None]], dim=1)
+    return rows.numpy(), result["embeddings"].numpy()
 
 
-def _gather(found: list[_Found]) -> list[_Found] | None:
+def _gather(found: list[ImageFeatures]) -> list[ImageFeatures] | None:
     """All processes' results in the main process, None in the others."""
     if not is_distributed():
         return found
@@ -156,12 +204,16 @@ def _gather(found: list[_Found]) -> list[_Found] | None:
     return [item for share in shares for item in share] if is_main() else None
 
 
-def _assemble(found: list[_Found], gallery_size: int, num_queries: int, with_truth: bool) -> Features:
+def _assemble(
+    found: list[ImageFeatures], jobs: list[_Job], gallery_size: int, num_queries: int, with_truth: bool
+) -> Features:
+    of_path = {image.path: image for image in found}
     gallery, truth, queries = [None] * gallery_size, [None] * gallery_size, [None] * num_queries
-    for item in found:
-        if item.job.gallery is not None:
-            gallery[item.job.gallery], truth[item.job.gallery] = item.gallery, item.truth
-        for index, query in zip(item.job.queries, item.queries, strict=True):
+    for job in jobs:
+        image = of_path[job.path]
+        if job.gallery is not None:
+            gallery[job.gallery], truth[job.gallery] = image.gallery, image.truth
+        for index, query in zip(job.queries, image.queries, strict=True):
             queries[index] = query
     return Features(
         gallery_dets=[dets for dets, _ in gallery],

@@ -8,6 +8,9 @@ import numpy as np
 
 from utils.files import write_atomically
 
+READ_ERRORS = (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile)
+"""What NumPy raises for .npz files that are damaged, hold pickled objects, or lack an array."""
+
 
 @dataclass
 class Features:
@@ -34,13 +37,13 @@ def save_features(path: Path, features: Features, gallery_names: list[str], quer
         "gallery_names": np.array(gallery_names),
         "query_names": np.array(query_names),
         "query_feats": np.stack(features.query_feats) if features.query_feats else np.zeros((0, 0), np.float32),
-        **_packed("gallery_dets", features.gallery_dets),
-        **_packed("gallery_feats", features.gallery_feats),
-        **_packed("context_dets", [dets for dets, _ in features.query_context]),
-        **_packed("context_feats", [feats for _, feats in features.query_context]),
+        **packed("gallery_dets", features.gallery_dets),
+        **packed("gallery_feats", features.gallery_feats),
+        **packed("context_dets", [dets for dets, _ in features.query_context]),
+        **packed("context_feats", [feats for _, feats in features.query_context]),
     }
     if features.truth_feats is not None:
-        contents |= _packed("truth_feats", features.truth_feats)
+        contents |= packed("truth_feats", features.truth_feats)
     write_atomically(Path(path), lambda file: np.savez(file, **contents))
 
 
@@ -55,28 +58,32 @@ def load_features(path: Path, gallery_names: list[str], query_names: list[str]) 
         with np.load(path, allow_pickle=False) as file:
             contents = {name: file[name] for name in file.files}
         features = Features(
-            gallery_dets=_unpacked("gallery_dets", contents),
-            gallery_feats=_unpacked("gallery_feats", contents),
-            truth_feats=_unpacked("truth_feats", contents) if "truth_feats" in contents else None,
+            gallery_dets=unpacked("gallery_dets", contents),
+            gallery_feats=unpacked("gallery_feats", contents),
+            truth_feats=unpacked("truth_feats", contents) if "truth_feats" in contents else None,
             query_feats=list(contents["query_feats"]),
             query_context=list(
-                zip(_unpacked("context_dets", contents), _unpacked("context_feats", contents), strict=True)
+                zip(unpacked("context_dets", contents), unpacked("context_feats", contents), strict=True)
             ),
         )
         same = list(contents["gallery_names"]) == gallery_names and list(contents["query_names"]) == query_names
     except FileNotFoundError:
         raise
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except READ_ERRORS as error:
         raise ValueError(f"{path} is not a whole file of features: delete it to extract them anew") from error
     if not same:
         raise ValueError(f"{path} holds features of other images than this dataset's; delete it or name another file")
     return features
 
 
-def _packed(name: str, arrays: list[np.ndarray]) -> dict[str, np.ndarray]:
-    rows = np.concatenate(arrays) if arrays else np.zeros((0, 0), np.float32)
+def packed(name: str, arrays: list[np.ndarray]) -> dict[str, np.ndarray]:
+    """Arrays n_i x ... as one and their numbers of rows, under `name` and `name`_counts; empty ones have any width."""
+    filled = [array for array in arrays if len(array)]
+    rows = np.concatenate(filled) if filled else np.zeros((0, 0), np.float32)
     return {name: rows, f"{name}_counts": np.array([len(array) for array in arrays], dtype=np.int64)}
 
 
-def _unpacked(name: str, contents: dict[str, np.ndarray]) -> list[np.ndarray]:
-    return np.split(contents[name], np.cumsum(contents[f"{name}_counts"])[:-1])
+def unpacked(name: str, contents: dict[str, np.ndarray]) -> list[np.ndarray]:
+    """The arrays of `packed`."""
+    counts = contents[f"{name}_counts"]
+    return np.split(contents[name], np.cumsum(counts)[:-1]) if len(counts) else []

@@ -16,6 +16,8 @@ import torch
 import torchvision.models as tvm
 from torch import nn
 
+from models.tails import Tail, new_tail
+
 STRIDE = 16
 """Pixels of the resized image per cell of the res4 map, the same for every backbone."""
 
@@ -28,11 +30,11 @@ class Backbone:
     """A network cut in two, and the channels of both outputs."""
 
     stem: nn.Sequential
-    tail: nn.Sequential
+    tail: Tail
     stem_channels: int
     tail_channels: int
 
-    def new_tail(self) -> nn.Sequential:
+    def new_tail(self) -> Tail:
         """A copy of the tail with the same weights, for one head."""
         return copy.deepcopy(self.tail)
 
@@ -105,8 +107,8 @@ def build_backbone(name: str, weights: str = "none") -> Backbone:
             net.load_state_dict(state)
         except RuntimeError as error:
             raise ValueError(f"the weights {weights} do not fit backbone {name}: {error}") from error
-    stem, tail = (nn.Sequential(OrderedDict(modules)) for modules in spec.stages(net))
-    return Backbone(stem, tail, *spec.channels(net))
+    stem, tail = spec.stages(net)
+    return Backbone(nn.Sequential(OrderedDict(stem)), new_tail(tail), *spec.channels(net))
 
 
 def _download(weights: tvm.WeightsEnum) -> dict:

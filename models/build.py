@@ -8,13 +8,14 @@ from models.backbones import STRIDE, Backbone, FreezePolicy, build_backbone
 from models.context import GROUP_EXTRACTORS, SCENE_EXTRACTORS, GroupContext, SceneContext
 from models.detection_head import DetectionHead, PassThrough
 from models.embedding import LinearEmbedding, NormAwareEmbedding
-from models.features import GlobalFeatures, MapFeatures
+from models.features import GlobalFeatures, MapFeatures, TailFeatures
 from models.oim import OIMLoss
 from models.parts import CROP_SIZE, KERNEL_HEIGHTS, PartFeatures
 from models.person_search import PersonSearch
 from models.pixelwise import PixelwiseEmbedding
 from models.postprocess import Thresholds
-from models.roi import RoIAlign, RoISampler
+from models.roi import RoISampler
+from models.roi_align import RoIAlign
 from models.rpn import ProposalNetwork, anchors_and_head
 from models.search_head import BoxRegressor, SearchHead
 
@@ -36,6 +37,7 @@ def build_model(cfg: CfgNode, pretrained: bool = False) -> PersonSearch:
     """
     options = cfg.MODEL
     backbone = build_backbone(options.BACKBONE.NAME, options.BACKBONE.WEIGHTS if pretrained else "none")
+    backbone.tail.checkpointed = options.BACKBONE.CHECKPOINT_TAILS
     return PersonSearch(
         transform=GeneralizedRCNNTransform(cfg.INPUT.MIN_SIZE, cfg.INPUT.MAX_SIZE, IMAGENET_MEAN, IMAGENET_STD),
         stem=backbone.stem,
@@ -69,7 +71,8 @@ def _build_detection_head(options: CfgNode, backbone: Backbone) -> DetectionHead
     head = options.DETECTION_HEAD
     if _choice("MODEL.DETECTION_HEAD.TYPE", head.TYPE, ("faster_rcnn", "none")) == "none":
         return PassThrough()
-    return DetectionHead(_roi_align(options), _global_features(backbone, head.POOL), _sampler(head), _thresholds(head))
+    features = TailFeatures(backbone.new_tail(), backbone.tail_channels, head.POOL)
+    return DetectionHead(_roi_align(options), features, _sampler(head), _thresholds(head))
 
 
 def _build_search_head(options: CfgNode, backbone: Backbone) -> SearchHead:
@@ -93,7 +96,8 @@ def _build_search_head(options: CfgNode, backbone: Backbone) -> SearchHead:
 
 def _norm_aware_parts(options: CfgNode, backbone: Backbone) -> tuple[list, dict, nn.Module]:
     """NAE, SeqNet and GLCNet: vectors of the RoI, its parts and its context in one norm-aware embedding."""
-    features = [_global_features(backbone, options.SEARCH_HEAD.POOL)]
+    pool = options.SEARCH_HEAD.POOL
+    features = [GlobalFeatures(backbone.new_tail(), backbone.stem_channels, backbone.tail_channels, pool)]
     if options.PARTS:
         if options.ROI_ALIGN.SIZE != CROP_SIZE:
             raise ValueError(f"MODEL.PARTS needs MODEL.ROI_ALIGN.SIZE {CROP_SIZE}, not {options.ROI_ALIGN.SIZE}")
@@ -110,7 +114,7 @@ def _norm_aware_parts(options: CfgNode, backbone: Backbone) -> tuple[list, dict,
 def _linear_parts(options: CfgNode, backbone: Backbone) -> tuple[list, dict, nn.Module]:
     """The OIM baseline: one linear layer on the res5 vector."""
     _refuse_additions(options)
-    features = _global_features(backbone, options.SEARCH_HEAD.POOL)
+    features = TailFeatures(backbone.new_tail(), backbone.tail_channels, options.SEARCH_HEAD.POOL)
     return [features], {}, LinearEmbedding(features.channels["res5"], options.EMBEDDING.RES5)
 
 
@@ -163,10 +167,6 @@ def _build_contexts(options: CfgNode, backbone: Backbone) -> dict[str, SceneCont
 
 def _roi_align(options: CfgNode) -> RoIAlign:
     return RoIAlign(options.ROI_ALIGN.SIZE, options.ROI_ALIGN.SAMPLING_RATIO, STRIDE)
-
-
-def _global_features(backbone: Backbone, pool: str) -> GlobalFeatures:
-    return GlobalFeatures(backbone.new_tail(), backbone.stem_channels, backbone.tail_channels, pool)
 
 
 def _sampler(head: CfgNode) -> RoISampler:

@@ -7,9 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 
-from models.features import GlobalFeatures
+from models.features import TailFeatures
 from models.postprocess import Thresholds, keep_best
-from models.roi import NUM_CLASSES, PERSON, RoIAlign, RoISampler, box_regression_loss, decode_boxes, new_box_coder
+from models.roi import NUM_CLASSES, PERSON, RoISampler, box_regression_loss, decode_boxes, new_box_coder
+from models.roi_align import RoIAlign, RoIs
 
 
 @dataclass
@@ -58,7 +59,7 @@ class DetectionHead(nn.Module):
         thresholds: which detections stay at test.
     """
 
-    def __init__(self, roi_align: RoIAlign, features: GlobalFeatures, sampler: RoISampler, thresholds: Thresholds):
+    def __init__(self, roi_align: RoIAlign, features: TailFeatures, sampler: RoISampler, thresholds: Thresholds):
         super().__init__()
         self.roi_align, self.features = roi_align, features
         self.predictor = FastRCNNPredictor(features.channels["res5"], NUM_CLASSES)
@@ -67,7 +68,7 @@ class DetectionHead(nn.Module):
 
     def _predict(self, feature_map: Tensor, boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Class logits R x 2 and box deltas R x 8."""
-        return self.predictor(self.features(self.roi_align(feature_map, boxes))["res5"])
+        return self.predictor(self.features(RoIs(self.roi_align, feature_map, boxes))["res5"])
 
     def losses(
         self, feature_map: Tensor, proposals: list[Tensor], sizes: list[tuple[int, int]], targets: list[dict]

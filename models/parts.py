@@ -4,6 +4,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.features import RoIFeatures
+from models.roi_align import RoIs
+from models.tails import Tail
 
 CROP_SIZE = 14
 """Side of the crops that the stripes are made for."""
@@ -26,19 +28,19 @@ class PartFeatures(RoIFeatures):
         tail_channels: channels of their outputs.
     """
 
-    def __init__(self, tails: list[nn.Module], tail_channels: int):
+    def __init__(self, tails: list[Tail], tail_channels: int):
         super().__init__()
         self.stripe_tails = nn.ModuleDict({str(n): tail for n, tail in zip(KERNEL_HEIGHTS, tails, strict=True)})
         self.channels = {name: tail_channels for stripes in KERNEL_HEIGHTS for name in _names(stripes)}
 
-    def forward(self, crops: Tensor) -> dict[str, Tensor]:
-        """From crops R x C x 14 x 14 to name -> R x channels[name]."""
+    def forward(self, rois: RoIs) -> dict[str, Tensor]:
+        """From RoIs, whose crops are 14 x 14, to name -> R x channels[name]."""
         vectors = {}
         for stripes, height in KERNEL_HEIGHTS.items():
-            body = self.stripe_tails[str(stripes)](crops)
+            body = self.stripe_tails[str(stripes)].of_rois(rois)
             rows = F.max_pool2d(body, (height, body.shape[3])).flatten(2).unbind(2)
             vectors |= dict(zip(_names(stripes), rows, strict=True))
         return vectors
 
-    def tails(self) -> list[nn.Module]:
+    def tails(self) -> list[Tail]:
         return list(self.stripe_tails.values())

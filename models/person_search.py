@@ -1,6 +1,7 @@
 """The whole network: transform, stem, RPN, first head, second head."""
 
 from collections import defaultdict
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from models.features import RoIFeatures
 from models.postprocess import SearchedImage
 from models.rpn import ProposalNetwork
 from models.search_head import SearchHead
+from models.tails import Tail
 
 
 class PersonSearch(nn.Module):
@@ -42,17 +44,19 @@ class PersonSearch(nn.Module):
         self.transform, self.stem, self.rpn = transform, stem, rpn
         self.detection_head, self.search_head = detection_head, search_head
         self.loss_weights, self.freeze = loss_weights, freeze
+        self.precision: torch.dtype | None = None  # reduced precision of a network of `models.inference`
         self.to(memory_format=torch.channels_last)  # 1.2 to 1.6 times as fast on CPUs
-        freeze.freeze_parameters(stem, self._tails())
+        freeze.freeze_parameters(stem, self.tails())
 
-    def _tails(self) -> list[nn.Module]:
+    def tails(self) -> list[Tail]:
+        """The heads' copies of the backbone's tail."""
         return [tail for module in self.modules() if isinstance(module, RoIFeatures) for tail in module.tails()]
 
     def train(self, mode: bool = True) -> "PersonSearch":
         """Train or eval mode; frozen batch norms stay in eval mode."""
         super().train(mode)
         if mode:
-            self.freeze.freeze_statistics(self.stem, self._tails())
+            self.freeze.freeze_statistics(self.stem, self.tails())
         return self
 
     def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None):
@@ -98,32 +102,50 @@ class PersonSearch(nn.Module):
         if self.training:
             raise ValueError("the network searches in eval mode only: call eval() first")
         boxes = [image.new_zeros(0, 4) for image in images] if boxes is None else _checked(images, boxes)
-        resized = [self.transform.resize(self.transform.normalize(image), None)[0] for image in images]
+        resized = [resize_image(self.transform, image) for image in images]
+        groups = defaultdict(list)
+        for index, image in enumerate(resized):
+            groups[self.padded_size(image)].append(index)
         results: list[SearchedImage | None] = [None] * len(images)
-        for indexes in self._same_padding(resized):
-            group = self._search_group(
+        for indexes in groups.values():
+            group = self.search_resized(
                 [resized[i] for i in indexes], [boxes[i] for i in indexes], [images[i].shape[-2:] for i in indexes]
             )
             for index, result in zip(indexes, group, strict=True):
                 results[index] = result
         return results
 
-    def _same_padding(self, resized: list[Tensor]) -> list[list[int]]:
+    def padded_size(self, resized: Tensor) -> tuple[int, int]:
+        """Height and width to which a resized image is padded."""
         divisor = self.transform.size_divisible
-        groups = defaultdict(list)
-        for index, image in enumerate(resized):
-            groups[tuple(-(-side // divisor) for side in image.shape[-2:])].append(index)
-        return list(groups.values())
+        height, width = (-(-side // divisor) * divisor for side in resized.shape[-2:])
+        return height, width
 
-    def _search_group(
+    @torch.no_grad()
+    def search_resized(
         self, resized: list[Tensor], given: list[Tensor], own_sizes: list[tuple[int, int]]
+    ) -> list[SearchedImage]:
+        """As `search`, of images that are resized already and have one padded size.
+
+        Args:
+            resized: what `resize_image` gives.
+            given: per image g x 4 float32, in its own pixels.
+            own_sizes: height and width of each image before it was resized.
+        """
+        device = resized[0].device
+        autocast = torch.autocast(device.type, dtype=self.precision) if self.precision is not None else nullcontext()
+        with autocast:
+            return self._search_padded(resized, given, own_sizes, device)
+
+    def _search_padded(
+        self, resized: list[Tensor], given: list[Tensor], own_sizes: list[tuple[int, int]], device: torch.device
     ) -> list[SearchedImage]:
         sizes = [tuple(image.shape[-2:]) for image in resized]
         batch = self.transform.batch_images(resized, self.transform.size_divisible)
         feature_map = self._res4(batch)
         proposals = self.rpn.propose(feature_map, tuple(batch.shape[-2:]), sizes)
         detections = self.detection_head(feature_map, proposals, sizes)
-        scales = [_scale(own, size, batch.device) for own, size in zip(own_sizes, sizes, strict=True)]
+        scales = [_scale(own, size, device) for own, size in zip(own_sizes, sizes, strict=True)]
         return self.search_head(feature_map, detections, given, sizes, scales)
 
     def _res4(self, batch: Tensor) -> Tensor:
@@ -141,6 +163,14 @@ class PersonSearch(nn.Module):
         boxes, head_losses = self.detection_head.losses(feature_map, proposals, batch.image_sizes, targets)
         losses |= head_losses | self.search_head.losses(feature_map, boxes, targets)
         return {name: self.loss_weights[name] * loss for name, loss in losses.items()}
+
+
+def resize_image(transform: GeneralizedRCNNTransform, image: Tensor) -> Tensor:
+    """An image (float RGB, 3 x H x W in [0, 1]) as the stem takes it but for the padding: normalised and resized.
+
+    A function of the transform alone, so that loader processes can do it without the network.
+    """
+    return transform.resize(transform.normalize(image), None)[0]
 
 
 def _checked(images: list[Tensor], boxes: list[Tensor]) -> list[Tensor]:

@@ -1,6 +1,6 @@
 """Which boxes of an image stay: thresholds and non-maximum suppression, and the two forms of a searched image."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -47,6 +47,11 @@ class SearchedImage:
     scale: Tensor
     thresholds: Thresholds
     weighted: bool = True
+
+    def cpu(self) -> "SearchedImage":
+        """The same on the CPU, its tensors in float32."""
+        tensors = ("boxes", "scores", "embeddings", "given_boxes", "given_embeddings", "scale")
+        return replace(self, **{name: getattr(self, name).float().cpu() for name in tensors})
 
     def as_gallery(self) -> dict[str, Tensor]:
         """The image as part of a gallery: `boxes` n x 4 in its own pixels, `scores` n, `embeddings` n x D.

@@ -1,12 +1,12 @@
-"""What both heads do with regions of interest (RoIs): sample, crop, decode and learn their boxes."""
+"""What both heads do with regions of interest (RoIs): sample them, decode and learn their boxes."""
 
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.models.detection._utils import BalancedPositiveNegativeSampler, BoxCoder, Matcher
-from torchvision.ops import box_iou, clip_boxes_to_image, roi_align
+from torchvision.ops import box_iou, clip_boxes_to_image
 
 from utils.labels import BACKGROUND
 
@@ -16,22 +16,6 @@ BOX_CODER_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 NUM_CLASSES = 2
 PERSON = 1
 """Index of the person among the two classes; 0 is the background."""
-
-
-class RoIAlign(nn.Module):
-    """Crop boxes out of the res4 map: R x C x size x size, the boxes of all images in turn.
-
-    Without the half-pixel shift (aligned=False), as in the releases.
-    """
-
-    def __init__(self, size: int, sampling_ratio: int, stride: int):
-        super().__init__()
-        self.size, self.sampling_ratio, self.stride = size, sampling_ratio, stride
-
-    def forward(self, feature_map: Tensor, boxes: list[Tensor]) -> Tensor:
-        boxes = [image_boxes.float() for image_boxes in boxes]  # half precision would move them by pixels
-        crops = roi_align(feature_map.float(), boxes, self.size, 1 / self.stride, self.sampling_ratio, aligned=False)
-        return crops.to(feature_map.dtype).contiguous(memory_format=torch.channels_last)
 
 
 @dataclass

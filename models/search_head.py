@@ -10,7 +10,8 @@ from models.embedding import new_projection
 from models.features import RoIFeatures, average_pool
 from models.oim import OIMLoss
 from models.postprocess import SearchedImage, Thresholds
-from models.roi import NUM_CLASSES, RoIAlign, RoISampler, box_regression_loss, decode_boxes, new_box_coder
+from models.roi import NUM_CLASSES, RoISampler, box_regression_loss, decode_boxes, new_box_coder
+from models.roi_align import RoIAlign, RoIs
 
 
 @dataclass
@@ -82,12 +83,12 @@ class SearchHead(nn.Module):
 
         `is_person` (per image bool n_i) marks the boxes whose mean is the image's group.
         """
-        crops = self.roi_align(feature_map, boxes)
-        vectors = {name: value for part in self.features for name, value in part(crops).items()}
-        counts = [len(image_boxes) for image_boxes in boxes]
-        res5 = vectors["res5"].split(counts)
+        rois = RoIs(self.roi_align, feature_map, boxes)
+        vectors = {name: value for part in self.features for name, value in part(rois).items()}
+        res5 = vectors["res5"].split(rois.counts)
         people = [image_res5[mask] for image_res5, mask in zip(res5, is_person, strict=True)]
-        image_of_box = torch.repeat_interleave(torch.tensor(counts, device=crops.device), output_size=len(crops))
+        counts = torch.tensor(rois.counts, device=feature_map.device)
+        image_of_box = torch.repeat_interleave(counts, output_size=sum(rois.counts))
         for name, context in self.contexts.items():
             vectors[name] = context(feature_map, people)[image_of_box]
         embeddings, logits = self.embedding(vectors)

@@ -9,7 +9,7 @@ from sklearn.metrics import average_precision_score
 
 from datasets import QueryGallery
 from utils.boxes import box_areas, clip_boxes, paired_iou, pairwise_iou, xywh_to_xyxy
-from utils.evaluation import evaluate_detection, evaluate_search, search
+from utils.evaluation import detection, evaluate_detection, evaluate_search, gallery_index
 from utils.evaluation.cbgm import images_of_best
 from utils.evaluation.gallery_index import GalleryIndex
 
@@ -129,24 +129,54 @@ def test_cbgm_equals_trying_all_matchings():
 
 
 def test_images_of_the_best_detections():
-    counts = np.array([2, 0, 1, 3])
-    index = GalleryIndex(np.zeros((6, 4)), np.zeros((6, 1)), np.cumsum(counts) - counts, counts)
-    sims, images = np.array([0.5, 0.1, 0.9, 0.5, 0.5, 0.2]), np.array([0, 1, 2, 3])
+    dets = [np.tile([0, 0, 9, 9, 1.0], (count, 1)) for count in (2, 0, 1, 3)]
+    feats = [np.zeros((len(boxes), 1), np.float32) for boxes in dets]
+    index = GalleryIndex.build(dets, feats, 0.5, 1)
+    sims, everything = np.array([0.5, 0.1, 0.9, 0.5, 0.5, 0.2]), slice(None)
     for k1, expected in {1: [2], 2: [0, 2], 3: [0, 2, 3], 10: [0, 2, 3]}.items():  # of equals the first
-        assert images_of_best(sims, index, images, index.members(images), k1).tolist() == expected
-    some = np.array([1, 3])
-    assert index.members(some).tolist() == [3, 4, 5]
-    assert images_of_best(sims, index, some, index.members(some), 1).tolist() == [3]
+        assert images_of_best(sims, index, everything, k1).tolist() == expected
+    some = index.positions(np.array([1, 3]))
+    assert some.tolist() == [3, 4, 5]
+    assert images_of_best(sims, index, some, 1).tolist() == [3]
+    outside = np.array([0.5, 0.1, -np.inf, -np.inf, -np.inf, -np.inf])
+    assert images_of_best(outside, index, everything, 4).tolist() == [0]
 
 
-def test_block_size_changes_nothing(monkeypatch):
-    dets, feats, (gallery_set, query_set, galleries), context = drawn_case(np.random.default_rng(2))
-    queries = np.random.default_rng(3).integers(-2, 3, (len(galleries), DIM))
-    whole = evaluate_search(gallery_set, query_set, dets, feats, queries, context, cbgm=True)
-    monkeypatch.setattr(search, "BLOCK_BYTES", 1)
-    np.testing.assert_array_equal(
-        evaluate_search(gallery_set, query_set, dets, feats, queries, context, cbgm=True)["ap"], whole["ap"]
-    )
+@pytest.mark.parametrize("dtype", [np.int64, np.float32])
+@pytest.mark.parametrize("cbgm", [False, True])
+def test_block_size_changes_nothing(cbgm, dtype, monkeypatch):
+    """To the last bit; more queries than one product holds, and detections that are alike in everything."""
+    monkeypatch.setattr(gallery_index, "TILE_DETECTIONS", 5)
+    rng = np.random.default_rng(2)
+    dets, feats, (gallery_set, query_set, galleries), context = drawn_case(rng, num_images=40, num_queries=70)
+    if dtype is np.float32:
+        feats = [(rows * rng.standard_normal(DIM)).astype(np.float32) for rows in feats]
+    dets, feats = dets + dets[::-1], feats + feats[::-1]
+    everywhere = [gallery._replace(images=np.r_[gallery.images, 40:80]) for gallery in galleries[::2]]
+    gallery_set, query_set, _ = as_sets(80, [*galleries[1::2], *everywhere], query_set.annotations)
+    queries = [rows[0] for _, rows in context]
+    given = gallery_set, query_set, dets, feats, queries, context, cbgm
+    whole, small = evaluate_search(*given), evaluate_search(*given, block_bytes=1)
+    np.testing.assert_array_equal(small["ap"], whole["ap"])
+    assert all(small[name] == whole[name] for name in ("mAP", "top1", "top5", "top10"))
+
+
+def test_tiles_are_the_whole_gallery(monkeypatch):
+    rng = np.random.default_rng(6)
+    dets, feats, _, _ = drawn_case(rng, num_images=30)
+    index = GalleryIndex.build(dets, feats, 0.5, DIM)
+    kept = [rows[boxes[:, 4] >= 0.5] for boxes, rows in zip(dets, feats, strict=True)]
+    for size, count in ((1, None), (10, None), (10**6, 1)):
+        monkeypatch.setattr(gallery_index, "TILE_DETECTIONS", size)
+        tiles = list(index.tiles())
+        assert [positions.start for positions, _ in tiles] == [0, *(positions.stop for positions, _ in tiles[:-1])]
+        assert all(len(rows) == positions.stop - positions.start for positions, rows in tiles)
+        np.testing.assert_array_equal(np.concatenate([rows for _, rows in tiles]), np.concatenate(kept))
+        assert len(tiles) == count if count else len(tiles) > 1
+    images = np.array([7, 2, 2, 21])
+    np.testing.assert_array_equal(index.features(images), np.concatenate([kept[image] for image in images]))
+    boxes = [rows[rows[:, 4] >= 0.5, :4] for rows in dets]
+    np.testing.assert_array_equal(index.boxes[index.positions(images)], np.concatenate([boxes[i] for i in images]))
 
 
 def one_query_case(sims, true_rank, box=(10, 10, 40, 90)):
@@ -244,7 +274,9 @@ def plain_true_detections(boxes, detected):
     return true
 
 
-def test_detection_equals_the_plain_twin():
+@pytest.mark.parametrize("together", [detection.PAIRS_TOGETHER, 7])
+def test_detection_equals_the_plain_twin(together, monkeypatch):
+    monkeypatch.setattr(detection, "PAIRS_TOGETHER", together)
     rng = np.random.default_rng(4)
     annotations, dets = [], []
     for _ in range(60):

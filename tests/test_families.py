@@ -9,7 +9,9 @@ from engine.checkpoint import load_weights
 from models.features import GlobalFeatures
 from models.pixelwise import PixelwiseEmbedding, _coverage
 from models.roi import RoISampler, Samples
+from models.roi_align import RoIAlign, RoIs
 from models.rpn import ProposalNetwork, anchors_and_head
+from models.tails import Tail
 
 NO_CONTEXT = {"MODEL__CONTEXT__SCENE": "none", "MODEL__CONTEXT__GROUP": "none"}
 SINGLE = NO_CONTEXT | {"MODEL__DETECTION_HEAD__TYPE": "none"}
@@ -135,8 +137,9 @@ def test_rois_between_the_thresholds_are_not_used():
 
 
 def test_pool_is_the_maximum_or_the_average():
-    crops = torch.rand(2, 3, 4, 4)
-    maximum, average = (GlobalFeatures(torch.nn.Identity(), 3, 3, pool)(crops) for pool in ("max", "average"))
+    rois = RoIs(RoIAlign(4, 2, 1), torch.rand(1, 3, 9, 9), [torch.tensor([[1.0, 1, 5, 5], [2.0, 0, 8, 4]])])
+    maximum, average = (GlobalFeatures(Tail(), 3, 3, pool)(rois) for pool in ("max", "average"))
+    crops = rois.crops
     torch.testing.assert_close(maximum["res5"], crops.amax((2, 3)))
     torch.testing.assert_close(average["res4"], crops.mean((2, 3)))
 

@@ -20,9 +20,10 @@ FAILED, DIVERGED, STOPPED, INTERRUPTED = 1, 70, 75, 130
 """Exit codes: an error, training that diverged, a stop in good order by a signal, and Ctrl-C elsewhere."""
 
 
-def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of every program that builds a network."""
-    parser.add_argument("--cfg", required=True, help="config file, see the folder configs/")
+def add_config_arguments(parser: argparse.ArgumentParser, default: str | None = None) -> None:
+    """The arguments of every program that builds a network; without a default config one must be named."""
+    note = f", default {default}" if default else ""
+    parser.add_argument("--cfg", required=not default, default=default, help=f"config file, see configs/{note}")
     add_traceback_argument(parser)
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="options over the config's, see defaults.py")
 

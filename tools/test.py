@@ -13,6 +13,7 @@ from yacs.config import CfgNode
 from datasets import PersonSearchDataset
 from engine.checkpoint import load_weights
 from engine.extraction import extract_features
+from engine.feature_parts import FeatureParts, extraction_id
 from engine.features import Features, load_features, save_features
 from engine.scoring import Setting, score_detection, score_search
 from engine.solver import precision
@@ -69,12 +70,14 @@ def _extract(
     device: torch.device,
     gallery_set: PersonSearchDataset,
     query_set: PersonSearchDataset,
-) -> Features | None:
-    """Features from the network; None in a process beside the main one."""
+) -> tuple[Features | None, FeatureParts]:
+    """Features from the network (None in a process beside the main one), and where their parts are."""
     torch.manual_seed(cfg.SEED)
     model = build_model(cfg)
     if not args.untrained:
         load_weights(model, args.ckpt or Path(cfg.OUTPUT_DIR) / "best.pth")
+    settings = (cfg.MODEL, cfg.INPUT.MIN_SIZE, cfg.INPUT.MAX_SIZE, cfg.EVAL.AMP, args.gt)
+    parts = FeatureParts(_out(args, cfg) / f"parts-{extraction_id(model, gallery_set, query_set, *settings)}")
     start = monotonic()
     features = extract_features(
         model.to(device),
@@ -84,10 +87,16 @@ def _extract(
         batch_size=cfg.INPUT.BATCH_SIZE_TEST,
         num_workers=cfg.INPUT.NUM_WORKERS,
         amp=precision(cfg.EVAL.AMP, "EVAL.AMP"),
+        compiled=cfg.EVAL.COMPILE,
         with_truth=args.gt,
+        parts=parts,
     )
     log.info("searched %d gallery images in %.1f s", len(gallery_set), monotonic() - start)
-    return features
+    return features, parts
+
+
+def _out(args: argparse.Namespace, cfg: CfgNode) -> Path:
+    return args.out or Path(cfg.OUTPUT_DIR) / "test"
 
 
 def _features(
@@ -96,8 +105,8 @@ def _features(
     device: torch.device,
     gallery_set: PersonSearchDataset,
     query_set: PersonSearchDataset,
-) -> Features | None:
-    """Features of the file, or from the network; None in a process beside the main one."""
+) -> tuple[Features | None, FeatureParts | None]:
+    """Features of the file, or from the network with the parts they came in; None in a process beside the main one."""
     names = (
         [annotation["img_name"] for annotation in gallery_set.annotations],
         [f"{query['img_name']} {query['boxes'][0].tolist()}" for query in query_set.annotations],
@@ -107,12 +116,12 @@ def _features(
         features = load_features(args.features, *names)
         if args.gt and features.truth_feats is None:
             raise ValueError(f"{args.features} holds no ground-truth boxes: extract anew, with --gt, to another file")
-        return features
-    features = _extract(args, cfg, device, gallery_set, query_set)
+        return features, None
+    features, parts = _extract(args, cfg, device, gallery_set, query_set)
     if args.features and features is not None:
         save_features(args.features, features, *names)
         log.info("features are in %s", args.features)
-    return features
+    return features, parts
 
 
 def main(args: argparse.Namespace) -> None:
@@ -123,7 +132,7 @@ def main(args: argparse.Namespace) -> None:
     try:
         set_up_logging(quiet=not is_main())
         gallery_set, query_set = open_split(cfg, "gallery"), open_split(cfg, "query")
-        features = _features(args, cfg, device, gallery_set, query_set)
+        features, parts = _features(args, cfg, device, gallery_set, query_set)
         if not is_main():
             return
         start = monotonic()
@@ -133,8 +142,10 @@ def main(args: argparse.Namespace) -> None:
             for setting in _settings(args, cfg)
         ]
         log.info("scored in %.1f s", monotonic() - start)
-        out = args.out or Path(cfg.OUTPUT_DIR) / "test"
+        out = _out(args, cfg)
         write_json(out / "metrics.json", {"dataset": cfg.INPUT.DATASET, "detection": detection, "search": rows})
+        if parts is not None:
+            parts.remove()
         _print_tables(cfg.INPUT.DATASET, detection, rows)
         log.info("written to %s", out / "metrics.json")
     finally:

@@ -250,6 +250,7 @@ class Run:
                 batch_size=cfg.INPUT.BATCH_SIZE_TEST,
                 num_workers=cfg.INPUT.NUM_WORKERS,
                 amp=precision(cfg.EVAL.AMP, "EVAL.AMP"),
+                compiled=cfg.EVAL.COMPILE,
             )
             if features is None:
                 return

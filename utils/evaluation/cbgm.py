@@ -35,33 +35,31 @@ def check_context(query_context: Sequence, annotations: list[dict]) -> list[tupl
     return context
 
 
-def rerank(sims: np.ndarray, index: GalleryIndex, images: np.ndarray, members: np.ndarray, people: np.ndarray, k1: int):
+def rerank(sims: np.ndarray, index: GalleryIndex, members: np.ndarray | slice, people: np.ndarray, k1: int) -> None:
     """Change the similarities of one query to all detections, in place.
 
     Args:
-        sims: n, the query's similarity to each detection of `index`.
-        images, members: the query's gallery, and its detections (`index.members(images)`).
+        sims: n, the query's similarity to each detection of `index`; -inf outside its gallery where `members` are all.
+        members: positions of the detections of the query's gallery, rising.
         people: k2 x D, embeddings of the query (first) and those around it.
         k1: how many of the most similar detections choose the images to match with; of equals, the first.
     """
-    for image in images_of_best(sims, index, images, members, k1):
-        start = index.starts[image]
-        stop = start + index.counts[image]
-        weights = people @ index.feats[start:stop].T
-        rows, columns = linear_sum_assignment(weights, maximize=True)
+    images = images_of_best(sims, index, members, k1)
+    if len(images) == 0:
+        return
+    weights = (people @ index.features(images).T).astype(np.float64)
+    ends = np.cumsum(index.counts[images]).tolist()
+    for first, stop, start in zip([0, *ends], ends, index.starts[images].tolist(), strict=False):
+        block = weights[:, first:stop]
+        rows, columns = linear_sum_assignment(block, maximize=True)
         if rows[0] == 0:  # rows come in rising order; where there are fewer detections the query may be left over
-            sims[start + columns[0]] = weights[rows, columns].max()
+            sims[start + columns[0]] = block[rows, columns].max()
 
 
-def images_of_best(
-    sims: np.ndarray, index: GalleryIndex, images: np.ndarray, members: np.ndarray, k1: int
-) -> np.ndarray:
+def images_of_best(sims: np.ndarray, index: GalleryIndex, members: np.ndarray | slice, k1: int) -> np.ndarray:
     """The images, each once, of the k1 most similar detections of a gallery."""
     values = sims[members]
-    if len(values) > k1:
-        candidates = np.flatnonzero(values >= np.partition(values, -k1)[-k1])
-        best = candidates[np.argsort(-values[candidates], kind="stable")[:k1]]
-    else:
-        best = np.arange(len(values))
-    ends = np.cumsum(index.counts[images])
-    return np.unique(images[np.searchsorted(ends, best, side="right")])
+    least = np.partition(values, -k1)[-k1] if len(values) > k1 else -np.inf
+    candidates = np.flatnonzero((values >= least) & (values > -np.inf))
+    best = candidates[np.argsort(-values[candidates], kind="stable")[:k1]]
+    return np.unique(index.image[best if isinstance(members, slice) else members[best]])

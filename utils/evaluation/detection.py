@@ -1,12 +1,15 @@
 """How well people are found: recall and average precision of boxes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from sklearn.metrics import average_precision_score
 
-from utils.boxes import pairwise_iou
+from utils.boxes import paired_iou
 from utils.evaluation.inputs import check_detections
+
+PAIRS_TOGETHER = 2**18
+"""Pairs of a box and a detection whose overlap is computed at once, the last image's pairs not counted."""
 
 
 def evaluate_detection(
@@ -30,36 +33,60 @@ def evaluate_detection(
         ValueError: detections of another shape or number, or a gallery without a single person.
     """
     annotations = gallery_set.annotations
-    dets = check_detections(gallery_dets, len(annotations), "gallery_dets")
-    dets = [image_dets[image_dets[:, 4] >= score_thresh] for image_dets in dets]
-    boxes = [annotation["boxes"] for annotation in annotations]
-    labelled = [annotation["boxes"][annotation["pids"] > 0] for annotation in annotations]
-    count = sum(map(len, boxes))
-    if count == 0:
+    image_dets = check_detections(gallery_dets, len(annotations), "gallery_dets")
+    boxes = np.concatenate([annotation["boxes"] for annotation in annotations])
+    if len(boxes) == 0:
         raise ValueError("no image of the gallery has an annotated person: detection cannot be scored")
-    true = _true_detections(boxes, dets, iou_thresh)
-    recall = float(true.sum()) / count
-    scores = np.concatenate([image_dets[:, 4] for image_dets in dets])
-    ap = float(average_precision_score(true, scores)) * recall if recall else 0.0
-    found = float(_true_detections(labelled, dets, iou_thresh).sum())
-    return {"recall": recall, "ap": ap, "recall_labelled": found / max(sum(map(len, labelled)), 1)}
+    labelled = np.concatenate([annotation["pids"] for annotation in annotations]) > 0
+    dets = np.concatenate(image_dets)
+    kept = dets[:, 4] >= score_thresh
+    dets, images = dets[kept], np.arange(len(annotations))
+    num_boxes = np.array([len(annotation["boxes"]) for annotation in annotations])
+    num_dets = np.bincount(np.repeat(images, [len(rows) for rows in image_dets])[kept], minlength=len(annotations))
+    found, found_labelled = np.zeros((2, len(dets)), dtype=bool)
+    for box, det in _pairs(num_boxes, num_dets):
+        iou = paired_iou(boxes[box], dets[det, :4])
+        _mark_true(found, box, det, iou, iou_thresh)
+        known = labelled[box]
+        _mark_true(found_labelled, box[known], det[known], iou[known], iou_thresh)
+    recall = float(found.sum()) / len(boxes)
+    return {
+        "recall": recall,
+        "ap": float(average_precision_score(found, dets[:, 4])) * recall if recall else 0.0,
+        "recall_labelled": float(found_labelled.sum()) / max(int(labelled.sum()), 1),
+    }
 
 
-def _true_detections(boxes: list[np.ndarray], dets: list[np.ndarray], iou_thresh: float) -> np.ndarray:
-    """Whether each detection is true, images one after the other."""
-    return np.concatenate(
-        [
-            _match(image_boxes, image_dets[:, :4], iou_thresh)
-            for image_boxes, image_dets in zip(boxes, dets, strict=True)
-        ]
-    )
+def _pairs(num_boxes: np.ndarray, num_dets: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Every box of an image with every detection of it, as two arrays of positions, for some images at a time.
+
+    Both rise: the pairs of an image's first box come first, with its detections in order.
+    """
+    pairs_before = np.cumsum(num_boxes * num_dets) - num_boxes * num_dets
+    parts = np.flatnonzero(np.diff(pairs_before // PAIRS_TOGETHER, prepend=-1))
+    first_box, first_det = np.cumsum(num_boxes) - num_boxes, np.cumsum(num_dets) - num_dets
+    for start, stop in zip(parts, [*parts[1:], len(num_boxes)], strict=True):
+        of_box = np.repeat(np.arange(start, stop), num_boxes[start:stop])
+        counts = num_dets[of_box]
+        box = np.repeat(first_box[start] + np.arange(len(of_box)), counts)
+        before = np.repeat(np.cumsum(counts) - counts, counts)
+        yield box, np.repeat(first_det[of_box], counts) + np.arange(len(box)) - before
 
 
-def _match(boxes: np.ndarray, detected: np.ndarray, iou_thresh: float) -> np.ndarray:
-    true = np.zeros(len(detected), dtype=bool)
-    if len(boxes) and len(detected):
-        iou = pairwise_iou(boxes, detected)
-        best_box, best_detection = iou.argmax(axis=0), iou.argmax(axis=1)
-        detections = np.arange(len(detected))
-        true = (best_detection[best_box] == detections) & (iou[best_box, detections] >= iou_thresh)
-    return true
+def _mark_true(true: np.ndarray, box: np.ndarray, det: np.ndarray, iou: np.ndarray, iou_thresh: float) -> None:
+    """Mark the detections (positions in `true`) that are true, given all pairs of some images."""
+    if len(box) == 0:
+        return
+    box_best, det_best = _best_partner(box, det, iou), _best_partner(det, box, iou)
+    true[det[(box_best == det) & (det_best == box) & (iou >= iou_thresh)]] = True
+
+
+def _best_partner(members: np.ndarray, partners: np.ndarray, iou: np.ndarray) -> np.ndarray:
+    """For each pair the partner with which its member overlaps most; of equals the first."""
+    base = members.min()
+    highest = np.full(members.max() + 1 - base, -1.0)
+    np.maximum.at(highest, members - base, iou)
+    equal = np.flatnonzero(iou == highest[members - base])[::-1]
+    best = np.zeros(len(highest), dtype=np.int64)
+    best[members[equal] - base] = partners[equal]  # where a place is written twice, the last one stands: the first pair
+    return best[members - base]

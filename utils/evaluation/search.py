@@ -2,31 +2,18 @@
 
 import warnings
 from collections.abc import Sequence
-from typing import NamedTuple
+from itertools import islice
 
 import numpy as np
 
-from utils.boxes import paired_iou
 from utils.evaluation.cbgm import check_context, rerank
 from utils.evaluation.gallery_index import GalleryIndex
 from utils.evaluation.inputs import check_detections, check_features, check_queries
+from utils.evaluation.ranking import QueryScore, gallery_members, score_block, similarities
 
 TOP_K = (1, 5, 10)
 SCORE_THRESH = 0.5
 BLOCK_BYTES = 64 * 2**20
-"""Memory for similarities: as many queries go into one matrix product as fit, at least one."""
-
-MAX_IOU_THRESH = 0.5
-IOU_MARGIN = 10
-"""Pixels by which a small box may be missed: see `_iou_thresholds`."""
-
-
-class QueryScore(NamedTuple):
-    """One query's result: average precision (times recall), and the false detections before the first true one."""
-
-    ap: float
-    first_rank: float
-    """inf where the person was not found."""
 
 
 def evaluate_search(
@@ -42,6 +29,7 @@ def evaluate_search(
     score_thresh: float = SCORE_THRESH,
     k1: int | None = None,
     k2: int | None = None,
+    block_bytes: int = BLOCK_BYTES,
 ) -> dict:
     """Search every query in its gallery.
 
@@ -62,6 +50,8 @@ def evaluate_search(
         cross_camera: only images of other cameras than the query's.
         score_thresh: detections below it do not take part.
         k1, k2: settings of the matching, None for the dataset's own (`query_set.cbgm_k1`, `.cbgm_k2`).
+        block_bytes: memory for similarities, float32, of a block of queries to every detection; the block is never
+            less than 32 queries. Results do not depend on it.
 
     Returns:
         `mAP`, `top1`, `top5`, `top10`: means over queries, 0 ... 1; `ap`: float64, AP of each query scored;
@@ -81,16 +71,16 @@ def evaluate_search(
         k1 = query_set.cbgm_k1 if k1 is None else k1
         k2 = query_set.cbgm_k2 if k2 is None else k2
         people = _context_people(query_context, query_set.annotations, k2, queries.shape[1])
-    scores = []
-    galleries = query_set.galleries(gallery_set, gallery_size, cross_camera)
-    for number, (gallery, sims) in enumerate(zip(galleries, _similarities(queries, index), strict=True)):
-        if len(gallery.positives) == 0:
-            scores.append(None)
-            continue
-        members = index.members(gallery.images)
-        if people is not None:
-            rerank(sims, index, gallery.images, members, people[number], k1)
-        scores.append(_score_query(sims, members, _true_similarities(sims, index, gallery), gallery.num_present))
+    scores: list[QueryScore | None] = []
+    galleries = iter(query_set.galleries(gallery_set, gallery_size, cross_camera))
+    for sims in similarities(queries, index, block_bytes):
+        wanted, members = [], []
+        for row, gallery in zip(sims, islice(galleries, len(sims)), strict=True):
+            members.append(gallery_members(index, gallery.images, row))
+            if people is not None and len(gallery.positives):
+                rerank(row, index, members[-1], people[len(scores) + len(wanted)], k1)
+            wanted.append(gallery._replace(images=None))  # done with, and as long as the gallery
+        scores += score_block(sims, index, wanted, members)
     return _summary(scores)
 
 
@@ -104,47 +94,6 @@ def _context_people(query_context, annotations: list[dict], k2: int, width: int)
             f"query_context has {people[0].shape[1]} numbers per person, query_feats {width}: take one network"
         )
     return people
-
-
-def _similarities(queries: np.ndarray, index: GalleryIndex):
-    """For each query its similarity to every detection (n, float32); the array may be changed."""
-    block = max(1, BLOCK_BYTES // (index.feats.itemsize * max(1, len(index.feats))))
-    for start in range(0, len(queries), block):
-        yield from queries[start : start + block] @ index.feats.T
-
-
-def _true_similarities(sims: np.ndarray, index: GalleryIndex, gallery) -> np.ndarray:
-    """Similarity of the true detection of each image that has one."""
-    members = index.members(gallery.positives)
-    counts = index.counts[gallery.positives]
-    owner = np.repeat(np.arange(len(counts)), counts)
-    overlap = paired_iou(index.boxes[members], np.asarray(gallery.boxes)[owner])
-    good = overlap >= _iou_thresholds(gallery.boxes)[owner]
-    best = np.full(len(counts), -np.inf, dtype=sims.dtype)
-    np.maximum.at(best, owner[good], sims[members[good]])
-    return best[np.isfinite(best)]
-
-
-def _iou_thresholds(boxes: np.ndarray) -> np.ndarray:
-    """Least IoU with each true box (p x 4): lower for small boxes, of which a few pixels are a large part."""
-    width, height = (np.asarray(boxes, np.float64)[:, 2:] - np.asarray(boxes, np.float64)[:, :2]).T
-    return np.minimum(MAX_IOU_THRESH, width * height / ((width + IOU_MARGIN) * (height + IOU_MARGIN)))
-
-
-def _score_query(sims: np.ndarray, members: np.ndarray, found: np.ndarray, num_present: int) -> QueryScore:
-    """Score one query from its similarity to all detections, those of its gallery, and the true detections' similarity.
-
-    Precision at a true detection is the share of true ones among all that are at least as similar; each adds 1 /
-    found to the recall, so average precision is the mean of these precisions.
-    """
-    if len(found) == 0:
-        return QueryScore(0.0, np.inf)
-    found, ranked = np.sort(found), sims[members]
-    ranked = np.sort(ranked[ranked >= found[0]])  # what is less similar than every true one counts nowhere
-    true = len(found) - np.searchsorted(found, found)
-    reached = len(ranked) - np.searchsorted(ranked, found)
-    recall = len(found) / num_present
-    return QueryScore(float((true / reached).mean()) * recall, reached[-1] - true[-1])
 
 
 def _summary(scores: list[QueryScore | None]) -> dict:

@@ -1,0 +1,48 @@
+"""Speed and memory of training: whole steps, as tools.train makes them."""
+
+from itertools import repeat
+
+import torch
+from yacs.config import CfgNode
+
+from engine.solver import build_optimizer, build_scheduler, precision
+from engine.trainer import StepSettings, Trainer, new_scaler
+from tools.benchmark_cases import Case, Measurement, repeated, seconds_of
+from tools.benchmark_machine import peak_memory
+from tools.benchmark_network import drawn_images, drawn_targets, new_network
+
+STEPS_PER_EPOCH = 1000
+"""Of the learning rates' schedule: the steps measured are the first of a warm-up, which cannot diverge."""
+
+
+def measure_training(case: Case, cfg: CfgNode, device: torch.device) -> Measurement:
+    """Iterations per second on a drawn batch: forward, backward, clipping, optimiser.
+
+    Raises:
+        DivergedError: a loss or the gradient is not finite.
+        RuntimeError: the device lacks memory, or cannot do what is asked.
+    """
+    model = new_network(cfg, device)
+    settings = StepSettings(
+        device,
+        precision(case.precision, "--precisions"),
+        cfg.SOLVER.ACCUMULATE,
+        cfg.SOLVER.CLIP_GRADIENTS,
+        max_skipped=1,
+    )
+    optimizer = build_optimizer(cfg, model)
+    scheduler = build_scheduler(cfg, optimizer, STEPS_PER_EPOCH)
+    scaler, names = new_scaler(settings), ["drawn"] * case.batch_size
+    trainer = Trainer(model, optimizer, scheduler, scaler, settings, lambda *_: names, lambda *_: None)
+    images = drawn_images(case.batch_size, case.image_size)
+    batch = (images, drawn_targets(case.batch_size, case.image_size, cfg.MODEL.OIM.NUM_IDS))
+
+    def step() -> None:
+        for _ in trainer.steps(repeat(batch, settings.accumulate), epoch=0):
+            pass
+        trainer.report()
+
+    warm_up = seconds_of(step, device)
+    seconds, cores = repeated(step, case.repeat, device)
+    facts = {"peak MiB": peak_memory(device), "warm-up s": warm_up, "cores": cores}
+    return Measurement({"iterations/s": [1 / s for s in seconds]}, facts=facts)
