@@ -20,6 +20,7 @@ from models.person_search import PersonSearch, resize_image
 from models.postprocess import SearchedImage
 from utils.distributed import is_distributed, is_main, rank, world_size
 from utils.images import read_image
+from utils.signals import leave_signals_to_parent
 
 WAITING = 8
 """Batches of resized images that wait at most for others of their size."""
@@ -136,6 +137,7 @@ def _batches(
         batch_size=None,
         collate_fn=_as_it_is,
         num_workers=num_workers,
+        worker_init_fn=_set_up_worker,
         pin_memory=device.type == "cuda",
     )
     bar = tqdm(images, desc="search", unit="image", disable=not is_main(), leave=False)
@@ -144,6 +146,10 @@ def _batches(
 
 def _as_it_is(item: _Resized) -> _Resized:
     return item
+
+
+def _set_up_worker(_: int) -> None:
+    leave_signals_to_parent()
 
 
 def grouped(items: Iterable, key, size: int, most_waiting: int) -> Iterator[list]:

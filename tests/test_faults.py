@@ -55,7 +55,7 @@ def assert_ends_as(unbroken: Path, ours: Path) -> None:
     left = [left_by(folder) for folder in (ours, unbroken)]
     for each in left:
         del each["checkpoints"]["last.1.pth"]
-        each["config"] = re.sub("CKPT_MINUTES: .*", "", each["config"])
+        each["config"] = re.sub("(CKPT_MINUTES|NUM_WORKERS): .*", "", each["config"])
     assert left[0]["log"] == left[1]["log"]
     assert_same(*left)
 
@@ -80,14 +80,21 @@ def test_a_training_killed_at_random_moments_ends_as_one_never_stopped(unbroken,
         shutil.rmtree(out)
 
 
-@pytest.mark.parametrize("action, step", [("terminate", 0), ("interrupt", 2), ("terminate", 7)])
-def test_a_signal_stops_after_the_step_with_a_code_of_its_own(action, step, unbroken, cuhk, tmp_path):
-    options = small(cuhk, tmp_path, CKPT_MINUTES=0)
+def test_the_number_of_loader_processes_changes_nothing(unbroken, cuhk, tmp_path):
+    assert ended(start(small(cuhk, tmp_path, CKPT_MINUTES=0, INPUT__NUM_WORKERS=2), tmp_path / "screen")) == 0
+    assert_ends_as(unbroken, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "action, step, workers", [("terminate", 0, 0), ("interrupt", 2, 0), ("terminate all", 5, 2), ("terminate", 7, 0)]
+)
+def test_a_signal_stops_after_the_step_with_a_code_of_its_own(action, step, workers, unbroken, cuhk, tmp_path):
+    options = small(cuhk, tmp_path, CKPT_MINUTES=0, INPUT__NUM_WORKERS=workers)
     assert ended(start(options, tmp_path / "screen", (action, 0, step))) == STOPPED
     assert "--resume goes on" in (tmp_path / "screen").read_text()
     state = torch.load(tmp_path / "last.pth", weights_only=True)
     assert (state["epoch"], state["step"]) == divmod(step + 1, 4) if step < 7 else (1, 4)
-    assert run(["--resume", *options]) == 0
+    assert ended(start(["--resume", *options], tmp_path / "screen")) == 0
     assert_ends_as(unbroken, tmp_path)
 
 

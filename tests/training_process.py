@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 import time
 from contextlib import redirect_stderr, redirect_stdout
@@ -101,6 +102,7 @@ ACTIONS = {
     "terminate": lambda: os.kill(os.getpid(), signal.SIGTERM),
     "interrupt": lambda: os.kill(os.getpid(), signal.SIGINT),
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "terminate all": lambda: subprocess.run(["kill", "-TERM", "--", f"-{os.getpgid(0)}"], check=False),
     "hang": _hang_when_saving,
 }
 PLACES = {"set-up": "build_train_loader", "evaluation": "extract_features"}
@@ -135,13 +137,15 @@ def _free_port() -> int:
 
 
 def _enter(words: list[str], screen: str, sabotaged: tuple | None, environment: dict) -> None:
+    os.setsid()  # a group of its own, with the processes that read images, as from a shell or torchrun
+    multiprocessing.set_start_method(None, force=True)  # for the loaders: as the system has it
     os.environ.update(environment)
     torch.set_num_threads(1)
     if sabotaged:
         sabotage(*sabotaged)
     with open(screen, "a") as file, redirect_stdout(file), redirect_stderr(file):  # noqa: PTH123 (same)
         code = run(words)
-    os._exit(code)
+    sys.exit(code)
 
 
 def ended(process: multiprocessing.Process, seconds: float = 60) -> int:

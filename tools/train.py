@@ -14,10 +14,10 @@ from engine.run_folder import RunFolder
 from engine.solver import check_milestones, precision
 from tools.common import add_config_arguments, load_options, open_split, resolve_device, run_program, with_identities
 from tools.training_run import Run, Splits
-from utils.distributed import barrier, is_main, join_processes, leave_processes, world_size
+from utils.distributed import barrier, is_distributed, is_main, join_processes, leave_processes, world_size
 from utils.files import write_text
 from utils.logging import only_warnings_in_file, set_up_logging
-from utils.signals import StopSignals
+from utils.signals import ECHO_SECONDS, StopSignals
 
 log = logging.getLogger("train")
 
@@ -117,7 +117,7 @@ def main(args: argparse.Namespace) -> None:
     _check_options(cfg)
     device = resolve_device(cfg.DEVICE)
     device = join_processes(device.type) or device
-    with StopSignals() as signals:
+    with StopSignals(ECHO_SECONDS if is_distributed() else 0) as signals:
         with signals.stopping_at_once():
             run = _set_up(args, cfg, device, signals)
         run.train()

@@ -208,14 +208,9 @@ class Run:
         log.info("%s took %.0f s, %.2f s a batch", self._epoch_name(), seconds, each)
 
     def _batches(self) -> Iterator[Batch]:
-        """The loader's batches. They end where the signal to stop has ended the processes that read them, too."""
-        try:
-            for batch in self.loader:
-                yield batch
-                self._bar.update()
-        except RuntimeError:
-            if self.signals.received is None:
-                raise
+        for batch in self.loader:
+            yield batch
+            self._bar.update()
 
     def _epoch_name(self) -> str:
         return f"epoch {self.epoch + 1}/{self.cfg.SOLVER.MAX_EPOCHS}"

@@ -4,8 +4,16 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import parent_process
+from multiprocessing.process import BaseProcess
+from threading import Thread
+from time import monotonic
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+ECHO_SECONDS = 10.0
+"""Under torchrun a signal may come twice: from who ends the job, to all its processes, and passed on by torchrun."""
+SECONDS_TO_LOOK_UP = 2.0
+"""Between two looks of a loader's process whether its parent is still there."""
 
 
 class StoppedError(BaseException):
@@ -16,18 +24,21 @@ class StopSignals:
     """A context in which the first SIGTERM or SIGINT is noted, and a second one ends the process at once.
 
     The second one has its plain effect, so that it ends even a process that hangs within a library; a shell shows
-    128 + the signal's number. Child processes that are forked inside the context, such as those that read images, leave
-    the first signal alone too: where one goes to the whole group of processes, they serve their parent to its end.
+    128 + the signal's number.
 
     To be entered from the main thread.
+
+    Args:
+        echo: seconds after the first signal in which others count as the same one. 0 for none; with more, a process
+            that hangs is left to who started it, as torchrun ends its processes 30 seconds after the signal.
     """
 
-    def __init__(self):
+    def __init__(self, echo: float = 0.0):
         self.received: str | None = None
+        self._echo, self._first = echo, 0.0
         self._at_once = False
 
     def __enter__(self) -> "StopSignals":
-        self._process = os.getpid()
         self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
         return self
 
@@ -51,8 +62,36 @@ class StopSignals:
             self._at_once = False
 
     def _note(self, number: int, _frame: object) -> None:
+        if self.received is None:
+            self._first, self.received = monotonic(), signal.Signals(number).name
+            if not self._echo:
+                self._let_through()
+            if self._at_once:
+                raise StoppedError(self.received)
+        elif monotonic() - self._first >= self._echo:
+            self._let_through()
+            os.kill(os.getpid(), number)
+
+    def _let_through(self) -> None:
         for each in SIGNALS:
             signal.signal(each, signal.SIG_DFL)
-        self.received = signal.Signals(number).name
-        if self._at_once and os.getpid() == self._process:
-            raise StoppedError(self.received)
+
+
+def leave_signals_to_parent() -> None:
+    """Have this process, a loader's, serve its parent to the end: no signal stops it but a SIGTERM from the parent.
+
+    A signal often goes to a whole group of processes. The parent is to finish its step, and needs its images; PyTorch
+    would end the loader's process, and with an error then the parent. To be called in the main thread of a process
+    that multiprocessing started.
+    """
+    if hasattr(signal, "sigtimedwait"):  # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        Thread(target=_end_with, args=(parent_process(),), daemon=True).start()
+
+
+def _end_with(parent: BaseProcess) -> None:
+    while parent.is_alive():
+        received = signal.sigtimedwait({signal.SIGTERM}, SECONDS_TO_LOOK_UP)
+        if received and received.si_pid == parent.pid:
+            break
+    os._exit(0)
