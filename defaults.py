@@ -25,16 +25,18 @@ _C.OUTPUT_DIR = "outputs/default"
 _C.DEVICE = "auto"
 # Seed of weights, data order, flips and sampling.
 _C.SEED = 1
-# Ask PyTorch for deterministic algorithms on CUDA too (slower; the CPU is deterministic as it is).
+# Take deterministic algorithms alone, so that on CUDA too the same seed gives the same result (slower). The CPU gives
+# it as it is, with the same number of threads.
 _C.DETERMINISTIC = False
 # Epochs between two evaluations during training; 0 evaluates at the end only.
 _C.EVAL_PERIOD = 1
 # Iterations between two lines of losses in the log and in TensorBoard.
 _C.DISP_PERIOD = 10
-# Epochs between two checkpoints; minutes between two within an epoch, 0 for none there.
+# Epochs between two checkpoints.
 _C.CKPT_PERIOD = 1
+# Minutes after the last checkpoint from which the next step is followed by another; 0: none within an epoch.
 _C.CKPT_MINUTES = 15.0
-# Newest checkpoints that are kept, besides the best one.
+# How many of the newest checkpoints are kept (last.pth, last.1.pth, ...), besides the best one.
 _C.CKPT_KEEP = 2
 
 # -------------------------------------------------------------------------------------------------------------- input
@@ -199,7 +201,7 @@ _C.SOLVER.WEIGHT_DECAY = 0.0005
 _C.SOLVER.WEIGHT_DECAY_BIAS = 0.0005
 # Largest norm of the gradient of all parameters; 0 does not clip (published).
 _C.SOLVER.CLIP_GRADIENTS = 10.0
-# Steps whose losses or gradient are not finite are left out; so many in a row end training.
+# A step whose losses or gradient are not finite is left out; after so many in a row training stops.
 _C.SOLVER.MAX_SKIPPED = 10
 # Mixed precision in training: "off", "fp16" (with loss scaling) or "bf16".
 _C.SOLVER.AMP = "off"

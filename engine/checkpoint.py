@@ -58,6 +58,8 @@ def read_checkpoint(path: Path) -> dict:
     try:
         _check_sums(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except PermissionError:
+        raise  # such a file may be whole
     except _DAMAGE as error:
         # PyTorch's own message is left out: it advises to run the file's code.
         raise ValueError(f"{path} is damaged, or is not a checkpoint of data alone: not loaded") from error

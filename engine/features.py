@@ -21,14 +21,15 @@ class Features:
         gallery_feats: per gallery image n x D, weighted by the score.
         truth_feats: per gallery image the embeddings of its annotated boxes; None if not asked for.
         query_feats: per query D, a unit vector.
-        query_context: per query (m x 5, m x D): its image searched as a gallery, the query first, not weighted.
+        query_context: per query (m x 5, m x D): its image searched as a gallery, the query first, not weighted; None
+            where they were not kept.
     """
 
     gallery_dets: list[np.ndarray]
     gallery_feats: list[np.ndarray]
     truth_feats: list[np.ndarray] | None
     query_feats: list[np.ndarray]
-    query_context: list[tuple[np.ndarray, np.ndarray]]
+    query_context: list[tuple[np.ndarray, np.ndarray]] | None
 
 
 def save_features(path: Path, features: Features, gallery_names: list[str], query_names: list[str]) -> None:
@@ -39,9 +40,10 @@ def save_features(path: Path, features: Features, gallery_names: list[str], quer
         "query_feats": np.stack(features.query_feats) if features.query_feats else np.zeros((0, 0), np.float32),
         **packed("gallery_dets", features.gallery_dets),
         **packed("gallery_feats", features.gallery_feats),
-        **packed("context_dets", [dets for dets, _ in features.query_context]),
-        **packed("context_feats", [feats for _, feats in features.query_context]),
     }
+    if features.query_context is not None:
+        contents |= packed("context_dets", [dets for dets, _ in features.query_context])
+        contents |= packed("context_feats", [feats for _, feats in features.query_context])
     if features.truth_feats is not None:
         contents |= packed("truth_feats", features.truth_feats)
     write_atomically(Path(path), lambda file: np.savez(file, **contents))
@@ -62,9 +64,7 @@ def load_features(path: Path, gallery_names: list[str], query_names: list[str]) 
             gallery_feats=unpacked("gallery_feats", contents),
             truth_feats=unpacked("truth_feats", contents) if "truth_feats" in contents else None,
             query_feats=list(contents["query_feats"]),
-            query_context=list(
-                zip(unpacked("context_dets", contents), unpacked("context_feats", contents), strict=True)
-            ),
+            query_context=_unpacked_context(contents) if "context_dets" in contents else None,
         )
         same = list(contents["gallery_names"]) == gallery_names and list(contents["query_names"]) == query_names
     except FileNotFoundError:
@@ -74,6 +74,10 @@ def load_features(path: Path, gallery_names: list[str], query_names: list[str]) 
     if not same:
         raise ValueError(f"{path} holds features of other images than this dataset's; delete it or name another file")
     return features
+
+
+def _unpacked_context(contents: dict[str, np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+    return list(zip(unpacked("context_dets", contents), unpacked("context_feats", contents), strict=True))
 
 
 def packed(name: str, arrays: list[np.ndarray]) -> dict[str, np.ndarray]:

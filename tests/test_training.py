@@ -81,14 +81,6 @@ def test_a_resumed_run_takes_the_rates_it_is_given(run, cuhk, tmp_path, caplog):
     assert "options differ" in log and "BASE_LR: 0.0007" in log
 
 
-def test_a_run_stopped_before_its_evaluation_evaluates_when_resumed(run, cuhk, tmp_path):
-    checkpoint = torch.load(run / "last.pth", weights_only=True)
-    torch.save(checkpoint | {"evaluated": 1, "best": -1.0}, tmp_path / "last.pth")
-    assert train("--resume", *words(cuhk, tmp_path)) == 0
-    ours, theirs = (json.loads((folder / "metrics.json").read_text()) for folder in (tmp_path, run))
-    assert ours == theirs
-
-
 def test_one_pass_is_scored_under_every_setting_and_again_from_its_features(run, cuhk, tmp_path, capsys):
     features = tmp_path / "features.npz"
     arguments = ["--cbgm", "--gt", "--gallery-size", "-1", "50", "--features", str(features), "--out", str(tmp_path)]
@@ -117,6 +109,20 @@ def test_features_of_other_images_are_refused(run, cuhk, tmp_path, capsys):
     np.savez(features, gallery_names=np.array(["other.jpg"]))
     assert test(*words(cuhk, run), "--features", str(features)) == 1
     assert "delete it" in capsys.readouterr().err
+
+
+def test_features_without_contexts_are_scored_but_not_with_cbgm(run, cuhk, tmp_path, capsys):
+    features = tmp_path / "features.npz"
+    arguments = [*words(cuhk, run), "--features", str(features), "--out", str(tmp_path)]
+    assert test(*arguments) == 0
+    first = json.loads((tmp_path / "metrics.json").read_text())
+    with np.load(features) as file:
+        kept = {name: file[name] for name in file.files if not name.startswith("context")}
+    np.savez(features, **kept)
+    assert test(*arguments, "--cbgm") == 1
+    assert "features.npz holds no contexts, which --cbgm needs" in capsys.readouterr().err
+    assert test(*arguments) == 0
+    assert json.loads((tmp_path / "metrics.json").read_text()) == first
 
 
 @pytest.mark.parametrize("fmt", ["cuhk_sysu", "prw", "movienet_cs"])
@@ -149,6 +155,9 @@ def test_shell_scripts_ask_for_the_device():
         ({"SOLVER__AMP": "fp12"}, "SOLVER.AMP 'fp12' is not one of off, fp16, bf16"),
         ({"INPUT__BATCH_SIZE_TRAIN": 1}, "GROUP needs INPUT.BATCH_SIZE_TRAIN of 2"),
         ({"CKPT_PERIOD": 0}, "CKPT_PERIOD must be 1 or more"),
+        ({"CKPT_KEEP": 0}, "CKPT_KEEP must be 1 or more"),
+        ({"CKPT_MINUTES": -1}, "CKPT_MINUTES must be 0 or more"),
+        ({"SOLVER__MAX_SKIPPED": 0}, "SOLVER.MAX_SKIPPED must be 1 or more"),
         ({"EVAL__GALLERY_SIZE": 7}, "gallery size 7"),
         ({"EVAL__AMP": "half"}, "EVAL.AMP 'half' is not one of off, fp16, bf16"),
         ({"DEVICE": "cuda:9"}, "cuda:9 is not on this machine"),

@@ -59,6 +59,8 @@ def _check_options(cfg: CfgNode) -> None:
     ):
         if value < 1:
             raise ValueError(f"{option} must be 1 or more, not {value}")
+    if cfg.CKPT_MINUTES < 0:
+        raise ValueError(f"CKPT_MINUTES must be 0 or more, not {cfg.CKPT_MINUTES}")
     if cfg.MODEL.CONTEXT.GROUP in ("stack", "multiscale") and cfg.INPUT.BATCH_SIZE_TRAIN < 2:
         raise ValueError(
             "MODEL.CONTEXT.GROUP needs INPUT.BATCH_SIZE_TRAIN of 2 or more: its batch norm sees one vector an image"
