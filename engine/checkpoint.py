@@ -1,9 +1,6 @@
 """Checkpoints: written whole, read as data only, and loaded strictly."""
 
 import logging
-import pickle
-import struct
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -12,16 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from engine.weights import Weights, identify, list_keys
-from utils.checksum import SummedFile, is_as_written
+from utils.checksum import SummedFile
 from utils.files import write_atomically
+from utils.tensor_files import read_tensor_file
 
 log = logging.getLogger(__name__)
-
-_DAMAGE = (
-    *(OSError, EOFError, ValueError, RuntimeError, LookupError, AttributeError, TypeError),
-    *(pickle.UnpicklingError, struct.error, zipfile.BadZipFile),
-)
-"""What reading a damaged file raises: the parsers trust what they read."""
 
 TABLES = ("search_head.oim.lut", "search_head.oim.cq", "search_head.oim.header")
 """What the OIM loss remembers: needed to go on training, not to search."""
@@ -49,43 +41,25 @@ def read_checkpoint(path: Path) -> dict:
     """Read a checkpoint to the CPU as data: a file that holds code is refused.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, or holds anything but data.
+        OSError: there is no such file, or it cannot be opened.
+        ValueError: the file is damaged, holds anything but data, or is no dict of named things.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
-    try:
-        _check_sums(path)
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except PermissionError:
-        raise  # such a file may be whole
-    except _DAMAGE as error:
-        # PyTorch's own message is left out: it advises to run the file's code.
-        raise ValueError(f"{path} is damaged, or is not a checkpoint of data alone: not loaded") from error
+    checkpoint = read_tensor_file(path, "checkpoint")
     if not isinstance(checkpoint, dict):
-        raise ValueError(f"{path} is not a checkpoint: it holds a {type(checkpoint).__name__} instead of a dict")
-    return checkpoint
+        fault = f"it holds a {type(checkpoint).__name__}, not a dict"
+    elif not all(isinstance(key, str) for key in checkpoint):
+        fault = "not all its keys are text"
+    elif not isinstance(checkpoint.get("config", ""), str):
+        fault = "its `config` is not text"
+    else:
+        return checkpoint
+    raise ValueError(f"{path} is not a checkpoint: {fault}; take another file")
 
 
-def _check_sums(path: Path) -> None:
-    """Compare a file with its checksum, or in files of others with those of the zip archives that torch.save writes.
-
-    PyTorch looks at neither when it reads.
-
-    Raises:
-        any of `_DAMAGE`: the file is not what was written.
-    """
-    as_written = is_as_written(path)
-    if as_written is False:
-        raise ValueError("the checksum is wrong")
-    if as_written is None and zipfile.is_zipfile(path):  # PyTorch before 1.6 wrote plain pickles
-        with zipfile.ZipFile(path) as archive:
-            if damaged := archive.testzip():
-                raise ValueError(f"the checksum of {damaged} is wrong")
-
-
-def load_weights(model: nn.Module, source: str | Path | dict) -> list[str]:
+def load_weights(model: nn.Module, source: str | Path | dict, name: str | None = None) -> list[str]:
     """Load a network's weights, strictly: every key is placed, every weight is found, every shape fits.
 
     Takes this project's weights and those of the releases in `released_weights`, which it tells by their keys. Weights
@@ -95,18 +69,19 @@ def load_weights(model: nn.Module, source: str | Path | dict) -> list[str]:
     Args:
         model: the network, on any device.
         source: path of a checkpoint, its dict, or a bare state dict.
+        name: what errors call it: for a dict, the path it was read from.
 
     Returns:
         The keys that were left out.
 
     Raises:
-        FileNotFoundError, ValueError: see `read_checkpoint`; ValueError too for weights that are not known or do not
+        OSError, ValueError: see `read_checkpoint`; ValueError too for weights that are not known or do not
             fit; where another config would fit, the message names it.
     """
     if isinstance(source, dict):
-        name, checkpoint = "the given state dict", source
+        name, checkpoint = name or "the given state dict", source
     else:
-        name, checkpoint = str(source), read_checkpoint(Path(source))
+        name, checkpoint = name or str(source), read_checkpoint(Path(source))
     own = model.state_dict()
     state, left_out = fit_weights(own, checkpoint, name)
     model.load_state_dict(own | state)
