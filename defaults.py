@@ -12,7 +12,7 @@ from pathlib import Path
 
 from yacs.config import CfgNode as CN
 
-from utils.options import merge_file, merge_words
+from utils.options import merge_file, merge_text, merge_words
 
 _C = CN()
 
@@ -238,14 +238,32 @@ def load_cfg(path: str | Path | None, opts: list[str] | tuple = ()) -> CN:
         opts: keys and values in turn, as on a command line: `["SOLVER.BASE_LR", "0.001"]`.
 
     Raises:
-        FileNotFoundError: a config file is missing.
+        OSError: a config file is missing, or cannot be opened.
         KeyError: a key does not exist; the message names the nearest one.
-        ValueError: a value has the wrong type, the file is not a mapping, `opts` has an odd length, or files name each
-            other as base in a circle.
+        ValueError: a value has the wrong type, a key comes twice in a file, the file is not a mapping, `opts` has an
+            odd length, or files name each other as base in a circle.
     """
     cfg = get_default_cfg()
     if path is not None:
         merge_file(cfg, Path(path))
+    merge_words(cfg, opts)
+    cfg.freeze()
+    return cfg
+
+
+def read_cfg(text: str, source: str, opts: list[str] | tuple = ()) -> CN:
+    """The options of a config that came inside another file; otherwise as `load_cfg`.
+
+    Args:
+        text: YAML. It may be a stranger's, so `BASE` in it, which would open a file, is refused.
+        source: what errors call it.
+        opts: see `load_cfg`.
+
+    Raises:
+        KeyError, ValueError: see `load_cfg`.
+    """
+    cfg = get_default_cfg()
+    merge_text(cfg, text, source)
     merge_words(cfg, opts)
     cfg.freeze()
     return cfg
