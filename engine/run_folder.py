@@ -35,17 +35,18 @@ class RunFolder:
         best = self.path / "best.pth"
         return newest + [best] * best.is_file()
 
-    def newest(self) -> tuple[dict, dict[Path, str]]:
-        """The newest checkpoint that is whole; the newer ones that are damaged, and what is wrong with them.
+    def newest(self) -> tuple[dict, Path, dict[Path, str]]:
+        """The newest checkpoint that is whole, and its path; the newer ones that are damaged, and what is wrong there.
 
         Raises:
             FileNotFoundError: there is no checkpoint.
+            OSError: one cannot be opened.
             ValueError: there are some, but none is whole.
         """
         faults = {}
         for path in self.checkpoints():
             try:
-                return read_checkpoint(path), faults
+                return read_checkpoint(path), path, faults
             except ValueError as error:
                 faults[path] = str(error)
         if not faults:
@@ -58,7 +59,7 @@ class RunFolder:
         """Rename damaged checkpoints to NAME.damaged, with a warning: they do not take the place of whole ones."""
         for path, fault in faults.items():
             aside = path.replace(path.with_name(f"{path.name}.damaged"))
-            log.warning("%s: passed over for the one before it and renamed to %s", fault, aside.name)
+            log.warning("%s; passed over for the one before it and renamed to %s", fault, aside.name)
 
     def save(self, state: dict) -> None:
         """Make a state the newest checkpoint.

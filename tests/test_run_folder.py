@@ -1,6 +1,8 @@
 """Files that are whole, numbered checkpoints of which a damaged one is passed over, and logs that are cut back."""
 
+import io
 import logging
+import pickle
 import re
 from contextlib import suppress
 from pathlib import Path
@@ -114,7 +116,7 @@ def test_a_byte_that_changed_anywhere_is_found_and_the_checkpoint_before_is_take
     draw = np.random.default_rng(0)
     for place in draw.choice(len(whole) - 20, 300, replace=False):  # the checksum itself aside: see below
         last.write_bytes(whole[:place] + bytes([whole[place] ^ draw.integers(1, 256)]) + whole[place + 1 :])
-        found, faults = folder.newest()
+        found, _, faults = folder.newest()
         assert found["epoch"] == 1 and list(faults) == [last], place
     for end in draw.choice(len(whole) - 20, 100, replace=False):
         last.write_bytes(whole[:end])
@@ -130,11 +132,30 @@ def test_a_damaged_checkpoint_is_set_aside_with_a_warning(tmp_path, caplog):
     folder.save(state(1))
     folder.save(state(2))
     (tmp_path / "last.pth").write_bytes(b"half")
-    found, faults = folder.newest()
+    found, _, faults = folder.newest()
     folder.set_aside(faults)
     assert re.search(r"last.pth is damaged.*renamed to last.pth.damaged", caplog.text)
     folder.save(state(3))
     assert found["epoch"] == 1 and numbers(tmp_path) == {"last.pth": 3, "last.1.pth": 1}
+
+
+def as_pickle(content: object) -> bytes:
+    written = io.BytesIO()
+    torch.save(content, written)
+    return written.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"hello", as_pickle([1]), as_pickle({1: 2}), as_pickle({"config": 3}), pickle.dumps(Path("x"), 0)],
+)
+def test_a_file_that_is_no_checkpoint_is_passed_over(content, tmp_path):
+    folder = RunFolder(tmp_path, keep=2)
+    folder.save(state(1))
+    folder.save(state(2))
+    (tmp_path / "last.pth").write_bytes(content)
+    found, path, faults = folder.newest()
+    assert found["epoch"] == 1 and path == tmp_path / "last.1.pth" and list(faults) == [tmp_path / "last.pth"]
 
 
 def test_where_no_checkpoint_is_whole_each_is_named(tmp_path):

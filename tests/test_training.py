@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -79,6 +80,29 @@ def test_a_resumed_run_takes_the_rates_it_is_given(run, cuhk, tmp_path, caplog):
     log = (tmp_path / "log.txt").read_text()
     assert "lr 0.000070" in log  # after the milestone
     assert "options differ" in log and "BASE_LR: 0.0007" in log
+
+
+WRONG_STATES = {
+    "of a release": (lambda state: {"model": state["model"]}, "missing or of another kind: optimizer"),
+    "without config": (lambda state: state | {"config": None}, "its `config` is not text"),
+    "number of epochs in words": (lambda state: state | {"epoch": "two"}, "missing or of another kind: epoch"),
+    "of another network": (
+        lambda state: state | {"model": {"stem.a": torch.zeros(1)}},
+        "do not fit the network that the options describe",
+    ),
+    "no weights": (lambda state: state | {"model": {1: 2}}, "holds no weights"),
+    "no optimiser": (lambda state: state | {"optimizer": {}}, r"KeyError: 'param_groups'\): give the options"),
+    "schedule in words": (lambda state: state | {"scheduler": {"last_epoch": "x"}}, "TypeError.*: give the options"),
+    "nothing to report": (lambda state: state | {"since_report": {}}, "KeyError: 'averages'.*: give the options"),
+}
+
+
+@pytest.mark.parametrize("spoil, message", WRONG_STATES.values(), ids=WRONG_STATES)
+def test_a_checkpoint_that_cannot_be_gone_on_from_is_named(spoil, message, run, cuhk, tmp_path, capsys):
+    torch.save(spoil(torch.load(run / "last.pth", weights_only=True)), tmp_path / "last.pth")
+    assert train("--resume", *words(cuhk, tmp_path)) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert re.search(rf"^error: .*{tmp_path / 'last.pth'} .*{message}", error), error
 
 
 def test_one_pass_is_scored_under_every_setting_and_again_from_its_features(run, cuhk, tmp_path, capsys):

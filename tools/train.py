@@ -13,7 +13,7 @@ from yacs.config import CfgNode
 from engine.run_folder import RunFolder
 from engine.solver import check_milestones, precision
 from tools.common import add_config_arguments, load_options, open_split, resolve_device, run_program, with_identities
-from tools.training_run import Run, Splits
+from tools.training_run import STATE, Run, Splits
 from utils.distributed import barrier, is_distributed, is_main, join_processes, leave_processes, world_size
 from utils.files import write_text
 from utils.logging import only_warnings_in_file, set_up_logging
@@ -33,16 +33,19 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_intermixed_args(argv)
 
 
-def _checkpoint_to_resume(folder: RunFolder, resume: bool) -> tuple[dict | None, dict[Path, str]]:
-    """The newest whole checkpoint (None: there is none), and newer ones that are damaged."""
+def _checkpoint_to_resume(folder: RunFolder, resume: bool) -> tuple[dict | None, Path | None, dict[Path, str]]:
+    """The newest whole checkpoint and its path (None: there is none), and newer ones that are damaged."""
     if not folder.checkpoints():
-        return None, {}
+        return None, None, {}
     if not resume:
         raise ValueError(f"{folder.path} holds a run already: go on with it (--resume), or choose another OUTPUT_DIR")
-    checkpoint, faults = folder.newest()
-    if "files" not in checkpoint:
-        raise ValueError(f"the checkpoints in {folder.path} are of an earlier version: finish that run with it")
-    return checkpoint, faults
+    checkpoint, path, faults = folder.newest()
+    if wrong := [name for name, kind in STATE.items() if not isinstance(checkpoint.get(name), kind)]:
+        raise ValueError(
+            f"{path} is not what this version's training leaves (missing or of another kind: {', '.join(wrong)}): "
+            "finish that run with the version that began it, or choose another OUTPUT_DIR"
+        )
+    return checkpoint, path, faults
 
 
 def _check_options(cfg: CfgNode) -> None:
@@ -81,7 +84,7 @@ def _set_up(args: argparse.Namespace, cfg: CfgNode, device: torch.device, signal
     """The run, ready to train, and its log."""
     folder = RunFolder(Path(cfg.OUTPUT_DIR), cfg.CKPT_KEEP)
     set_up_logging(quiet=not is_main())
-    checkpoint, faults = _checkpoint_to_resume(folder, args.resume)
+    checkpoint, path, faults = _checkpoint_to_resume(folder, args.resume)
     barrier()  # every process has read it
     splits = Splits(*(open_split(cfg, split) for split in ("train", "gallery", "query")))
     next(iter(splits.query.galleries(splits.gallery, cfg.EVAL.GALLERY_SIZE or None, cfg.EVAL.CROSS_CAMERA)))
@@ -96,7 +99,7 @@ def _set_up(args: argparse.Namespace, cfg: CfgNode, device: torch.device, signal
         torch.use_deterministic_algorithms(True)
     # The log of a run that goes on tells what training does once; how often it was started is told on the screen.
     with only_warnings_in_file() if checkpoint else nullcontext():
-        run = Run(cfg, splits, device, folder, signals, checkpoint)
+        run = Run(cfg, splits, device, folder, signals, checkpoint, path)
         log.info(
             "%s: %d training images, %d identities; %d processes on %s; from epoch %d, step %d",
             cfg.INPUT.DATASET,

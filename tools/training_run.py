@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator
 from copy import copy
 from dataclasses import dataclass
+from pathlib import Path
 from time import monotonic
 
 import torch
@@ -32,6 +33,13 @@ log = logging.getLogger("train")
 
 SHEET_IMAGES = 4
 """Gallery images whose detections are shown in TensorBoard."""
+STATE = {
+    **dict.fromkeys(("model", "optimizer", "scheduler", "scaler", "since_report", "files"), dict),
+    **dict.fromkeys(("epoch", "step", "steps_per_epoch", "evaluated"), int),
+    "best": float,
+    "config": str,
+}
+"""What a checkpoint to go on from holds, and of which type."""
 
 
 @dataclass
@@ -55,7 +63,8 @@ class Run:
         device: where the network trains.
         folder: where it writes.
         signals: what asks it to stop.
-        checkpoint: what an interrupted run left, None for a new one.
+        checkpoint: what an interrupted run left, with all of STATE; None for a new one.
+        path: the file that it was read from.
     """
 
     def __init__(
@@ -66,6 +75,7 @@ class Run:
         folder: RunFolder,
         signals: StopSignals,
         checkpoint: dict | None,
+        path: Path | None,
     ):
         self.cfg, self.splits, self.device, self.folder, self.signals = cfg, splits, device, folder, signals
         self.model = build_model(cfg, pretrained=checkpoint is None).to(device)
@@ -82,7 +92,7 @@ class Run:
         self.trainer = self._trainer()
         self.epoch, self.step, self.evaluated, self.best = 0, 0, 0, -1.0
         if checkpoint is not None:
-            self._restore(checkpoint)
+            self._restore(checkpoint, path)
         self._saved = self._place()
         self._saved_at = monotonic()
         self.board = TensorBoard(folder.events, self.trainer.scheduler.last_epoch + 1) if is_main() else None
@@ -103,10 +113,25 @@ class Run:
         scheduler = build_scheduler(cfg, optimizer, self.steps_per_epoch)
         return Trainer(network, optimizer, scheduler, new_scaler(settings), settings, self._image_names, self._report)
 
-    def _restore(self, checkpoint: dict) -> None:
-        left_out = load_weights(self.model, checkpoint)
+    def _restore(self, checkpoint: dict, path: Path) -> None:
+        left_out = load_weights(self.model, checkpoint, str(path))
         if left_out:
-            raise ValueError(f"{self.folder.path}: the run to resume has identity tables of another training set")
+            raise ValueError(f"{path}: the run to resume has identity tables of another training set")
+        try:
+            self._restore_progress(checkpoint)
+        except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+            raise ValueError(
+                f"{path} does not fit the training that the options describe ({type(error).__name__}: {error}): give "
+                "the options that it had, or choose another OUTPUT_DIR"
+            ) from error
+        before = checkpoint["steps_per_epoch"]
+        if self.step and before != self.steps_per_epoch:
+            raise ValueError(
+                f"{path}: the run to resume stopped after {self.step} of {before} steps of an epoch, "
+                f"which now has {self.steps_per_epoch}: give the options and the number of processes that it had"
+            )
+
+    def _restore_progress(self, checkpoint: dict) -> None:
         optimizer, scheduler, scaler = self.trainer.optimizer, self.trainer.scheduler, self.trainer.scaler
         optimizer.load_state_dict(checkpoint["optimizer"] | {"param_groups": self._fresh_groups(checkpoint)})
         lay_out_momentum(optimizer)
@@ -118,12 +143,7 @@ class Run:
         if checkpoint["scaler"]:  # empty where the interrupted run had none
             scaler.load_state_dict(checkpoint["scaler"])
         self.epoch, self.best, self.evaluated = (checkpoint[name] for name in ("epoch", "best", "evaluated"))
-        self.step, before = checkpoint["step"], checkpoint["steps_per_epoch"]
-        if self.step and before != self.steps_per_epoch:
-            raise ValueError(
-                f"{self.folder.path}: the run to resume stopped after {self.step} of {before} steps of an epoch, "
-                f"which now has {self.steps_per_epoch}: give the options and the number of processes that it had"
-            )
+        self.step = checkpoint["step"]
         self.trainer.load_since_report(checkpoint["since_report"])
 
     def _fresh_groups(self, checkpoint: dict) -> list[dict]:
