@@ -161,7 +161,7 @@ def unpacked(name: str, contents: dict[str, np.ndarray]) -> list[np.ndarray]:
     """
     rows, counts = contents[name], contents[f"{name}_counts"]
     if counts.ndim != 1 or counts.dtype.kind not in "iu" or not rows.ndim:
-        raise ValueError(f"{name} with {name}_counts are not rows and how many of them belong together")
+        raise ValueError(f"{name}_counts is not a list of whole numbers, or {name} is a single number")
     if ((counts < 0) | (counts > len(rows))).any() or counts.sum() != len(rows):
         raise ValueError(f"{name}_counts tells of {counts.sum()} rows, but {name} has {len(rows)}")
     return np.split(rows, np.cumsum(counts)[:-1]) if len(counts) else []

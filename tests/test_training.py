@@ -186,6 +186,8 @@ def test_shell_scripts_ask_for_the_device():
         ({"EVAL__AMP": "half"}, "EVAL.AMP 'half' is not one of off, fp16, bf16"),
         ({"DEVICE": "cuda:9"}, "cuda:9 is not on this machine"),
         ({"MODEL__BACKBONE__NAME": "resnet5"}, "'resnet5' is not one of resnet18"),
+        ({"SOLVER__BASE_LRR": 1}, "no option 'SOLVER.BASE_LRR'; the nearest is 'SOLVER.BASE_LR'"),
+        ({"SOLVER__BASE_LR": "fast"}, "SOLVER.BASE_LR must be of type float (and finite), but is 'fast'"),
     ],
 )
 def test_wrong_options_are_one_sentence(options, message, cuhk, tmp_path, capsys):
