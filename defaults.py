@@ -12,7 +12,7 @@ from pathlib import Path
 
 from yacs.config import CfgNode as CN
 
-from utils.options import merge_file, merge_words
+from utils.options import merge_file, merge_text, merge_words
 
 _C = CN()
 
@@ -25,14 +25,19 @@ _C.OUTPUT_DIR = "outputs/default"
 _C.DEVICE = "auto"
 # Seed of weights, data order, flips and sampling.
 _C.SEED = 1
-# Ask PyTorch for deterministic algorithms on CUDA too (slower; the CPU is deterministic as it is).
+# Take deterministic algorithms alone, so that on CUDA too the same seed gives the same result (slower). The CPU gives
+# it as it is, with the same number of threads.
 _C.DETERMINISTIC = False
 # Epochs between two evaluations during training; 0 evaluates at the end only.
 _C.EVAL_PERIOD = 1
 # Iterations between two lines of losses in the log and in TensorBoard.
 _C.DISP_PERIOD = 10
-# Epochs between two saves of last.pth.
+# Epochs between two checkpoints.
 _C.CKPT_PERIOD = 1
+# Minutes after the last checkpoint from which the next step is followed by another; 0: none within an epoch.
+_C.CKPT_MINUTES = 15.0
+# How many of the newest checkpoints are kept (last.pth, last.1.pth, ...), besides the best one.
+_C.CKPT_KEEP = 2
 
 # -------------------------------------------------------------------------------------------------------------- input
 _C.INPUT = CN()
@@ -196,6 +201,8 @@ _C.SOLVER.WEIGHT_DECAY = 0.0005
 _C.SOLVER.WEIGHT_DECAY_BIAS = 0.0005
 # Largest norm of the gradient of all parameters; 0 does not clip (published).
 _C.SOLVER.CLIP_GRADIENTS = 10.0
+# A step whose losses or gradient are not finite is left out; after so many in a row training stops.
+_C.SOLVER.MAX_SKIPPED = 10
 # Mixed precision in training: "off", "fp16" (with loss scaling) or "bf16".
 _C.SOLVER.AMP = "off"
 # Forward passes whose gradients are averaged before the optimiser steps.
@@ -234,14 +241,32 @@ def load_cfg(path: str | Path | None, opts: list[str] | tuple = ()) -> CN:
         opts: keys and values in turn, as on a command line: `["SOLVER.BASE_LR", "0.001"]`.
 
     Raises:
-        FileNotFoundError: a config file is missing.
+        OSError: a config file is missing, or cannot be opened.
         KeyError: a key does not exist; the message names the nearest one.
-        ValueError: a value has the wrong type, the file is not a mapping, `opts` has an odd length, or files name each
-            other as base in a circle.
+        ValueError: a value has the wrong type, a key comes twice in a file, the file is not a mapping, `opts` has an
+            odd length, or files name each other as base in a circle.
     """
     cfg = get_default_cfg()
     if path is not None:
         merge_file(cfg, Path(path))
+    merge_words(cfg, opts)
+    cfg.freeze()
+    return cfg
+
+
+def read_cfg(text: str, source: str, opts: list[str] | tuple = ()) -> CN:
+    """The options of a config that came inside another file; otherwise as `load_cfg`.
+
+    Args:
+        text: YAML. It may be a stranger's, so `BASE` in it, which would open a file, is refused.
+        source: what errors call it.
+        opts: see `load_cfg`.
+
+    Raises:
+        KeyError, ValueError: see `load_cfg`.
+    """
+    cfg = get_default_cfg()
+    merge_text(cfg, text, source)
     merge_words(cfg, opts)
     cfg.freeze()
     return cfg

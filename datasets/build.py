@@ -12,6 +12,7 @@ from datasets.movienet_cs import MovieNetCS
 from datasets.prw import PRW
 from datasets.samplers import TrainBatchSampler
 from datasets.transforms import TrainingImages
+from utils.signals import leave_signals_to_parent
 
 DATASETS = {dataset.name: dataset for dataset in (CUHKSYSU, PRW, MovieNetCS)}
 
@@ -88,10 +89,11 @@ def _worker_options(num_workers: int, seed: int) -> dict:
         "pin_memory": torch.cuda.is_available(),
         "persistent_workers": num_workers > 0,
         "generator": torch.Generator().manual_seed(seed),
-        "worker_init_fn": _seed_worker,
+        "worker_init_fn": _set_up_worker,
     }
 
 
-def _seed_worker(_: int) -> None:
-    """Seed NumPy's global generator too, from the seed that torch gave this worker."""
+def _set_up_worker(_: int) -> None:
+    """Seed NumPy's global generator too, from the seed that torch gave this worker; see `leave_signals_to_parent`."""
+    leave_signals_to_parent()
     np.random.seed(torch.initial_seed() % 2**32)  # noqa: NPY002 (the global generator is what is seeded)

@@ -1,14 +1,17 @@
 """Checkpoints: written whole, read as data only, and loaded strictly."""
 
 import logging
-import pickle
+from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from torch import Tensor, nn
 
 from engine.weights import Weights, identify, list_keys
+from utils.checksum import SummedFile
 from utils.files import write_atomically
+from utils.tensor_files import read_tensor_file
 
 log = logging.getLogger(__name__)
 
@@ -19,32 +22,44 @@ COUNTERS = ("num_batches_tracked", "search_head.oim.header")
 """Ends of the keys of counters that old files lack: batch norm's batches, which nothing reads, and the queue's head."""
 
 
-def save_checkpoint(path: Path, state: dict) -> None:
-    """Write a dict of tensors, numbers, text, lists and dicts; after a crash the old file or the new one is whole."""
-    write_atomically(Path(path), lambda file: torch.save(state, file))
+def save_checkpoint(path: Path, state: dict, make_way: Callable[[], None] = lambda: None) -> None:
+    """Write a dict of tensors, numbers, text, lists and dicts; after a crash the old file or the new one is whole.
+
+    The checksum at its end does not hinder other readers of PyTorch's files. For `make_way` and errors see
+    `write_atomically`.
+    """
+
+    def write(file: BinaryIO) -> None:
+        summed = SummedFile(file)
+        torch.save(state, summed)
+        summed.write_sum()
+
+    write_atomically(Path(path), write, make_way)
 
 
 def read_checkpoint(path: Path) -> dict:
     """Read a checkpoint to the CPU as data: a file that holds code is refused.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, or holds anything but data.
+        OSError: there is no such file, or it cannot be opened.
+        ValueError: the file is damaged, holds anything but data, or is no dict of named things.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        # PyTorch's own message is left out: it advises to run the file's code.
-        raise ValueError(f"{path} is damaged, or is not a checkpoint of data alone: not loaded") from error
+    checkpoint = read_tensor_file(path, "checkpoint")
     if not isinstance(checkpoint, dict):
-        raise ValueError(f"{path} is not a checkpoint: it holds a {type(checkpoint).__name__} instead of a dict")
-    return checkpoint
+        fault = f"it holds a {type(checkpoint).__name__}, not a dict"
+    elif not all(isinstance(key, str) for key in checkpoint):
+        fault = "not all its keys are text"
+    elif not isinstance(checkpoint.get("config", ""), str):
+        fault = "its `config` is not text"
+    else:
+        return checkpoint
+    raise ValueError(f"{path} is not a checkpoint: {fault}; take another file")
 
 
-def load_weights(model: nn.Module, source: str | Path | dict) -> list[str]:
+def load_weights(model: nn.Module, source: str | Path | dict, name: str | None = None) -> list[str]:
     """Load a network's weights, strictly: every key is placed, every weight is found, every shape fits.
 
     Takes this project's weights and those of the releases in `released_weights`, which it tells by their keys. Weights
@@ -54,18 +69,19 @@ def load_weights(model: nn.Module, source: str | Path | dict) -> list[str]:
     Args:
         model: the network, on any device.
         source: path of a checkpoint, its dict, or a bare state dict.
+        name: what errors call it: for a dict, the path it was read from.
 
     Returns:
         The keys that were left out.
 
     Raises:
-        FileNotFoundError, ValueError: see `read_checkpoint`; ValueError too for weights that are not known or do not
+        OSError, ValueError: see `read_checkpoint`; ValueError too for weights that are not known or do not
             fit; where another config would fit, the message names it.
     """
     if isinstance(source, dict):
-        name, checkpoint = "the given state dict", source
+        name, checkpoint = name or "the given state dict", source
     else:
-        name, checkpoint = str(source), read_checkpoint(Path(source))
+        name, checkpoint = name or str(source), read_checkpoint(Path(source))
     own = model.state_dict()
     state, left_out = fit_weights(own, checkpoint, name)
     model.load_state_dict(own | state)

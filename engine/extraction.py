@@ -20,6 +20,7 @@ from models.person_search import PersonSearch, resize_image
 from models.postprocess import SearchedImage
 from utils.distributed import is_distributed, is_main, rank, world_size
 from utils.images import read_image
+from utils.signals import leave_signals_to_parent
 
 WAITING_BYTES = 256 * 2**20
 """Of resized images (float32) that wait at most for others of their size; more only where one batch takes more. For a
@@ -161,6 +162,7 @@ def _batches(
         batch_size=None,
         collate_fn=_as_it_is,
         num_workers=num_workers,
+        worker_init_fn=_set_up_worker,
         pin_memory=device.type == "cuda",
     )
     bar = tqdm(images, desc="search", unit="image", disable=not is_main(), leave=False)
@@ -172,6 +174,10 @@ def _batches(
 def _as_it_is(item: _Resized) -> _Resized:
     """In place of the loader's default, which would make tensors of the jobs' arrays and the images' sizes."""
     return item
+
+
+def _set_up_worker(_: int) -> None:
+    leave_signals_to_parent()
 
 
 def grouped(

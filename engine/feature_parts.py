@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from engine.features import READ_ERRORS, packed, unpacked
+from engine.features import READ_ERRORS, packed, read_arrays, unpacked
 from utils.distributed import from_main, is_main, rank
 from utils.files import write_atomically
 
@@ -145,8 +145,7 @@ def _stamp(path: str) -> tuple[int, int] | None:
 
 def _read_part(path: Path) -> list[ImageFeatures]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return _unpacked_images({name: file[name] for name in file.files})
+        return _unpacked_images(read_arrays(path))
     except READ_ERRORS as error:
         log.warning("%s is damaged (%s): its images are searched anew", path, error)
         return []

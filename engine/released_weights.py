@@ -98,7 +98,7 @@ class Release:
     def config_files(self, state: dict[str, Tensor]) -> list[str]:
         """The configs for weights `state` (in this project's names): of their dataset, or of all if that is unknown."""
         table = state.get("search_head.oim.lut")
-        dataset = DATASETS.get(len(table)) if table is not None else None
+        dataset = DATASETS.get(len(table)) if table is not None and table.dim() else None
         return [f"{CONFIG_FOLDER}/{self.config}_{name}.yaml" for name in ([dataset] if dataset else DATASETS.values())]
 
     def own_name(self, key: str) -> str | None:

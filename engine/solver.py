@@ -14,6 +14,8 @@ log = logging.getLogger(__name__)
 def build_optimizer(cfg: CfgNode, model: nn.Module, world_size: int = 1) -> SGD:
     """SGD over the parameters that learn, biases with a weight decay of their own.
 
+    It is the fused one, which leaves out a step that a tensor on the device (`found_inf`) tells it to leave out.
+
     With SOLVER.SCALE_LR the rate is BASE_LR x total batch / REFERENCE_BATCH, the total batch counting all processes and
     accumulated passes (linear scaling, Goyal et al., 2017).
     """
@@ -28,7 +30,22 @@ def build_optimizer(cfg: CfgNode, model: nn.Module, world_size: int = 1) -> SGD:
         {"params": [p for name, p in learning if not name.endswith("bias")], "weight_decay": solver.WEIGHT_DECAY},
         {"params": [p for name, p in learning if name.endswith("bias")], "weight_decay": solver.WEIGHT_DECAY_BIAS},
     ]
-    return SGD(groups, lr=rate, momentum=solver.MOMENTUM)
+    optimizer = SGD(groups, lr=rate, momentum=solver.MOMENTUM, fused=True)
+    lay_out_momentum(optimizer)
+    return optimizer
+
+
+def lay_out_momentum(optimizer: SGD) -> None:
+    """Give every parameter a momentum buffer, 0 where it has none, in the parameter's own layout in memory.
+
+    The fused step takes both for granted: it leaves new buffers uninitialised if the very first step is left out, and
+    walks through the memory of parameter, gradient and buffer alike.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if group["momentum"] else ():
+            state = optimizer.state[parameter]
+            laid_out, stored = torch.zeros_like(parameter, requires_grad=False), state.get("momentum_buffer")
+            state["momentum_buffer"] = laid_out if stored is None else laid_out.copy_(stored)
 
 
 def check_milestones(cfg: CfgNode) -> list[int]:

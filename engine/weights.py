@@ -49,8 +49,8 @@ def identify(checkpoint: dict, name: str) -> Weights:
         ValueError: it holds no weights, weights of an unknown kind, or two different tensors for one weight.
     """
     state = checkpoint.get("model", checkpoint)
-    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{name} holds no weights: neither it nor its `model` maps names to tensors")
+    if not isinstance(state, dict) or not state or not all(_is_weight(*item) for item in state.items()):
+        raise ValueError(f"{name} holds no weights: neither it nor its `model` maps names to tensors; take another")
     if all(key.startswith(WRAPPER) for key in state):
         state = {key.removeprefix(WRAPPER): value for key, value in state.items()}
     if any(key.startswith(OWN_PREFIXES) for key in state):
@@ -63,6 +63,16 @@ def identify(checkpoint: dict, name: str) -> Weights:
             f"{len(state)} unknown: {list_keys(state)}"
         )
     return _translate(release, state, name)
+
+
+def _is_weight(key: object, value: object) -> bool:
+    """Whether it is a name and a tensor of real numbers that are there, one by one."""
+    return (
+        isinstance(key, str)
+        and isinstance(value, Tensor)
+        and value.layout is torch.strided
+        and not (value.is_meta or value.is_quantized or value.is_complex())
+    )
 
 
 def _translate(release: Release, state: dict[str, Tensor], name: str) -> Weights:

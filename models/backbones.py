@@ -5,7 +5,6 @@ Another torchvision network is one more entry in `BACKBONES`.
 """
 
 import copy
-import pickle
 import urllib.error
 from collections import OrderedDict
 from collections.abc import Callable
@@ -17,6 +16,7 @@ import torchvision.models as tvm
 from torch import nn
 
 from models.tails import Tail, new_tail
+from utils.tensor_files import read_tensor_file
 
 STRIDE = 16
 """Pixels of the resized image per cell of the res4 map, the same for every backbone."""
@@ -106,7 +106,8 @@ def build_backbone(name: str, weights: str = "none") -> Backbone:
         try:
             net.load_state_dict(state)
         except RuntimeError as error:
-            raise ValueError(f"the weights {weights} do not fit backbone {name}: {error}") from error
+            fault = " ".join(str(error).split())
+            raise ValueError(f"the weights {weights} do not fit backbone {name}: {fault}") from error
     stem, tail = spec.stages(net)
     return Backbone(nn.Sequential(OrderedDict(stem)), new_tail(tail), *spec.channels(net))
 
@@ -125,10 +126,10 @@ def _download(weights: tvm.WeightsEnum) -> dict:
 def _read(path: Path) -> dict:
     if not path.is_file():
         raise FileNotFoundError(f"no backbone weights at {path} (MODEL.BACKBONE.WEIGHTS)")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"the backbone weights {path} are damaged, or hold more than data: not loaded") from error
+    state = read_tensor_file(path, "file of backbone weights")
+    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
+        raise ValueError(f"{path} holds no backbone weights: set MODEL.BACKBONE.WEIGHTS to another file")
+    return state
 
 
 # ------------------------------------------------------------------------------------------------------------- freezing

@@ -83,6 +83,7 @@ def decode_boxes(
 ) -> list[Tensor]:
     """Move boxes by the person class's deltas and clip them to their image; per image n x 4."""
     moved = box_coder.decode_single(person_deltas(deltas), torch.cat(boxes))
+    moved = moved.nan_to_num()  # where training diverges: torchvision's kernel may crash on a box without numbers
     per_image = moved.split([len(image_boxes) for image_boxes in boxes])
     return [clip_boxes_to_image(image_boxes, size) for image_boxes, size in zip(per_image, sizes, strict=True)]
 

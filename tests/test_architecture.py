@@ -26,7 +26,7 @@ MAY_IMPORT = {
 }
 CONFIG_READERS = {"demo.py", "models/build.py", "datasets/build.py", "engine/solver.py", "utils/options.py"}
 CONFIG_NAMES = {"cfg", "CfgNode"}
-WEIGHT_READERS = {"engine/checkpoint.py", "models/backbones.py"}
+WEIGHT_READERS = {"utils/tensor_files.py"}
 MAX_LINES = 300
 
 FOLDERS = [name for name in MAY_IMPORT if (ROOT / name).is_dir()]

@@ -59,3 +59,10 @@ def test_wrong_names_and_files_are_refused(tmp_path):
     torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(ValueError, match="do not fit backbone resnet18"):
         build_backbone("resnet18", str(tmp_path / "other.pth"))
+    (tmp_path / "damaged.pth").write_text("hello")
+    with pytest.raises(ValueError, match=r"damaged.pth is damaged, or is not a file of backbone weights"):
+        build_backbone("resnet18", str(tmp_path / "damaged.pth"))
+    for content in ([1], {1: torch.zeros(1)}):
+        torch.save(content, tmp_path / "odd.pth")
+        with pytest.raises(ValueError, match=r"odd.pth holds no backbone weights: set MODEL.BACKBONE.WEIGHTS"):
+            build_backbone("resnet18", str(tmp_path / "odd.pth"))

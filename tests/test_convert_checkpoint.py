@@ -109,7 +109,7 @@ def test_values_beyond_half_precision_are_refused(model, own, tmp_path, capsys):
     checkpoint["model"]["stem.bn1.running_var"][2] = 70000
     save_checkpoint(own, checkpoint)
     assert convert(own, tmp_path / "half.pth", "--half") == 1
-    assert "stem.bn1.running_var holds values up to 70000" in capsys.readouterr().err
+    assert f"{own}: stem.bn1.running_var holds values up to 70000" in capsys.readouterr().err
     assert not (tmp_path / "half.pth").exists()
 
 
@@ -162,6 +162,33 @@ def test_a_config_that_is_not_told_has_to_be_named(model, cfg, tmp_path, capsys)
     assert "bare.pth does not hold the config of its network: name it with --cfg" in capsys.readouterr().err
     assert convert(tmp_path / "bare.pth", tmp_path / "out.pth", "--cfg", cfg) == 0
     assert reopened(tmp_path / "out.pth", tmp_path)[1] == []
+
+
+@pytest.mark.parametrize(
+    "config, message",
+    [
+        ("BASE: {0}", "names a file to build on (BASE)"),
+        ("SEEDS: 1", "there is no option 'SEEDS'; the nearest is 'SEED'"),
+        ("a: [1", "is not a YAML file of options"),
+    ],
+)
+def test_a_config_in_a_file_is_a_strangers(config, message, model, tmp_path, capsys):
+    """It opens no other file, and what is wrong with it is told under the name of the checkpoint."""
+    (tmp_path / "base.yaml").write_text("SEED: 7")
+    config = config.format(tmp_path / "base.yaml")
+    save_checkpoint(tmp_path / "a.pth", {"model": model.state_dict(), "config": config})
+    assert convert(tmp_path / "a.pth", "--save-config", tmp_path / "out.yaml") == 1
+    error = capsys.readouterr().err
+    assert f"the config in {tmp_path / 'a.pth'}" in error and message in error and error.count("\n") == 1
+    assert not (tmp_path / "out.yaml").exists()
+
+
+def test_a_table_without_rows_is_left_out(own, tmp_path):
+    checkpoint = read_checkpoint(own)
+    checkpoint["model"]["search_head.oim.lut"] = torch.tensor(3.0)
+    save_checkpoint(tmp_path / "a.pth", checkpoint)
+    assert convert(tmp_path / "a.pth", tmp_path / "out.pth") == 0
+    assert "search_head.oim.lut" not in read_checkpoint(tmp_path / "out.pth")["model"]
 
 
 def test_a_config_that_does_not_fit_is_refused(release, tmp_path, capsys):

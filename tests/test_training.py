@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -81,12 +82,27 @@ def test_a_resumed_run_takes_the_rates_it_is_given(run, cuhk, tmp_path, caplog):
     assert "options differ" in log and "BASE_LR: 0.0007" in log
 
 
-def test_a_run_stopped_before_its_evaluation_evaluates_when_resumed(run, cuhk, tmp_path):
-    checkpoint = torch.load(run / "last.pth", weights_only=True)
-    torch.save(checkpoint | {"evaluated": 1, "best": -1.0}, tmp_path / "last.pth")
-    assert train("--resume", *words(cuhk, tmp_path)) == 0
-    ours, theirs = (json.loads((folder / "metrics.json").read_text()) for folder in (tmp_path, run))
-    assert ours == theirs
+WRONG_STATES = {
+    "of a release": (lambda state: {"model": state["model"]}, "missing or of another kind: optimizer"),
+    "without config": (lambda state: state | {"config": None}, "its `config` is not text"),
+    "number of epochs in words": (lambda state: state | {"epoch": "two"}, "missing or of another kind: epoch"),
+    "of another network": (
+        lambda state: state | {"model": {"stem.a": torch.zeros(1)}},
+        "do not fit the network that the options describe",
+    ),
+    "no weights": (lambda state: state | {"model": {1: 2}}, "holds no weights"),
+    "no optimiser": (lambda state: state | {"optimizer": {}}, r"KeyError: 'param_groups'\): give the options"),
+    "schedule in words": (lambda state: state | {"scheduler": {"last_epoch": "x"}}, "TypeError.*: give the options"),
+    "nothing to report": (lambda state: state | {"since_report": {}}, "KeyError: 'averages'.*: give the options"),
+}
+
+
+@pytest.mark.parametrize("spoil, message", WRONG_STATES.values(), ids=WRONG_STATES)
+def test_a_checkpoint_that_cannot_be_gone_on_from_is_named(spoil, message, run, cuhk, tmp_path, capsys):
+    torch.save(spoil(torch.load(run / "last.pth", weights_only=True)), tmp_path / "last.pth")
+    assert train("--resume", *words(cuhk, tmp_path)) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert re.search(rf"^error: .*{tmp_path / 'last.pth'} .*{message}", error), error
 
 
 def test_one_pass_is_scored_under_every_setting_and_again_from_its_features(run, cuhk, tmp_path, capsys):
@@ -119,6 +135,20 @@ def test_features_of_other_images_are_refused(run, cuhk, tmp_path, capsys):
     assert "delete it" in capsys.readouterr().err
 
 
+def test_features_without_contexts_are_scored_but_not_with_cbgm(run, cuhk, tmp_path, capsys):
+    features = tmp_path / "features.npz"
+    arguments = [*words(cuhk, run), "--features", str(features), "--out", str(tmp_path)]
+    assert test(*arguments) == 0
+    first = json.loads((tmp_path / "metrics.json").read_text())
+    with np.load(features) as file:
+        kept = {name: file[name] for name in file.files if not name.startswith("context")}
+    np.savez(features, **kept)
+    assert test(*arguments, "--cbgm") == 1
+    assert "features.npz holds no contexts, which --cbgm needs" in capsys.readouterr().err
+    assert test(*arguments) == 0
+    assert json.loads((tmp_path / "metrics.json").read_text()) == first
+
+
 @pytest.mark.parametrize("fmt", ["cuhk_sysu", "prw", "movienet_cs"])
 def test_each_format_trains_and_tests_through_the_shell_scripts(fmt, tmp_path):
     data = draw(tmp_path / fmt, fmt)
@@ -149,6 +179,9 @@ def test_shell_scripts_ask_for_the_device():
         ({"SOLVER__AMP": "fp12"}, "SOLVER.AMP 'fp12' is not one of off, fp16, bf16"),
         ({"INPUT__BATCH_SIZE_TRAIN": 1}, "GROUP needs INPUT.BATCH_SIZE_TRAIN of 2"),
         ({"CKPT_PERIOD": 0}, "CKPT_PERIOD must be 1 or more"),
+        ({"CKPT_KEEP": 0}, "CKPT_KEEP must be 1 or more"),
+        ({"CKPT_MINUTES": -1}, "CKPT_MINUTES must be 0 or more"),
+        ({"SOLVER__MAX_SKIPPED": 0}, "SOLVER.MAX_SKIPPED must be 1 or more"),
         ({"EVAL__GALLERY_SIZE": 7}, "gallery size 7"),
         ({"INPUT__BATCH_SIZE_TEST": 0}, "INPUT.BATCH_SIZE_TEST must be 1 or more, not 0"),
         ({"INPUT__NUM_WORKERS": -1}, "INPUT.NUM_WORKERS must be 0 or more, not -1"),
@@ -156,6 +189,8 @@ def test_shell_scripts_ask_for_the_device():
         ({"EVAL__AMP": "half"}, "EVAL.AMP 'half' is not one of off, fp16, bf16"),
         ({"DEVICE": "cuda:9"}, "cuda:9 is not on this machine"),
         ({"MODEL__BACKBONE__NAME": "resnet5"}, "'resnet5' is not one of resnet18"),
+        ({"SOLVER__BASE_LRR": 1}, "no option 'SOLVER.BASE_LRR'; the nearest is 'SOLVER.BASE_LR'"),
+        ({"SOLVER__BASE_LR": "fast"}, "SOLVER.BASE_LR must be of type float (and finite), but is 'fast'"),
     ],
 )
 def test_wrong_options_are_one_sentence(options, message, cuhk, tmp_path, capsys):

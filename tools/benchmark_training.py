@@ -6,7 +6,7 @@ import torch
 from yacs.config import CfgNode
 
 from engine.solver import build_optimizer, build_scheduler, precision
-from engine.trainer import StepSettings, new_scaler, train_one_epoch
+from engine.trainer import StepSettings, Trainer, new_scaler
 from tools.benchmark_cases import Case, Measurement, repeated, seconds_of
 from tools.benchmark_machine import peak_memory
 from tools.benchmark_network import drawn_images, drawn_targets, new_network
@@ -20,16 +20,21 @@ def measure_training(case: Case, cfg: CfgNode, device: torch.device) -> Measurem
     """Iterations per second on a drawn batch: forward, backward, clipping, optimiser.
 
     Raises:
-        DivergedError: a loss is not finite.
+        DivergedError: a loss or the gradient is not finite.
         RuntimeError: the device lacks memory, or cannot do what is asked.
     """
     model = VARIANTS[case.name].learner(new_network(cfg, device))
     settings = StepSettings(
-        device, precision(case.precision, "--precisions"), cfg.SOLVER.ACCUMULATE, cfg.SOLVER.CLIP_GRADIENTS
+        device,
+        precision(case.precision, "--precisions"),
+        cfg.SOLVER.ACCUMULATE,
+        cfg.SOLVER.CLIP_GRADIENTS,
+        max_skipped=1,
     )
     optimizer = build_optimizer(cfg, model)
     scheduler = build_scheduler(cfg, optimizer, STEPS_PER_EPOCH)
-    scaler = new_scaler(settings)
+    scaler, names = new_scaler(settings), ["drawn"] * case.batch_size
+    trainer = Trainer(model, optimizer, scheduler, scaler, settings, lambda *_: names, lambda *_: None)
     images = drawn_images(case.batch_size, case.image_size)
     if device.type == "cuda":
         images = [image.pin_memory() for image in images]  # as the loader does
@@ -38,8 +43,9 @@ def measure_training(case: Case, cfg: CfgNode, device: torch.device) -> Measurem
     batch = (images, drawn_targets(case.batch_size, case.image_size, cfg.MODEL.OIM.NUM_IDS))
 
     def steps() -> None:
-        passes = repeat(batch, settings.accumulate * together)
-        train_one_epoch(model, passes, optimizer, scheduler, scaler, settings, lambda _: None)
+        for _ in trainer.steps(repeat(batch, settings.accumulate * together), epoch=0):
+            pass
+        trainer.report()
 
     warm_up = seconds_of(steps, device)
     seconds, cores = repeated(steps, case.repeat, device)

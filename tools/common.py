@@ -10,11 +10,14 @@ from yacs.config import CfgNode
 
 from datasets import PersonSearchDataset, build_dataset, dataset_root
 from defaults import load_cfg
-from engine.trainer import DivergedError
+from engine.skips import DivergedError
 from utils.allocator import keep_freed_memory
+from utils.signals import StoppedError
 
 USER_ERRORS = (ValueError, KeyError, OSError, DivergedError)
 """What a wrong option, file or dataset raises; each message names it and says what to do."""
+FAILED, DIVERGED, STOPPED, INTERRUPTED = 1, 70, 75, 130
+"""Exit codes: an error, training that diverged, a stop in good order by a signal, and Ctrl-C elsewhere."""
 
 
 def add_config_arguments(parser: argparse.ArgumentParser, default: str | None = None) -> None:
@@ -31,7 +34,7 @@ def add_traceback_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def run_program(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
-    """Run a program; the exit code: 0, 1 after an error that was told in one sentence, or 130 after Ctrl-C."""
+    """Run a program; its exit code: 0, or one of those above, after the reason was told in one sentence."""
     keep_freed_memory()
     try:
         main(args)
@@ -39,10 +42,13 @@ def run_program(main: Callable[[argparse.Namespace], None], args: argparse.Names
         if args.traceback:
             traceback.print_exc()
         sys.stderr.write(f"error: {_message(error)}\n")
-        return 1
+        return DIVERGED if isinstance(error, DivergedError) else FAILED
+    except StoppedError as stop:
+        sys.stderr.write(f"stopped by {stop}: the same command with --resume goes on\n")
+        return STOPPED
     except KeyboardInterrupt:
         sys.stderr.write("stopped\n")
-        return 130
+        return INTERRUPTED
     return 0
 
 
@@ -57,7 +63,7 @@ def load_options(args: argparse.Namespace) -> CfgNode:
     return load_cfg(args.cfg, args.opts)
 
 
-def check_least(option: str, value: int, least: int) -> None:
+def check_least(option: str, value: float, least: int) -> None:
     """Raise ValueError, which names the option, where its value is below `least`."""
     if value < least:
         raise ValueError(f"{option} must be {least} or more, not {value}")

@@ -3,7 +3,6 @@
 import argparse
 import hashlib
 import sys
-import tempfile
 from collections import Counter
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 from yacs.config import CfgNode
 
-from defaults import load_cfg
+from defaults import load_cfg, read_cfg
 from engine.checkpoint import COUNTERS, TABLES, fit_weights, read_checkpoint, save_checkpoint
 from engine.weights import Weights, identify
 from models import build_model
@@ -74,17 +73,16 @@ def read_options(cfg_file: str | None, checkpoint: dict, weights: Weights, name:
     """The options of the network, its tables as large as the file's.
 
     Raises:
-        ValueError: neither the file nor its kind tells them, and no config is given.
+        KeyError, ValueError: the options are wrong, see `load_cfg`; or neither the file nor its kind tells them, and no
+            config is given.
     """
     tables = [(weights.state.get(key), option) for key, option in SIZED_TABLES.values()]
-    opts = [word for table, option in tables if table is not None for word in (option, str(len(table)))]
+    sized = [(table, option) for table, option in tables if table is not None and table.dim()]
+    opts = [word for table, option in sized for word in (option, str(len(table)))]
     if cfg_file:
         return load_cfg(cfg_file, opts)
     if "config" in checkpoint:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "config.yaml"
-            write_text(path, checkpoint["config"])
-            return load_cfg(path, opts)
+        return read_cfg(checkpoint["config"], f"the config in {name}", opts)
     if weights.release:
         return load_cfg(ROOT / weights.release.config_files(weights.state)[0], opts)
     raise ValueError(f"{name} does not hold the config of its network: name it with --cfg")
@@ -109,18 +107,18 @@ def convert(checkpoint: dict, cfg: CfgNode, name: str, *, strip: bool, half: boo
     if strip:
         state = {key: value for key, value in state.items() if key not in TABLES}
     if half:
-        state = {key: _halved(key, value) for key, value in state.items()}
+        state = {key: _halved(f"{name}: {key}", value) for key, value in state.items()}
     is_own = "model" in checkpoint and identify(checkpoint, name).release is None
     kept = {key: value for key, value in checkpoint.items() if key != "model"} if is_own and not strip else {}
     return kept | {"model": state, "config": cfg.dump()}
 
 
-def _halved(key: str, value: Tensor) -> Tensor:
+def _halved(name: str, value: Tensor) -> Tensor:
     if not value.is_floating_point():
         return value
     halved = value.half()
     if not torch.equal(halved.isfinite(), value.isfinite()):
-        raise ValueError(f"{key} holds values up to {value.abs().max():g}, beyond float16's 65504: leave out --half")
+        raise ValueError(f"{name} holds values up to {value.abs().max():g}, beyond float16's 65504: leave out --half")
     return halved
 
 

@@ -44,7 +44,8 @@ def join_processes(device_type: str, patience: timedelta = timedelta(hours=2)) -
     on_cuda = device_type == "cuda"
     if on_cuda:
         torch.cuda.set_device(local)
-    dist.init_process_group("nccl" if on_cuda else "gloo", timeout=patience)
+    # gloo beside NCCL, for values on the CPU that no process should wait for its device to exchange.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if on_cuda else "gloo", timeout=patience)
     return torch.device("cuda", local) if on_cuda else torch.device("cpu")
 
 
@@ -74,6 +75,20 @@ def from_main(value: T) -> T:
     values = [value]
     dist.broadcast_object_list(values, src=0)
     return values[0]
+
+
+def sum_over_processes(value: Tensor) -> Tensor:
+    """The sum of a tensor over all processes, without gradient."""
+    if not is_distributed():
+        return value
+    total = value.detach().clone()
+    dist.all_reduce(total)
+    return total
+
+
+def any_process(flag: bool) -> bool:
+    """Whether the flag is set in any process; the same answer in all. Devices go on working meanwhile."""
+    return bool(sum_over_processes(torch.tensor(int(flag))))
 
 
 def gather_counts(count: int, device: torch.device) -> list[int]:

@@ -3,6 +3,8 @@
 import logging
 import sys
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -11,6 +13,14 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 FORMAT = "%(asctime)s %(levelname)s %(message)s"
+
+
+class _StrictFileHandler(logging.FileHandler):
+    """A log file that does not go on without the lines that it could not write."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002 (logging's own name and arguments)
+        with _naming(Path(self.baseFilename)):
+            raise
 
 
 class _TqdmHandler(logging.StreamHandler):
@@ -23,6 +33,8 @@ class _TqdmHandler(logging.StreamHandler):
 def set_up_logging(file: Path | None = None, quiet: bool = False) -> None:
     """Send the log of the whole program to the screen and to `file` (appended to).
 
+    A line that cannot be written to the file, as on a full disk, raises OSError where it is logged.
+
     Args:
         file: log file, its folder is made if missing; None for the screen alone.
         quiet: only warnings on the screen (for processes beside the main one).
@@ -32,37 +44,70 @@ def set_up_logging(file: Path | None = None, quiet: bool = False) -> None:
     handlers: list[logging.Handler] = [screen]
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(file, encoding="utf-8"))
+        handlers.append(_StrictFileHandler(file, encoding="utf-8"))
     logging.basicConfig(level=logging.INFO, format=FORMAT, datefmt="%Y-%m-%d %H:%M:%S", handlers=handlers, force=True)
     logging.captureWarnings(True)
+
+
+@contextmanager
+def only_warnings_in_file() -> Iterator[None]:
+    """Inside, only warnings go to the log file, and the rest to the screen alone."""
+    files = [handler for handler in logging.getLogger().handlers if isinstance(handler, _StrictFileHandler)]
+    for handler in files:
+        handler.setLevel(logging.WARNING)
+    yield
+    for handler in files:
+        handler.setLevel(logging.NOTSET)
 
 
 class LossAverages:
     """Averages of losses, summed on their device: reading them is the only wait for it."""
 
     def __init__(self):
-        self._sums: dict[str, Tensor] = {}
-        self._count = 0
+        self._names: tuple[str, ...] = ()
+        self._sums = torch.zeros(0)
+        self._count = torch.zeros(())
 
-    def add(self, losses: dict[str, Tensor]) -> None:
-        """Count one iteration's losses (scalars, any device)."""
-        for name, loss in losses.items():
-            value = loss.detach().float()
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
-        self._count += 1
+    def add(self, names: tuple[str, ...], losses: Tensor, counted: Tensor) -> None:
+        """Count the losses of some iterations.
+
+        Args:
+            names: of the n losses; the same ones until the next reading.
+            losses: iterations x n, any device.
+            counted: bool scalar there; where it is False nothing is added.
+        """
+        if not self._names:
+            self._names = names
+            self._sums, self._count = losses.new_zeros(len(names)), losses.new_zeros(())
+        if names != self._names:
+            raise ValueError(f"the losses were {', '.join(self._names)}, but now are {', '.join(names)}")
+        self._sums = self._sums + torch.where(counted, losses.sum(0), 0)
+        self._count = self._count + counted * len(losses)
 
     def read(self) -> dict[str, float]:
-        """Name -> mean over the iterations since the last reading, with their `loss_total`; starts anew."""
-        if not self._count:
-            return {}
-        names, sums = list(self._sums), torch.stack(list(self._sums.values()))
-        means = dict(zip(names, (sums / self._count).tolist(), strict=True))
+        """Name -> mean over the iterations since the last reading, with their `loss_total`; starts anew.
+
+        Empty where no iteration was counted.
+        """
+        names, (*sums, count) = self._names, torch.cat([self._sums, self._count[None]]).tolist()
         self.__init__()
+        if not count:
+            return {}
+        means = {name: value / count for name, value in zip(names, sums, strict=True)}
         return means | {"loss_total": sum(means.values())}
+
+    def state_dict(self) -> dict:
+        """What was added since the last reading."""
+        return {"names": list(self._names), "sums": self._sums, "count": self._count}
+
+    def load_state_dict(self, state: dict, device: torch.device) -> None:
+        """Go on from a `state_dict`, on this device."""
+        self._names = tuple(state["names"])
+        self._sums, self._count = state["sums"].to(device), state["count"].to(device)
 
 
 class TensorBoard:
-    """TensorBoard events of a run.
+    """TensorBoard events of a run. Where they cannot be written, an OSError says so, at the latest when flushing.
 
     Args:
         folder: where the event files go.
@@ -70,20 +115,40 @@ class TensorBoard:
     """
 
     def __init__(self, folder: Path, next_step: int = 0):
+        self._folder = folder
         self._writer = SummaryWriter(str(folder), purge_step=next_step)
 
     def scalars(self, group: str, values: dict[str, float], step: int) -> None:
         """Draw each value as `group/name`."""
-        for name, value in values.items():
-            self._writer.add_scalar(f"{group}/{name}", value, step)
+        with _naming(self._folder):
+            for name, value in values.items():
+                self._writer.add_scalar(f"{group}/{name}", value, step)
 
     def image(self, name: str, picture, step: int) -> None:
         """Show a picture (uint8 RGB, H x W x 3)."""
-        self._writer.add_image(name, picture, step, dataformats="HWC")
+        with _naming(self._folder):
+            self._writer.add_image(name, picture, step, dataformats="HWC")
+
+    def flush(self) -> None:
+        """Write all that was drawn to the event file."""
+        with _naming(self._folder):
+            self._writer.flush()
 
     def close(self) -> None:
         """Flush and close the event file."""
-        self._writer.close()
+        with _naming(self._folder):
+            self._writer.close()
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Name what could not be written in errors of the system, which TensorBoard and logging leave out."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(
+            error.errno, f"{error.strerror or error}: the run stops, its log would lack lines", str(path)
+        ) from error
 
 
 def format_table(rows: list[dict[str, object]]) -> str:

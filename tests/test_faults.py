@@ -1,0 +1,209 @@
+"""Interrupted trainings: killed, stopped, without room, or with a process that fails. What is left is compared with
+what an unbroken training leaves, to the last bit."""
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from disks import fill_disk
+from tiny import words
+from training_process import ROOT, assert_same, ended, left_by, run, start, start_two
+
+from engine.run_folder import RunFolder
+from tools import training_run
+
+KILLS = 20
+LONGEST_LIFE = 1.5
+"""Seconds after which a training is killed at the latest; one that is never stopped takes two to three."""
+STOPPED = 75
+SMALL = {
+    "MODEL__BACKBONE__NAME": "mobilenet_v2",
+    "MODEL__CONTEXT__SCENE": "none",
+    "MODEL__CONTEXT__GROUP": "none",
+    "MODEL__DETECTION_HEAD__SCORE_THRESH": 0.0,
+    "MODEL__SEARCH_HEAD__SCORE_THRESH": 0.0,
+    "SOLVER__ACCUMULATE": 1,
+    "DISP_PERIOD": 3,
+}
+
+
+def small(data: Path, out: Path, **options) -> list[str]:
+    """Options of a training of seconds, saving after every step unless told otherwise."""
+    return words(data, out, **SMALL | {"CKPT_MINUTES": 1e-6} | options)
+
+
+@pytest.fixture(scope="module")
+def unbroken(cuhk, tmp_path_factory) -> Path:
+    """The folder of a training that nothing interrupted, and which saved whole epochs alone."""
+    out = tmp_path_factory.mktemp("unbroken")
+    assert run(small(cuhk, out, CKPT_MINUTES=0)) == 0
+    assert json.loads((out / "metrics.json").read_text())["mAP"] > 0
+    return out
+
+
+def assert_ends_as(unbroken: Path, ours: Path) -> None:
+    """All but the checkpoints before the newest, which lie closer together where every step is saved."""
+    left = [left_by(folder) for folder in (ours, unbroken)]
+    for each in left:
+        del each["checkpoints"]["last.1.pth"]
+        each["config"] = re.sub("(CKPT_MINUTES|NUM_WORKERS): .*", "", each["config"])
+    assert left[0]["log"] == left[1]["log"]
+    assert_same(*left)
+
+
+def test_a_training_killed_at_random_moments_ends_as_one_never_stopped(unbroken, cuhk, tmp_path):
+    draw, kills, trainings = random.Random(3), 0, 0
+    while kills < KILLS:
+        trainings += 1
+        out = tmp_path / str(trainings)
+        out.mkdir()
+        options = small(cuhk, out)
+        code = None
+        while code != 0:
+            process = start(["--resume", *options], out / "screen")
+            process.join(draw.uniform(0, LONGEST_LIFE) if kills < KILLS else None)
+            if process.exitcode is None:
+                process.kill()
+                kills += 1
+            code = ended(process)
+            assert code in (0, -signal.SIGKILL), (out / "screen").read_text()
+        assert_ends_as(unbroken, out)
+        shutil.rmtree(out)
+
+
+def test_the_number_of_loader_processes_changes_nothing(unbroken, cuhk, tmp_path):
+    assert ended(start(small(cuhk, tmp_path, CKPT_MINUTES=0, INPUT__NUM_WORKERS=2), tmp_path / "screen")) == 0
+    assert_ends_as(unbroken, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "action, step, workers", [("terminate", 0, 0), ("interrupt", 2, 0), ("terminate all", 5, 2), ("terminate", 7, 0)]
+)
+def test_a_signal_stops_after_the_step_with_a_code_of_its_own(action, step, workers, unbroken, cuhk, tmp_path):
+    options = small(cuhk, tmp_path, CKPT_MINUTES=0, INPUT__NUM_WORKERS=workers)
+    assert ended(start(options, tmp_path / "screen", (action, 0, step))) == STOPPED
+    assert "--resume goes on" in (tmp_path / "screen").read_text()
+    state = torch.load(tmp_path / "last.pth", weights_only=True)
+    assert (state["epoch"], state["step"]) == divmod(step + 1, 4) if step < 7 else (1, 4)
+    assert ended(start(["--resume", *options], tmp_path / "screen")) == 0
+    assert_ends_as(unbroken, tmp_path)
+
+
+def test_a_signal_stops_an_evaluation_at_once(unbroken, cuhk, tmp_path, monkeypatch):
+    options = small(cuhk, tmp_path, CKPT_MINUTES=0, CKPT_PERIOD=5)
+    with monkeypatch.context() as patch:
+        patch.setattr(training_run, "extract_features", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+        assert run(options) == STOPPED
+    state = torch.load(tmp_path / "last.pth", weights_only=True)
+    assert (state["epoch"], state["step"], state["evaluated"]) == (1, 0, 0)
+    assert run(["--resume", *small(cuhk, tmp_path, CKPT_MINUTES=0)]) == 0
+    assert (tmp_path / "metrics.json").read_text() == (unbroken / "metrics.json").read_text()
+
+
+def test_a_second_signal_ends_at_once(unbroken, cuhk, tmp_path):
+    options = small(cuhk, tmp_path, CKPT_MINUTES=0)
+    process = start(options, tmp_path / "screen", ("hang", 0, 5))
+    wait_for(tmp_path / "saving", process)
+    os.kill(process.pid, signal.SIGINT)
+    assert ended(process) == -signal.SIGINT
+    (tmp_path / "saving").unlink()
+    assert run(["--resume", *options]) == 0
+    assert_ends_as(unbroken, tmp_path)
+
+
+def wait_for(file: Path, process, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not file.exists():
+        assert process.is_alive() and time.monotonic() < end, f"{file.name} does not appear"
+        time.sleep(0.02)
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_training_ends_the_same(unbroken, cuhk, tmp_path):
+    for path in unbroken.rglob("*"):
+        if path.is_file():
+            (tmp_path / path.relative_to(unbroken)).parent.mkdir(exist_ok=True)
+            shutil.copy(path, tmp_path / path.relative_to(unbroken))
+    content = bytearray((tmp_path / "last.pth").read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "last.pth").write_bytes(content)
+    assert run(["--resume", *small(cuhk, tmp_path, CKPT_MINUTES=0)]) == 0
+    warning = "last.pth is damaged"
+    log = (tmp_path / "log.txt").read_text()
+    assert log.count(warning) == 1
+    (tmp_path / "log.txt").write_text("".join(line for line in log.splitlines(True) if warning not in line))
+    (tmp_path / "last.pth.damaged").unlink()
+    ours, theirs = left_by(tmp_path), left_by(unbroken)
+    for name in ("last.pth", "best.pth"):
+        assert_same(ours["checkpoints"][name], theirs["checkpoints"][name])
+    assert ours["metrics"] == theirs["metrics"] and ours["events"] == theirs["events"]
+
+
+def test_a_disk_that_is_full_at_each_write_in_turn_costs_time_alone(unbroken, cuhk, tmp_path, monkeypatch, capsys):
+    options = small(cuhk, tmp_path, CKPT_MINUTES=0)
+    for name in ("config.yaml", "last.pth", "metrics.json", "best.pth", "last.pth"):
+        with monkeypatch.context() as patch:
+            fill_disk(patch, 100, name)
+            assert run(["--resume", *options]) == 1
+        error = capsys.readouterr().err.strip().splitlines()[-1]
+        assert re.search(rf"No space left on device: [1-9]\d* bytes more are needed for: .*{name}", error)
+    assert run(["--resume", *options]) == 0
+    assert_ends_as(unbroken, tmp_path)
+
+
+def test_options_of_another_length_of_epoch_are_refused_within_one(cuhk, tmp_path, capsys):
+    assert ended(start(small(cuhk, tmp_path), tmp_path / "screen", ("terminate", 0, 1))) == STOPPED
+    assert run(["--resume", *small(cuhk, tmp_path, INPUT__BATCH_SIZE_TRAIN=4)]) == 1
+    assert "after 2 of 4 steps of an epoch, which now has 2" in capsys.readouterr().err
+
+
+def test_steps_that_are_not_finite_end_training_with_a_code_of_its_own(cuhk, tmp_path, capsys):
+    options = small(cuhk, tmp_path, SOLVER__MAX_SKIPPED=3, SOLVER__BASE_LR=1e30, SOLVER__WARMUP_EPOCHS=0.0)
+    assert run(options) == 70
+    assert "3 steps in a row were not finite" in capsys.readouterr().err
+    log = (tmp_path / "log.txt").read_text()
+    assert "left out (1 so far)" in log and "; images s" in log
+    weights = RunFolder(tmp_path, keep=2).newest()[0]["model"]
+    assert all(value.isfinite().all() for value in weights.values())
+
+
+def test_a_signal_to_one_of_two_processes_stops_both_at_the_same_step(cuhk, tmp_path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    for folder in (whole, broken):
+        folder.mkdir()
+    assert [ended(process) for process in start_two(small(cuhk, whole, CKPT_MINUTES=0), whole)] == [0, 0]
+    options = small(cuhk, broken, CKPT_MINUTES=0)
+    stopped = start_two(options, broken, ("terminate", 1, 2))
+    assert [ended(process) for process in stopped] == [STOPPED, STOPPED]
+    state = torch.load(broken / "last.pth", weights_only=True)
+    assert (state["epoch"], state["step"]) == (1, 1)
+    assert [ended(process) for process in start_two(["--resume", *options], broken)] == [0, 0]
+    assert_ends_as(whole, broken)
+
+
+@pytest.mark.parametrize(
+    "action, place, done", [("kill", "2", (1, 0)), ("fail", "set-up", None), ("fail", "evaluation", (1, 0))]
+)
+def test_a_process_that_fails_ends_the_others_with_its_message(action, place, done, cuhk, tmp_path):
+    options = small(cuhk, tmp_path, SOLVER__MAX_EPOCHS=200)
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "tests/training_process.py"]
+    ended = subprocess.run(
+        [sys.executable, *command, action, "1", place, *options],
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=60,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert ended.returncode != 0
+    assert {"kill": "Signal 9", "fail": "the sabotaged process fails"}[action] in ended.stderr
+    if done is None:
+        assert not list(tmp_path.glob("*.pth"))
+    else:
+        state = RunFolder(tmp_path, keep=2).newest()[0]
+        assert (state["epoch"], state["step"]) == done  # of two steps an epoch

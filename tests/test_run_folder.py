@@ -1,0 +1,218 @@
+"""Files that are whole, numbered checkpoints of which a damaged one is passed over, and logs that are cut back."""
+
+import io
+import logging
+import pickle
+import re
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from disks import fill_disk
+
+from engine.checkpoint import read_checkpoint, save_checkpoint
+from engine.features import Features, save_features
+from engine.run_folder import RunFolder
+from utils.files import write_json, write_text
+from utils.logging import TensorBoard, set_up_logging
+
+
+def state(number: int) -> dict:
+    generator = torch.Generator().manual_seed(number)
+    return {"epoch": number, "model": {f"w{i}": torch.rand(40, generator=generator) for i in range(3)}}
+
+
+def numbers(path: Path) -> dict[str, int]:
+    """Which state each checkpoint of a folder holds."""
+    return {file.name: read_checkpoint(file)["epoch"] for file in path.glob("*.pth")}
+
+
+def features(path: Path) -> None:
+    dets, feats = np.zeros((2, 5), np.float32), np.zeros((2, 4), np.float32)
+    save_features(path, Features([dets], [feats], None, [feats[0]], [(dets, feats)]), ["a.jpg"], ["a.jpg 1"])
+
+
+WRITERS = {
+    "checkpoint": lambda path: save_checkpoint(path, state(1)),
+    "features": features,
+    "json": lambda path: write_json(path, {"mAP": 0.5}),
+    "text": lambda path: write_text(path, "SEED: 1\n"),
+}
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_a_full_disk_leaves_the_old_file_and_says_how_many_bytes_were_missing(writer, tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    WRITERS[writer](path)
+    whole = path.read_bytes()
+    for room in {0, 1, len(whole) // 3, len(whole) // 2, len(whole) - 1}:
+        with monkeypatch.context() as patch:
+            fill_disk(patch, room)
+            with pytest.raises(OSError, match=f"No space left on device: {len(whole) - room} bytes more .*{path.name}"):
+                WRITERS[writer](path)
+        assert path.read_bytes() == whole
+        assert list(tmp_path.iterdir()) == [path]
+    path.unlink()
+    with monkeypatch.context() as patch:
+        fill_disk(patch, len(whole))
+        WRITERS[writer](path)
+    assert path.stat().st_size == len(whole)
+
+
+def test_the_newest_and_the_best_are_kept(tmp_path):
+    folder = RunFolder(tmp_path, keep=3)
+    for number in range(1, 6):
+        folder.save(state(number))
+        if number == 2:
+            folder.save_best(state(number))
+    assert numbers(tmp_path) == {"last.pth": 5, "last.1.pth": 4, "last.2.pth": 3, "best.pth": 2}
+    assert [path.name for path in folder.checkpoints()] == ["last.pth", "last.1.pth", "last.2.pth", "best.pth"]
+    RunFolder(tmp_path, keep=1).save(state(6))
+    assert numbers(tmp_path) == {"last.pth": 6, "best.pth": 2}
+
+
+@pytest.mark.parametrize("renames", range(4))
+def test_a_crash_between_two_renames_loses_nothing(renames, tmp_path, monkeypatch):
+    folder = RunFolder(tmp_path, keep=3)
+    for number in (1, 2, 3):
+        folder.save(state(number))
+    plain, left = Path.replace, iter(range(renames))
+
+    def replace(path, target):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return plain(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", replace)
+        with pytest.raises(KeyboardInterrupt):
+            folder.save(state(4))
+    assert sorted(numbers(tmp_path).values()) == [1, 2, 3]
+    assert folder.newest()[0]["epoch"] == 3
+    folder.save(state(5))
+    assert folder.newest()[0]["epoch"] == 5
+    assert {3, 5} <= set(numbers(tmp_path).values())
+
+
+def test_a_full_disk_moves_no_checkpoint(tmp_path, monkeypatch):
+    folder = RunFolder(tmp_path, keep=2)
+    folder.save(state(1))
+    folder.save(state(2))
+    with monkeypatch.context() as patch:
+        fill_disk(patch, 500)
+        with pytest.raises(OSError, match="bytes more are needed"):
+            folder.save(state(3))
+    assert numbers(tmp_path) == {"last.pth": 2, "last.1.pth": 1}
+
+
+def test_a_byte_that_changed_anywhere_is_found_and_the_checkpoint_before_is_taken(tmp_path):
+    folder = RunFolder(tmp_path, keep=2)
+    folder.save(state(1))
+    folder.save(state(2))
+    last = tmp_path / "last.pth"
+    whole = last.read_bytes()
+    draw = np.random.default_rng(0)
+    for place in draw.choice(len(whole) - 20, 300, replace=False):  # the checksum itself aside: see below
+        last.write_bytes(whole[:place] + bytes([whole[place] ^ draw.integers(1, 256)]) + whole[place + 1 :])
+        found, _, faults = folder.newest()
+        assert found["epoch"] == 1 and list(faults) == [last], place
+    for end in draw.choice(len(whole) - 20, 100, replace=False):
+        last.write_bytes(whole[:end])
+        assert folder.newest()[0]["epoch"] == 1, end
+    for place in range(len(whole) - 20, len(whole)):
+        last.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        found = folder.newest()[0]
+        assert found["epoch"] == 1 or all(torch.equal(v, state(2)["model"][n]) for n, v in found["model"].items())
+
+
+def test_a_damaged_checkpoint_is_set_aside_with_a_warning(tmp_path, caplog):
+    folder = RunFolder(tmp_path, keep=2)
+    folder.save(state(1))
+    folder.save(state(2))
+    (tmp_path / "last.pth").write_bytes(b"half")
+    found, _, faults = folder.newest()
+    folder.set_aside(faults)
+    assert re.search(r"last.pth is damaged.*renamed to last.pth.damaged", caplog.text)
+    folder.save(state(3))
+    assert found["epoch"] == 1 and numbers(tmp_path) == {"last.pth": 3, "last.1.pth": 1}
+
+
+def as_pickle(content: object) -> bytes:
+    written = io.BytesIO()
+    torch.save(content, written)
+    return written.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"hello", as_pickle([1]), as_pickle({1: 2}), as_pickle({"config": 3}), pickle.dumps(Path("x"), 0)],
+)
+def test_a_file_that_is_no_checkpoint_is_passed_over(content, tmp_path):
+    folder = RunFolder(tmp_path, keep=2)
+    folder.save(state(1))
+    folder.save(state(2))
+    (tmp_path / "last.pth").write_bytes(content)
+    found, path, faults = folder.newest()
+    assert found["epoch"] == 1 and path == tmp_path / "last.1.pth" and list(faults) == [tmp_path / "last.pth"]
+
+
+def test_where_no_checkpoint_is_whole_each_is_named(tmp_path):
+    folder = RunFolder(tmp_path, keep=2)
+    with pytest.raises(FileNotFoundError, match="no checkpoint in"):
+        folder.newest()
+    for name in ("last.pth", "last.1.pth", "best.pth"):
+        (tmp_path / name).write_bytes(b"half")
+    with pytest.raises(ValueError, match=r"(?s)no checkpoint .*last.pth .*last.1.pth .*best.pth"):
+        folder.newest()
+    folder.save_best(state(7))
+    assert folder.newest()[0]["epoch"] == 7
+
+
+def test_growing_files_are_cut_back_to_the_checkpoint(tmp_path):
+    folder = RunFolder(tmp_path, keep=2)
+    folder.events.mkdir()
+    old, new = (folder.events / f"events.out.tfevents.{name}" for name in ("1", "2"))
+    folder.log.write_text("one\n")
+    old.write_bytes(b"abc")
+    folder.save(state(1))
+    folder.log.write_text("one\ntwo\n")
+    old.write_bytes(b"abcdef")
+    new.write_bytes(b"xyz")
+    (tmp_path / ".last.pth.99.part").write_bytes(b"half")
+    folder.cut_back(folder.newest()[0])
+    assert folder.log.read_text() == "one\n" and old.read_bytes() == b"abc"
+    assert {path.name for path in tmp_path.rglob("*")} == {"last.pth", "log.txt", "tensorboard", old.name}
+    folder.cut_back(None)
+    assert {path.name for path in tmp_path.rglob("*")} == {"last.pth", "tensorboard"}
+
+
+FULL = Path("/dev/full")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="no /dev/full on this system")
+def test_a_log_line_that_cannot_be_written_is_an_error():
+    set_up_logging(FULL)
+    try:
+        with pytest.raises(OSError, match="No space left on device: the run stops.*/dev/full"):
+            logging.getLogger("train").info("epoch 1")
+    finally:
+        with suppress(OSError):  # what could not be written is tried once more
+            logging.basicConfig(force=True)
+        logging.basicConfig(force=True)
+
+
+def test_an_event_that_cannot_be_written_is_an_error(tmp_path, monkeypatch):
+    board = TensorBoard(tmp_path)
+    writer = board._writer._get_file_writer().event_writer._async_writer
+
+    def write(data):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(writer._writer, "write", write)
+    monkeypatch.setattr("threading.excepthook", lambda args: None)
+    with pytest.raises(OSError, match=f"No space left on device: the run stops.*{tmp_path.name}"):
+        for step in range(100):
+            board.scalars("train", {"loss": 1.0}, step)
+            board.flush()

@@ -1,0 +1,180 @@
+"""Checkpoints, features and configs from strangers: whatever code they carry, no program runs it."""
+
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from tiny import tiny_cfg, tiny_model, words
+
+import demo
+from engine.checkpoint import save_checkpoint
+from tools import convert_checkpoint
+from tools import test as test_tool
+from tools import train as train_tool
+from tools.common import run_program
+
+ROOT = Path(__file__).resolve().parents[1]
+CFG = str(ROOT / "configs" / "cuhk_sysu.yaml")
+MARK = "ran"
+"""File in the folder of work that the code of each file here would leave."""
+
+
+EXPRESSION = f"__import__('pathlib').Path('{MARK}').touch()"
+
+
+class Payload:
+    """An object that would leave the mark when unpickled."""
+
+    def __reduce__(self):
+        return eval, (EXPRESSION,)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch) -> Path:
+    """The folder of work."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def assert_refused(program, arguments: list, named: str, capsys, recwarn) -> None:
+    """Run a program in its own words: it fails with one sentence that names the file, and no code has run."""
+    code = run_program(program.main, program.parse_args([str(word) for word in arguments]))
+    sentences = [line for line in capsys.readouterr().err.splitlines() if " INFO " not in line]
+    assert code == 1
+    assert len(sentences) == 1 and sentences[0].startswith("error: ") and named in sentences[0], sentences
+    assert not [str(warning.message) for warning in recwarn]
+    assert not Path(MARK).exists()
+
+
+def test_the_code_would_run():
+    """Where a reader lets it: the tests below would see it."""
+    pickle.loads(pickle.dumps(Payload()))  # noqa: S301
+    Path(MARK).unlink()
+    yaml.unsafe_load(CONFIGS["apply"])
+    Path(MARK).unlink()
+    eval(EXPRESSION)  # noqa: S307
+    assert Path(MARK).exists()
+
+
+def with_object_as_array(path: Path) -> None:
+    with path.open("wb") as file:
+        np.save(file, np.array([Payload()], dtype=object))
+
+
+def with_object_among_arrays(path: Path) -> None:
+    with path.open("wb") as file:
+        np.savez(file, gallery_names=np.array(["a"]), gallery_dets=np.array([Payload()], dtype=object))
+
+
+CHECKPOINTS: dict[str, Callable[[Path], object]] = {
+    "zip": lambda path: torch.save({"model": Payload()}, path),
+    "zip with checksum": lambda path: save_checkpoint(path, {"model": Payload()}),
+    "zip in protocol 4": lambda path: torch.save({"model": Payload()}, path, pickle_protocol=4),
+    "weights beside": lambda path: torch.save({"model": tiny_model().state_dict(), "epoch": Payload()}, path),
+    "legacy": lambda path: torch.save({"model": Payload()}, path, _use_new_zipfile_serialization=False),
+    "pickle of protocol 0": lambda path: path.write_bytes(pickle.dumps(Payload(), 0)),
+    "pickle of protocol 4": lambda path: path.write_bytes(pickle.dumps(Payload(), 4)),
+    "npy": with_object_as_array,
+    "npz": with_object_among_arrays,
+}
+
+
+def to_test(path: Path, data: Path) -> tuple:
+    return test_tool, ["--cfg", CFG, "--ckpt", path, "--out", "out", *words(data, Path("run"))]
+
+
+def to_describe(path: Path, _data: Path) -> tuple:
+    return convert_checkpoint, [path]
+
+
+def to_convert(path: Path, _data: Path) -> tuple:
+    return convert_checkpoint, [path, "out.pth", "--cfg", CFG]
+
+
+def to_train_from(path: Path, data: Path) -> tuple:
+    """As weights to start with."""
+    return train_tool, ["--cfg", CFG, *words(data, Path("run"), MODEL__BACKBONE__WEIGHTS=path)]
+
+
+def to_resume(path: Path, data: Path) -> tuple:
+    Path("run").mkdir()
+    shutil.move(path, "run/last.pth")
+    return train_tool, ["--resume", "--cfg", CFG, *words(data, Path("run"))]
+
+
+def to_demonstrate(path: Path, _data: Path) -> tuple:
+    Path("gallery").mkdir()
+    for image in ("query.jpg", "gallery/a.jpg"):
+        Image.new("RGB", (64, 64)).save(image)
+    Path("tiny.yaml").write_text(tiny_cfg().dump())
+    request = ["--query", "query.jpg", "--box", 1, 2, 30, 60, "--gallery", "gallery"]
+    return demo, ["--cfg", "tiny.yaml", "--ckpt", path, *request]
+
+
+@pytest.mark.parametrize("use", [to_test, to_describe, to_convert, to_train_from, to_resume, to_demonstrate])
+@pytest.mark.parametrize("kind", CHECKPOINTS)
+def test_a_checkpoint_with_code_is_refused(kind, use, folder, cuhk, capsys, recwarn):
+    path = folder / "stranger.pth"
+    CHECKPOINTS[kind](path)
+    program, arguments = use(path, cuhk)
+    named = "last.pth is damaged, or is not" if use is to_resume else "stranger.pth is damaged, or is not"
+    assert_refused(program, arguments, named, capsys, recwarn)
+
+
+FEATURES: dict[str, Callable[[Path], object]] = {
+    "npy": with_object_as_array,
+    "npz": with_object_among_arrays,
+    "pickle of protocol 0": CHECKPOINTS["pickle of protocol 0"],
+    "pickle of protocol 4": CHECKPOINTS["pickle of protocol 4"],
+    "checkpoint": CHECKPOINTS["zip"],
+}
+
+
+@pytest.mark.parametrize("kind", FEATURES)
+def test_features_with_code_are_refused(kind, folder, cuhk, capsys, recwarn):
+    FEATURES[kind](folder / "stranger.npz")
+    arguments = ["--cfg", CFG, "--features", "stranger.npz", *words(cuhk, Path("run"))]
+    assert_refused(test_tool, arguments, "stranger.npz is not a whole file of features", capsys, recwarn)
+
+
+CONFIGS = {
+    "apply": f'SEED: !!python/object/apply:eval ["{EXPRESSION}"]',
+    "apply to a key": f'!!python/object/apply:eval ["{EXPRESSION}"]: 1',
+    "new": f'SEED: !!python/object/new:eval ["{EXPRESSION}"]',
+    "name": "SEED: !!python/name:os.system",
+    "module": "SEED: !!python/module:antigravity",
+    "object": "SEED: !!python/object:subprocess.Popen {}",
+    "literal": f'SEED: "{EXPRESSION}"',
+    "literal in a list": f'SOLVER: {{MILESTONES: "[{EXPRESSION}]"}}',
+}
+
+
+@pytest.mark.parametrize("program", [test_tool, train_tool, demo, convert_checkpoint])
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_a_config_with_code_is_refused(kind, program, folder, capsys, recwarn):
+    (folder / "stranger.yaml").write_text(CONFIGS[kind])
+    own = []
+    if program is demo:
+        own = to_demonstrate(Path("any.pth"), folder)[1][2:]
+    elif program is convert_checkpoint:
+        save_checkpoint(folder / "any.pth", {"model": {"stem.a": torch.zeros(1)}})
+        own = ["any.pth", "out.pth"]
+    assert_refused(program, ["--cfg", "stranger.yaml", *own], "stranger.yaml", capsys, recwarn)
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_a_config_with_code_in_a_checkpoint_is_refused(kind, folder, capsys, recwarn):
+    save_checkpoint(folder / "stranger.pth", {"model": {"stem.a": torch.zeros(1)}, "config": CONFIGS[kind]})
+    arguments = ["stranger.pth", "--save-config", "config.yaml"]
+    assert_refused(convert_checkpoint, arguments, "the config in stranger.pth", capsys, recwarn)
+
+
+@pytest.mark.parametrize("option", ["SEED", "SOLVER.MILESTONES", "SOLVER.BASE_LR", "DETERMINISTIC"])
+def test_an_option_with_code_is_refused(option, capsys, recwarn):
+    assert_refused(train_tool, ["--cfg", CFG, option, EXPRESSION], f"{option} must be of type", capsys, recwarn)
