@@ -167,7 +167,7 @@ def test_boxes_without_area_are_dropped_and_unsigned_numbers_widened(tmp_path):
 
     rewrite(tmp_path / "annotation/Images.mat", change)
     with pytest.warns(
-        UserWarning, match=r"Train.mat: 1 records equal no box .*identity 2 at \[10, 20, 40, 110\] in s1.jpg"
+        UserWarning, match=r"Train.mat: 1 records that equal no box .*identity 2: \[10, 20, 40, 110\] .* s1.jpg"
     ):
         dataset = build_dataset("CUHK-SYSU", tmp_path, "train")
     annotation = by_name(dataset.annotations)["s1.jpg"]
@@ -197,7 +197,7 @@ def test_protocols_of_different_queries_are_refused(tmp_path):
     small_tree("cuhk_sysu", tmp_path)
     rewrite(tmp_path / PROTOCOLS / "TestG100.mat", lambda protocol: protocol[:, ::-1])
     gallery_set, query_set = (build_dataset("CUHK-SYSU", tmp_path, split) for split in ("gallery", "query"))
-    with pytest.raises(DatasetError, match="TestG100.mat: query 0 is not that of TestG50.mat"):
+    with pytest.raises(DatasetError, match="TestG100.mat, query 1: asks for another person than TestG50.mat"):
         query_set.galleries(gallery_set, 100)
     assert len(list(query_set.galleries(gallery_set, 50))) == 2
     rewrite(tmp_path / PROTOCOLS / "TestG100.mat", lambda protocol: protocol[:, 1:])
@@ -284,8 +284,8 @@ def test_contents_that_contradict_the_format_are_named(tmp_path):
     annotation = tmp_path / "prw/annotations/c1s1_000001.jpg.mat"
     for content, message in (
         ({"box_new": np.ones((2, 4))}, "does not hold n x 5 numbers"),
-        ({"box_new": np.array([[0.0, 1, 2, 3, 4]])}, "id 0 in c1s1_000001.jpg"),
-        ({"box_new": np.array([[3, 1, np.nan, 3, 4]])}, "does not hold n x 5 numbers"),
+        ({"box_new": np.array([[0.0, 1, 2, 3, 4]])}, "row 1: id 0: ids are whole numbers"),
+        ({"box_new": np.array([[3, 1, np.nan, 3, 4]])}, "row 1: the box x 1, y nan, w 3, h 4 is not four finite"),
         ({"other": 1}, "has no variable box_new or anno_file or anno_previous"),
     ):
         savemat(annotation, content)
@@ -293,7 +293,7 @@ def test_contents_that_contradict_the_format_are_named(tmp_path):
             build_dataset("PRW", tmp_path / "prw", "train")
     small_tree("cuhk_sysu", tmp_path / "cuhk")
     savemat(tmp_path / "cuhk/annotation/pool.mat", {"pool": cell([np.array([3])], (1, 1))})
-    with pytest.raises(DatasetError, match="pool.mat: expected a name"):
+    with pytest.raises(DatasetError, match="pool.mat, name 1: expected a name"):
         build_dataset("CUHK-SYSU", tmp_path / "cuhk", "gallery")
 
 
