@@ -92,7 +92,7 @@ def main(args):
     device = resolve_device(args.device or cfg.DEVICE)
     model = build_model(cfg)
     load_weights(model, checkpoint)
-    results = search_gallery(model.to(device).eval(), request, args.out, args.top_k, device)
+    results = search_gallery(model.to(device).eval(), request, args.out, args.top_k, device, cfg.INPUT.MAX_PIXELS)
     report(results, args.out)
 
 

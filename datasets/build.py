@@ -64,6 +64,7 @@ def build_train_loader(
     rank: int = 0,
     world_size: int = 1,
     flip_prob: float = 0.5,
+    damaged: str = "error",
 ) -> DataLoader:
     """Batches (list of uint8 images 3 x H x W, list of targets) of this process's share of a shuffled epoch.
 
@@ -74,9 +75,12 @@ def build_train_loader(
     Args:
         batch_size: images per process.
         flip_prob: probability that an image is mirrored, its boxes with it.
+        damaged: what to do about an image that cannot be read, "error" or "skip": see TrainingImages.
     """
     sampler = TrainBatchSampler(len(dataset), batch_size, seed, rank, world_size, flip_prob)
-    return DataLoader(TrainingImages(dataset), batch_sampler=sampler, **_worker_options(num_workers, seed))
+    return DataLoader(
+        TrainingImages(dataset, damaged, seed), batch_sampler=sampler, **_worker_options(num_workers, seed)
+    )
 
 
 def build_test_loader(dataset: Dataset, batch_size: int, num_workers: int) -> DataLoader:

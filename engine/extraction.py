@@ -14,7 +14,7 @@ from engine.features import Features
 from models.person_search import PersonSearch
 from models.postprocess import SearchedImage
 from utils.distributed import is_distributed, is_main, rank, world_size
-from utils.images import read_image
+from utils.images import ImageReader
 
 
 @dataclass
@@ -29,14 +29,14 @@ class _Job:
 
 
 class _Images(Dataset):
-    def __init__(self, jobs: list[_Job]):
-        self.jobs = jobs
+    def __init__(self, jobs: list[_Job], read_image: ImageReader):
+        self.jobs, self.read_image = jobs, read_image
 
     def __len__(self) -> int:
         return len(self.jobs)
 
     def __getitem__(self, index: int) -> tuple[_Job, Tensor]:
-        return self.jobs[index], torch.from_numpy(read_image(self.jobs[index].path)).permute(2, 0, 1)
+        return self.jobs[index], torch.from_numpy(self.read_image(self.jobs[index].path)).permute(2, 0, 1)
 
 
 def extract_features(
@@ -57,7 +57,7 @@ def extract_features(
 
     Args:
         model: the network, on `device`.
-        gallery_set, query_set: datasets with annotations.
+        gallery_set, query_set: datasets with annotations; the former reads the images.
         device: where to run.
         batch_size: images per forward pass.
         num_workers: processes that read images.
@@ -65,7 +65,7 @@ def extract_features(
         with_truth: embed the annotated boxes of the gallery too.
     """
     jobs = _plan(gallery_set.annotations, query_set.annotations, with_truth)[rank() :: world_size()]
-    loader = DataLoader(_Images(jobs), batch_size, num_workers=num_workers, collate_fn=list)
+    loader = DataLoader(_Images(jobs, gallery_set.read_image), batch_size, num_workers=num_workers, collate_fn=list)
     was_training = model.training
     model.eval()
     try:
