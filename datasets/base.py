@@ -99,6 +99,11 @@ class PersonSearchDataset(Dataset):
     def _load_annotations(self) -> list[dict]:
         raise NotImplementedError
 
+    @property
+    def protocol_sizes(self) -> list[int | None]:
+        """The gallery sizes that there are files for; None where the dataset's one gallery needs none."""
+        return [None]
+
     def galleries(
         self, gallery_set: "PersonSearchDataset", size: int | None = None, cross_camera: bool = False
     ) -> Iterator[QueryGallery]:

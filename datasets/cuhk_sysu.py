@@ -105,12 +105,12 @@ class CUHKSYSU(PersonSearchDataset):
         return self._file(self._protocol_folder / f"TestG{size}.mat")
 
     @property
-    def gallery_sizes_found(self) -> list[int]:
+    def protocol_sizes(self) -> list[int]:
         """The sizes that a protocol file is there for, rising."""
         return numbers_in_names(self._protocol_folder, "TestG")
 
     def _check_size(self, size: int) -> None:
-        found = self.gallery_sizes_found
+        found = self.protocol_sizes
         if size not in found:
             shown, folder = ", ".join(map(str, found)) or "none", self._protocol_folder
             raise ValueError(f"{self.name}: no gallery size {size}: {folder} has {shown} (and -1, all images)")
@@ -125,6 +125,7 @@ class CUHKSYSU(PersonSearchDataset):
         known_set, galleries = self._known_galleries.get(size, (None, []))
         if known_set is not gallery_set:
             galleries = self._read_galleries(gallery_set, self._protocol(size))
+            self._report.finish()
             self._known_galleries[size] = gallery_set, galleries
         return map(partial(_filled_up, gallery_set), galleries, self.annotations) if full else iter(galleries)
 

@@ -93,10 +93,13 @@ class Finding:
     image: str = ""
     """Name of the image concerned, where there is one."""
 
+    @property
+    def fact(self) -> str:
+        """What is wrong where, without the advice."""
+        return f"{self.file}, {self.record}: {self.problem}" if self.record else f"{self.file} {self.problem}"
+
     def __str__(self) -> str:
-        if not self.record:
-            return f"{self.file} {self.problem}: {self.kind.advice}"
-        return f"{self.file}, {self.record}: {self.problem}; {self.kind.advice}"
+        return f"{self.fact}{';' if self.record else ':'} {self.kind.advice}"
 
 
 @dataclass

@@ -111,7 +111,7 @@ class PRW(PersonSearchDataset):
     def record_of(self, index: int) -> tuple[Path, str]:
         if self.split == "query":
             return self._queries_file, f"line {self._lines[index]}"
-        return self._annotation_path(self.annotations[index]["img_name"]), "its table"
+        return self._annotation_path(self.annotations[index]["img_name"]), self.annotations[index]["img_name"]
 
     @cached_property
     def _cameras(self) -> np.ndarray:
