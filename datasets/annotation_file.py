@@ -33,6 +33,7 @@ _READ_ERRORS = (
     NameError,
     AttributeError,
     RuntimeError,
+    SystemError,
     OSError,
     EOFError,
     MemoryError,
@@ -69,7 +70,7 @@ class AnnotationFile:
         try:
             content = loadmat(self.path, variable_names=names)
         except _READ_ERRORS as error:
-            self.unusable(UNREADABLE_FILE, f"cannot be read ({error or type(error).__name__})", error)
+            self.unusable(UNREADABLE_FILE, f"cannot be read ({str(error) or type(error).__name__})", error)
         found = [name for name in names if name in content]
         if not found:
             self.unusable(UNREADABLE_FILE, f"has no variable {' or '.join(names)}, so it is not this dataset's file")

@@ -5,40 +5,12 @@ import pytest
 import torch
 from PIL import Image
 from scipy.io import loadmat, savemat
+from trees import NAMES, PROTOCOLS, rewrite, scene, small_tree
 
 from datasets import DatasetError, build_dataset, dataset_root
 from datasets.matlab import integers, records, text
 from datasets.matlab_write import cell, struct
 from datasets.writers import FORMATS, image_folder, image_name, write_annotations
-
-NAMES = {"cuhk_sysu": "CUHK-SYSU", "prw": "PRW", "movienet_cs": "MovieNet-CS"}
-PROTOCOLS = "annotation/test/train_test"
-
-
-def scene(fmt, number, camera, people):
-    """An image dict; `people` is a list of (pid, x): boxes 30 x 90 whose left edge is x."""
-    boxes = [[x, 20, x + 30, 110] for _, x in people]
-    return {
-        "img_name": image_name(fmt, number, camera),
-        "boxes": np.array(boxes, dtype=np.int32).reshape(-1, 4),
-        "pids": np.array([pid for pid, _ in people], dtype=np.int32),
-        "cam_id": camera,
-    }
-
-
-def small_tree(fmt, root, num_others=4):
-    """Training images of identities 2, 5 and 9; identities 20 and 30 in the gallery, both seen by cameras 1 and 2."""
-    train = [[(5, 10), (-1, 300)], [(5, 12)], [(2, 40), (9, 230)], [(2, 45)], []]
-    train = [scene(fmt, number, 1, people) for number, people in enumerate(train, start=1)]
-    gallery = [(1, [(20, 0), (30, 250)]), (1, [(20, 3)]), (2, [(20, 6), (-1, 90)]), (2, [(30, 200)])]
-    gallery += [(1, [(-1, 9)])] * num_others
-    gallery = [scene(fmt, number, camera, people) for number, (camera, people) in enumerate(gallery, start=10)]
-    queries = [
-        {"img_name": gallery[0]["img_name"], "box": gallery[0]["boxes"][1], "pid": 30},
-        {"img_name": gallery[1]["img_name"], "box": gallery[1]["boxes"][0], "pid": 20},
-    ]
-    write_annotations(fmt, root, train, gallery, queries)
-    return train, gallery, queries
 
 
 def by_name(annotations):
@@ -148,14 +120,6 @@ def test_movienet_training_sets_and_pools(tmp_path):
         query_set.galleries(small, 2000)
     with pytest.raises(FileNotFoundError, match=r"Train_app20.mat is missing: .* 10, 30, 50, 70, 100"):
         build_dataset("MovieNet-CS", tmp_path, "train", train_appearances=20)
-
-
-def rewrite(path, change):
-    """Load the one variable of a .mat file, change it in place or return another, and store it."""
-    content = {name: value for name, value in loadmat(path).items() if not name.startswith("__")}
-    ((name, value),) = content.items()
-    changed = change(value)
-    savemat(path, {name: value if changed is None else changed})
 
 
 def test_boxes_without_area_are_dropped_and_unsigned_numbers_widened(tmp_path):

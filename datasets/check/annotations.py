@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -88,7 +89,7 @@ def read_part(part: Part, tell: Tell) -> Contents:
     report = _Collected(tell, part.without)
     if part.split:
         dataset = build_dataset(part.name, part.root, part.split, report=report, **part.options)
-        report.found += _JUDGES[part.split](dataset) if len(dataset) else ()
+        report.found += list(_JUDGES[part.split](dataset)) if len(dataset) else []
         counts, sizes = _counts(dataset, report.found), dataset.protocol_sizes if part.split == "query" else []
         return Contents(report.found, counts, _images(dataset), sizes)
     gallery_set, query_set = (
@@ -96,7 +97,8 @@ def read_part(part: Part, tell: Tell) -> Contents:
     )
     report.found.clear()  # those of the splits themselves
     if len(gallery_set) and len(query_set):
-        report.found += _gallery_findings(gallery_set, query_set, part.size)
+        with suppress(UnusableFileError):  # it has been reported
+            report.found += list(_gallery_findings(gallery_set, query_set, part.size))
     return Contents(report.found)
 
 
@@ -104,7 +106,7 @@ def _counts(dataset: PersonSearchDataset, found: list[Finding]) -> dict[str, int
     """Counts of a split; boxes without area, which the loader left out, are counted with its boxes."""
     if dataset.split == "query":
         return {"queries": len(dataset), "identities": dataset.num_identities}
-    dropped = Counter(finding.image for finding in found if finding.kind is findings.BOX_EMPTY)
+    dropped = Counter(finding.image for finding in found if finding.kind == findings.BOX_EMPTY)
     boxes = sum(len(annotation["boxes"]) + dropped[annotation["img_name"]] for annotation in dataset.annotations)
     return {"images": len(dataset), "boxes": boxes, "identities": dataset.num_identities}
 
