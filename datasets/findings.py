@@ -39,6 +39,11 @@ MISSING_FOLDER = Kind("folders missing", ERROR, "unpack the dataset there, or se
 MISSING_FILE = Kind("annotation files missing", ERROR, "check the dataset's folder, or unpack it again", True)
 UNREADABLE_FILE = Kind("annotation files that cannot be read", ERROR, AGAIN, True)
 CRASHING_FILE = Kind("annotation files that crash the reader", ERROR, AGAIN, True)
+KILLED = Kind(
+    "files not checked, since the process that read them was killed",
+    WARNING,
+    "as happens when memory runs out: check with fewer --workers, or leave protocols out with --gallery-size",
+)
 LINKED_FILE = Kind("annotation files behind links", ERROR, LINKED, True)
 BAD_RECORD = Kind("records that are not what the format says", ERROR, CORRECT, True)
 BAD_ID = Kind("person ids that are none", ERROR, CORRECT, True)

@@ -74,6 +74,14 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(run, cuhk, tmp_path, monk
         assert torch.equal(value, ours["model"][name]), name
 
 
+def test_loader_workers_change_no_weight(run, cuhk, tmp_path):
+    assert train(*words(cuhk, tmp_path, INPUT__NUM_WORKERS=2)) == 0
+    ours, theirs = (torch.load(folder / "last.pth", weights_only=True) for folder in (tmp_path, run))
+    assert ours["best"] == theirs["best"]
+    for name, value in theirs["model"].items():
+        assert torch.equal(value, ours["model"][name]), name
+
+
 def test_a_resumed_run_takes_the_rates_it_is_given(run, cuhk, tmp_path, caplog):
     shutil.copy(run / "last.pth", tmp_path)
     changed = words(cuhk, tmp_path, SOLVER__MAX_EPOCHS=3, SOLVER__BASE_LR=0.0007, SOLVER__AMP="bf16")

@@ -71,17 +71,19 @@ def read_parts(parts: list[Part], workers: int) -> Iterator[tuple[Part, Contents
         for number, contents in in_children(read_part, parts, workers):
             part = parts[number]
             if not isinstance(contents, Died):
-                contents.found += [_crash(path) for path in sorted(part.without)]
+                contents.found += [_unread(findings.CRASHING_FILE, path) for path in sorted(part.without)]
                 yield part, contents
+            elif contents.killed:
+                yield part, Contents([_unread(findings.KILLED, contents.doing or str(part))])
             elif contents.doing and contents.doing not in part.without:
                 again.append(replace(part, without=part.without | {contents.doing}))
             else:
-                yield part, Contents([_crash(contents.doing or part.root)])
+                yield part, Contents([_unread(findings.CRASHING_FILE, contents.doing or str(part))])
         parts = again
 
 
-def _crash(path: str) -> Finding:
-    return Finding(findings.CRASHING_FILE, f"annotation file {path}", "ends the process that reads it")
+def _unread(kind: findings.Kind, path: str) -> Finding:
+    return Finding(kind, f"annotation file {path}", "was being read when the process ended")
 
 
 def read_part(part: Part, tell: Tell) -> Contents:

@@ -1,8 +1,10 @@
 """Work in processes of its own, which may die without taking the program with them."""
 
 import multiprocessing
+import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
 
@@ -18,6 +20,11 @@ class Died(NamedTuple):
     doing: str
     """What it told last that it was doing; empty if nothing."""
 
+    @property
+    def killed(self) -> bool:
+        """Whether it was ended from outside, as the system does where memory runs out, and not by a crash."""
+        return self.exit_code == -signal.SIGKILL
+
 
 class _Child:
     def __init__(self, work: Callable):
@@ -29,7 +36,8 @@ class _Child:
 
     def give(self, number: int, item: Any) -> None:
         self.number, self.doing = number, ""
-        self.connection.send(item)
+        with suppress(BrokenPipeError):  # `take` finds that it died
+            self.connection.send(item)
 
     def take(self) -> tuple[bool, Any]:
         """Whether the item is done, and its result; a death is a result."""

@@ -64,7 +64,8 @@ def check_images(images: list[CheckedImage], reader: ImageReader, workers: int) 
 
 def _judged(image: CheckedImage, found: ImageFacts | tuple[str, str] | Died) -> Iterator[Finding]:
     if isinstance(found, Died):
-        yield _finding(image, findings.IMAGE_CRASHING, f"ended the process that read it (code {found.exit_code})")
+        kind = findings.KILLED if found.killed else findings.IMAGE_CRASHING
+        yield _finding(image, kind, f"was being read when the process ended (code {found.exit_code})")
     elif isinstance(found, ImageFacts):
         for kind, problem in _stored(found):
             yield _finding(image, kind, problem)
@@ -100,8 +101,7 @@ def _box_findings(image: CheckedImage, facts: ImageFacts) -> Iterator[Finding]:
         for number in np.flatnonzero((inside != boxes).any(axis=1)):
             outside = box_areas(inside[number]) == 0
             kind = findings.BOX_OUTSIDE if outside else findings.BOX_CLIPPED
-            problem = (
-                f"{boxes[number].tolist()} (x1, y1, x2, y2) reaches beyond the {facts.width} x {facts.height} pixels "
-                f"of {image.name}"
-            )
+            lies = "lies outside" if outside else "reaches beyond"
+            box = f"{boxes[number].tolist()} (x1, y1, x2, y2)"
+            problem = f"{box} {lies} the {facts.width} x {facts.height} pixels of {image.name}"
             yield Finding(kind, f"annotation file {file}", problem, record, image.name)
