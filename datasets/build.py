@@ -8,21 +8,26 @@ from torch.utils.data import DataLoader, Dataset
 
 from datasets.base import SPLITS, PersonSearchDataset
 from datasets.cuhk_sysu import CUHKSYSU
+from datasets.findings import Report
 from datasets.movienet_cs import MovieNetCS
 from datasets.prw import PRW
 from datasets.samplers import TrainBatchSampler
 from datasets.transforms import TrainingImages
+from utils.images import MAX_PIXELS
 
 DATASETS = {dataset.name: dataset for dataset in (CUHKSYSU, PRW, MovieNetCS)}
 
 
-def build_dataset(name: str, root: str | Path, split: str, **options) -> PersonSearchDataset:
+def build_dataset(
+    name: str, root: str | Path, split: str, *, max_pixels: int = MAX_PIXELS, report: Report | None = None, **options
+) -> PersonSearchDataset:
     """One split of a dataset.
 
     Args:
         name: "CUHK-SYSU", "PRW" or "MovieNet-CS".
         root: the dataset's folder.
         split: "train", "gallery" or "query".
+        max_pixels, report: see PersonSearchDataset.
         options: of MovieNet-CS alone, see MovieNetCS.
 
     Raises:
@@ -36,7 +41,7 @@ def build_dataset(name: str, root: str | Path, split: str, **options) -> PersonS
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise ValueError(f"unknown option {unknown[0]!r}: {name} takes {', '.join(known) or 'none'}")
-    return dataset_class(root, split, **options)
+    return dataset_class(root, split, max_pixels=max_pixels, report=report, **options)
 
 
 def dataset_root(name: str, sys_home: str | Path, data_root: str | Path = "") -> Path:
@@ -59,6 +64,7 @@ def build_train_loader(
     rank: int = 0,
     world_size: int = 1,
     flip_prob: float = 0.5,
+    damaged: str = "error",
 ) -> DataLoader:
     """Batches (list of uint8 images 3 x H x W, list of targets) of this process's share of a shuffled epoch.
 
@@ -69,9 +75,12 @@ def build_train_loader(
     Args:
         batch_size: images per process.
         flip_prob: probability that an image is mirrored, its boxes with it.
+        damaged: what to do about an image that cannot be read, "error" or "skip": see TrainingImages.
     """
     sampler = TrainBatchSampler(len(dataset), batch_size, seed, rank, world_size, flip_prob)
-    return DataLoader(TrainingImages(dataset), batch_sampler=sampler, **_worker_options(num_workers, seed))
+    return DataLoader(
+        TrainingImages(dataset, damaged, seed), batch_sampler=sampler, **_worker_options(num_workers, seed)
+    )
 
 
 def build_test_loader(dataset: Dataset, batch_size: int, num_workers: int) -> DataLoader:

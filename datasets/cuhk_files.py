@@ -1,14 +1,17 @@
-"""The annotation files of CUHK-SYSU and MovieNet-CS, which differ in how deep values are nested (see matlab.py)."""
+"""The annotation files of CUHK-SYSU and MovieNet-CS, which differ in how deep values are nested (see matlab.py).
 
-from collections.abc import Iterator
-from pathlib import Path
+Records that are at fault are reported, and left out where the report lets them pass.
+"""
+
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-from datasets.base import DatasetError, warn_of_unmatched
-from datasets.matlab import integers, load_variable, reading, records, text
-from utils.boxes import box_areas, xywh_to_xyxy
+from datasets.annotation_file import AnnotationFile
+from datasets.base import each_once
+from datasets.findings import LISTED_TWICE, UNKNOWN_SCENE, UNMATCHED
+from datasets.matlab import MalformedError, asked_for, located, records, text
 from utils.labels import UNLABELLED
 
 BOX_FIELDS = ("idlocate", "ishard")
@@ -19,7 +22,7 @@ class Appearance(NamedTuple):
     """A record of an annotation file: identity `pid` stands in `box` (x1, y1, x2, y2) of image `img_name`."""
 
     img_name: str
-    box: np.ndarray
+    box: tuple[int, int, int, int]
     pid: int
 
 
@@ -34,68 +37,94 @@ class ProtocolEntry(NamedTuple):
     """The person's box in each of these, x1, y1, x2, y2."""
 
 
-def read_boxes(path: Path) -> dict[str, np.ndarray]:
-    """Boxes (n x 4 int64, x1, y1, x2, y2) of each image of Images.mat, those without area dropped."""
+def read_boxes(file: AnnotationFile) -> dict[str, np.ndarray]:
+    """Boxes (n x 4 int64, x1, y1, x2, y2) of each image of Images.mat, those without area left out."""
     boxes = {}
-    images = records(load_variable(path, "Img"), ("imname", "nAppear", "box"))
-    with reading(path):
-        for name, _, held in images:
-            corners = [_corners(locate) for locate, _ in records(held, BOX_FIELDS)]
-            corners = np.array(corners, dtype=np.int64).reshape(-1, 4)
-            boxes[text(name)] = corners[box_areas(corners) > 0]
+    with file.record("Img"):
+        for number, (name, _, held) in enumerate(records(file.variable("Img"), ("imname", "nAppear", "box")), start=1):
+            with file.record(f"image {number}"):
+                name = text(name)
+                if name in boxes:
+                    file.fault(LISTED_TWICE, "is listed again: the last record counts", f"image {number}, {name}", name)
+                boxes[name] = _boxes_of(file, name, held)
     return boxes
 
 
-def read_pool(path: Path) -> list[str]:
+def _boxes_of(file: AnnotationFile, name: str, held) -> np.ndarray:
+    corners = []
+    with file.record(name, name):
+        for number, (locate, _) in enumerate(records(held, BOX_FIELDS), start=1):
+            try:  # not record(): a hundred thousand boxes
+                corners.append(located(locate))
+            except MalformedError as error:
+                file.malformed(error, f"{name}, box {number}", name)
+    return np.array(corners, dtype=np.int64).reshape(-1, 4)
+
+
+def read_pool(file: AnnotationFile) -> list[str]:
     """Names of a pool file, each once, in its order."""
-    pool = load_variable(path, "pool")
-    with reading(path):
-        return list(dict.fromkeys(text(name) for name in pool.flat))
+    names = []
+    for number, name in enumerate(file.variable("pool").flat, start=1):
+        with file.record(f"name {number}"):
+            names.append(text(name))
+    return each_once(names, file)
 
 
-def read_identities(path: Path) -> Iterator[Appearance]:
+def read_identities(file: AnnotationFile) -> Iterator[Appearance]:
     """Appearances of the training identities: the first identity of the file is 1."""
-    identities = records(load_variable(path, "Train"), ("idname", "nAppear", "scene"))
-    with reading(path):
-        for pid, (_, _, scenes) in enumerate(identities, start=1):
-            for name, locate, _ in records(scenes, SCENE_FIELDS):
-                yield Appearance(text(name), _corners(locate), pid)
+    with file.record("Train"):
+        for pid, (_, _, scenes) in enumerate(records(file.variable("Train"), ("idname", "nAppear", "scene")), start=1):
+            with file.record(f"identity {pid}"):
+                for number, (name, locate, _) in enumerate(records(scenes, SCENE_FIELDS), start=1):
+                    with file.record(f"identity {pid}, scene {number}"):
+                        yield Appearance(text(name), located(locate), pid)
 
 
-def read_protocol(path: Path) -> Iterator[ProtocolEntry]:
+def read_protocol(file: AnnotationFile) -> Iterator[ProtocolEntry]:
     """The queries of a TestG file with their galleries; the first query is identity 1."""
-    entries = records(load_variable(path, path.stem), ("Query", "Gallery"))
-    with reading(path):
-        for pid, (query, gallery) in enumerate(entries, start=1):
-            asked = [Appearance(text(name), _corners(locate), pid) for name, locate, _ in records(query, SCENE_FIELDS)]
-            if len(asked) != 1:
-                raise DatasetError(f"query {pid} asks for {len(asked)} people")
-            images = [(text(name), locate) for name, locate, _ in records(gallery, SCENE_FIELDS)]
-            positives = [k for k, (_, locate) in enumerate(images) if np.size(locate)]
-            boxes = np.array([_corners(images[k][1]) for k in positives], dtype=np.int64).reshape(-1, 4)
-            yield ProtocolEntry(asked[0], [name for name, _ in images], np.array(positives, dtype=np.int64), boxes)
+    variable = file.path.stem
+    with file.record(variable):
+        for pid, (query, gallery) in enumerate(records(file.variable(variable), ("Query", "Gallery")), start=1):
+            with file.record(f"query {pid}"):
+                yield _entry(file, pid, query, gallery)
 
 
-def _corners(locate) -> np.ndarray:
-    """The box x1, y1, x2, y2 of an idlocate x, y, w, h."""
-    xywh = integers(locate)
-    if len(xywh) != 4:
-        raise DatasetError(f"a box has the numbers {xywh.tolist()} where x, y, w, h are expected")
-    return xywh_to_xyxy(xywh[None])[0]
+def _entry(file: AnnotationFile, pid: int, query, gallery) -> ProtocolEntry:
+    asked = list(records(query, SCENE_FIELDS))
+    if len(asked) != 1:
+        raise MalformedError(f"asks for {len(asked)} people")
+    name, locate, _ = asked[0]
+    with asked_for():
+        query = Appearance(text(name), located(locate), pid)
+    names, positives, boxes = [], [], []
+    for number, (name, locate, _) in enumerate(records(gallery, SCENE_FIELDS), start=1):
+        try:  # not record(): millions of images in the large protocols
+            name = text(name)
+            if np.size(locate):
+                boxes.append(located(locate))
+                positives.append(len(names))
+            names.append(name)
+        except MalformedError as error:
+            file.malformed(error, f"query {pid}, gallery image {number}")
+    return ProtocolEntry(
+        query, names, np.array(positives, dtype=np.int64), np.array(boxes, dtype=np.int64).reshape(-1, 4)
+    )
 
 
-def assign_identities(names, boxes, appearances, source: Path) -> dict[str, np.ndarray]:
+def assign_identities(
+    names: Iterable[str], boxes: dict[str, np.ndarray], appearances: Iterable[Appearance], file: AnnotationFile
+) -> dict[str, np.ndarray]:
     """The pids of the boxes of the images `names`: that of the appearance that equals a box, else UNLABELLED.
 
-    An appearance that equals none is counted in a warning that names `source`.
+    An appearance that equals none is reported as a fault of `file`.
     """
     pids = {name: np.full(len(boxes[name]), UNLABELLED) for name in names}
-    unmatched = []
     for img_name, box, pid in appearances:
         equal = np.flatnonzero((boxes[img_name] == box).all(axis=1)) if img_name in pids else []
         if len(equal):
             pids[img_name][equal[0]] = pid
         else:
-            unmatched.append(f"identity {pid} at {box.tolist()} in {img_name}")
-    warn_of_unmatched(source, unmatched)
+            known = img_name in boxes
+            problem = f"{list(box)} (x1, y1, x2, y2) equals no box of" if known else "Images.mat does not hold"
+            file.fault(UNMATCHED if known else UNKNOWN_SCENE, f"{problem} {img_name}", f"identity {pid}", img_name)
     return pids

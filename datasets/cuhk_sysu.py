@@ -6,8 +6,18 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.base import FULL_GALLERY, DatasetError, PersonSearchDataset, QueryGallery, make_annotation
-from datasets.cuhk_files import Appearance, assign_identities, read_boxes, read_identities, read_pool, read_protocol
+from datasets.annotation_file import AnnotationFile
+from datasets.base import FULL_GALLERY, PersonSearchDataset, QueryGallery, make_annotation
+from datasets.cuhk_files import (
+    Appearance,
+    ProtocolEntry,
+    assign_identities,
+    read_boxes,
+    read_identities,
+    read_pool,
+    read_protocol,
+)
+from datasets.findings import PROTOCOLS_DIFFER, UNKNOWN_IMAGE
 
 
 class CUHKSYSU(PersonSearchDataset):
@@ -25,44 +35,59 @@ class CUHKSYSU(PersonSearchDataset):
     query_size = 50
     """The protocol that lists the queries, whatever the gallery size."""
 
-    def __init__(self, root: str | Path, split: str):
+    def __init__(self, root: str | Path, split: str, **options):
         # By size, for one gallery set: a protocol file takes seconds to read.
         self._known_galleries: dict[int, tuple[PersonSearchDataset, list[QueryGallery]]] = {}
-        super().__init__(root, split)
+        super().__init__(root, split, **options)
 
     def _load_annotations(self) -> list[dict]:
-        folder = self.root / self.image_folder
+        folder, annotations = self.root / self.image_folder, []
         if self.split == "query":
-            queries = [entry.query for entry in read_protocol(self._protocol(self.query_size))]
-            return [make_annotation(folder, query.img_name, query.box, query.pid) for query in queries]
-        boxes = read_boxes(self._annotation_folder / "Images.mat")
+            file = self._protocol(self.query_size)
+            for query in (entry.query for entry in read_protocol(file)):
+                with file.record(f"query {query.pid}"):
+                    annotations.append(make_annotation(folder, query.img_name, query.box, query.pid))
+            return annotations
+        file = self._file(self._images_file)
+        boxes = read_boxes(file)
         names, appearances, source = self._train_part(boxes) if self.split == "train" else self._gallery_part(boxes)
         pids = assign_identities(names, boxes, appearances, source)
-        return [make_annotation(folder, name, boxes[name], pids[name]) for name in names]
+        for name in names:
+            with file.record(name, name):
+                annotations.append(make_annotation(folder, name, boxes[name], pids[name]))
+        return annotations
 
-    def _train_part(self, boxes: dict) -> tuple[list[str], list[Appearance], Path]:
+    def _train_part(self, boxes: dict) -> tuple[list[str], list[Appearance], AnnotationFile]:
         """Names of the training images, the appearances of the identities, and the file that lists these."""
-        source = self._protocol_folder / "Train.mat"
-        pool = set(read_pool(self._annotation_folder / "pool.mat"))
+        source = self._file(self._protocol_folder / "Train.mat")
+        pool = set(read_pool(self._file(self._annotation_folder / "pool.mat")))
         return sorted(set(boxes) - pool), list(read_identities(source)), source
 
-    def _gallery_part(self, boxes: dict) -> tuple[list[str], list[Appearance], Path]:
+    def _gallery_part(self, boxes: dict) -> tuple[list[str], list[Appearance], AnnotationFile]:
         """The same for the gallery images, identities being the queries'."""
-        names, source = self._gallery_names(), self._protocol(self.query_size)
-        unknown = [name for name in names if name not in boxes]
-        if unknown:
-            raise DatasetError(
-                f"{self._annotation_folder}: the pool's {unknown[0]} is not in Images.mat: unpack the dataset again"
-            )
-        held, appearances = set(names), []
+        names, source = [], self._protocol(self.query_size)
+        for file in map(self._file, self._pools()):
+            pool = read_pool(file)
+            for name in pool:
+                if name not in boxes:
+                    file.fault(UNKNOWN_IMAGE, f"the pool's {name} is not in Images.mat", name, name)
+            names += [name for name in pool if name in boxes]
+        names, held, appearances = list(dict.fromkeys(names)), set(names), []
         for query, images, positives, true_boxes in read_protocol(source):
             if query.img_name in held:
                 appearances.append(query)
             appearances += [Appearance(images[k], box, query.pid) for k, box in zip(positives, true_boxes, strict=True)]
         return names, appearances, source
 
-    def _gallery_names(self) -> list[str]:
-        return read_pool(self._annotation_folder / "pool.mat")
+    def _pools(self) -> list[Path]:
+        """The files that list the gallery images."""
+        return [self._annotation_folder / "pool.mat"]
+
+    def record_of(self, index: int) -> tuple[Path, str]:
+        if self.split == "query":
+            number = self.annotations[index]["pids"][0]
+            return self._protocol(self.query_size).path, f"query {number}"
+        return self._images_file, self.annotations[index]["img_name"]
 
     @property
     def _annotation_folder(self) -> Path:
@@ -72,14 +97,23 @@ class CUHKSYSU(PersonSearchDataset):
     def _protocol_folder(self) -> Path:
         return self._annotation_folder / "test" / "train_test"
 
-    def _protocol(self, size: int) -> Path:
-        return self._protocol_folder / f"TestG{size}.mat"
+    @property
+    def _images_file(self) -> Path:
+        return self._annotation_folder / "Images.mat"
+
+    def _protocol(self, size: int) -> AnnotationFile:
+        return self._file(self._protocol_folder / f"TestG{size}.mat")
+
+    @property
+    def protocol_sizes(self) -> list[int]:
+        """The sizes that a protocol file is there for, rising."""
+        return numbers_in_names(self._protocol_folder, "TestG")
 
     def _check_size(self, size: int) -> None:
-        if not self._protocol(size).is_file():
-            found = ", ".join(map(str, numbers_in_names(self._protocol_folder, "TestG"))) or "none"
-            folder = self._protocol_folder
-            raise ValueError(f"{self.name}: no gallery size {size}: {folder} has {found} (and -1, all images)")
+        found = self.protocol_sizes
+        if size not in found:
+            shown, folder = ", ".join(map(str, found)) or "none", self._protocol_folder
+            raise ValueError(f"{self.name}: no gallery size {size}: {folder} has {shown} (and -1, all images)")
 
     def galleries(self, gallery_set, size=None, cross_camera=False) -> Iterator[QueryGallery]:
         """As the protocol file of that size lists them; the full gallery adds every other image but the query's own."""
@@ -91,35 +125,41 @@ class CUHKSYSU(PersonSearchDataset):
         known_set, galleries = self._known_galleries.get(size, (None, []))
         if known_set is not gallery_set:
             galleries = self._read_galleries(gallery_set, self._protocol(size))
+            self._report.finish()
             self._known_galleries[size] = gallery_set, galleries
         return map(partial(_filled_up, gallery_set), galleries, self.annotations) if full else iter(galleries)
 
-    def _read_galleries(self, gallery_set: PersonSearchDataset, path: Path) -> list[QueryGallery]:
-        index, galleries = gallery_set.image_index, []
-        for entry in read_protocol(path):
-            unknown = [name for name in entry.names if name not in index]
-            if unknown:
-                raise DatasetError(
-                    f"{path}: {unknown[0]} is not in the gallery split: load the split with this size's pool"
-                )
-            images = np.array([index[name] for name in entry.names], dtype=np.int32)
-            positives, first = np.unique(images[entry.positives], return_index=True)
-            boxes = entry.boxes[first]
-            galleries.append(QueryGallery(np.unique(images), positives, boxes, len(entry.positives)))
-            self._check_query(path, len(galleries) - 1, entry.query)
+    def _read_galleries(self, gallery_set: PersonSearchDataset, file: AnnotationFile) -> list[QueryGallery]:
+        galleries = []
+        for entry in read_protocol(file):
+            if not self._is_asked(file, len(galleries), entry.query):
+                return galleries
+            galleries.append(_indexed(file, gallery_set.image_index, entry))
         if len(galleries) != len(self):
-            raise DatasetError(
-                f"{path} has {len(galleries)} queries, TestG{self.query_size}.mat {len(self)}: unpack them again"
-            )
+            problem = f"has {len(galleries)} queries, TestG{self.query_size}.mat {len(self)}"
+            file.fault(PROTOCOLS_DIFFER, problem)
         return galleries
 
-    def _check_query(self, path: Path, number: int, query: Appearance) -> None:
+    def _is_asked(self, file: AnnotationFile, number: int, query: Appearance) -> bool:
         """Both files must ask for the same person: features come from one, the gallery from the other."""
         known = self.annotations[number] if number < len(self) else None
-        if known is None or known["img_name"] != query.img_name or (known["boxes"][0] != query.box).any():
-            raise DatasetError(
-                f"{path}: query {number} is not that of TestG{self.query_size}.mat: unpack the protocols again"
-            )
+        if known is not None and known["img_name"] == query.img_name and (known["boxes"][0] == query.box).all():
+            return True
+        record = f"query {query.pid}"
+        file.fault(PROTOCOLS_DIFFER, f"asks for another person than TestG{self.query_size}.mat", record)
+        return False
+
+
+def _indexed(file: AnnotationFile, index: dict[str, int], entry: ProtocolEntry) -> QueryGallery:
+    """A query's gallery, its images as numbers; images that the gallery split lacks are reported and left out."""
+    known = np.array([name in index for name in entry.names], dtype=bool)
+    for name in (entry.names[k] for k in np.flatnonzero(~known)):
+        problem = f"{name} is not in the gallery split (of this size's pool)"
+        file.fault(UNKNOWN_IMAGE, problem, f"query {entry.query.pid}", name)
+    numbers = np.array([index.get(name, -1) for name in entry.names], dtype=np.int32)
+    held = known[entry.positives]
+    positives, first = np.unique(numbers[entry.positives[held]], return_index=True)
+    return QueryGallery(np.unique(numbers[known]), positives, entry.boxes[held][first], int(held.sum()))
 
 
 def numbers_in_names(folder: Path, prefix: str) -> list[int]:

@@ -1,6 +1,7 @@
 """Two processes on the CPU (gloo): tables, parameters and results are those of one."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from tiny import picture, target, tiny_model, words
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from engine.damaged import DamagedImages
 from models.oim import OIMLoss
 from models.person_search import PersonSearch
 from utils.distributed import gather_counts, gather_rows, rank, share_buffers
@@ -90,6 +92,20 @@ def joint_worker(number: int) -> dict:
     return train_steps(DistributedDataParallel(model), model, [shares(step)[number] for step in range(3)])
 
 
+def damaged_worker(rank: int) -> dict:
+    """What each process logs: both meet a.jpg, the second alone b.jpg."""
+    lines = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())
+    logging.getLogger("train").addHandler(handler)
+    damaged = DamagedImages()
+    targets = [{"damaged": ["a.jpg"]}, {"damaged": ["a.jpg", "b.jpg"]} if rank else {}]
+    assert len(list(damaged.watch([([], targets)]))) == 1
+    damaged.tell("epoch 1")
+    damaged.tell("epoch 2")
+    return {"lines": lines}
+
+
 def _enter(rank: int, worker, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     torch.set_num_threads(1)
@@ -137,6 +153,13 @@ def test_two_processes_learn_what_one_does_from_the_joint_batch(tmp_path):
             )
     moved = max((value - before[name]).abs().max().item() for name, value in expected["parameters"].items())
     assert moved > 1e-3, "or this test shows nothing"
+
+
+def test_the_main_process_names_and_counts_damaged_images_of_all(tmp_path):
+    first, second = (result["lines"] for result in in_two_processes(damaged_worker, tmp_path))
+    named = [f"left out of training: {name}" for name in ("a.jpg", "b.jpg")]
+    assert first == [*named, "epoch 1: 3 images replaced, 2 files could not be read so far"]
+    assert second == named
 
 
 def test_torchrun_trains_and_scores_once(cuhk, tmp_path):

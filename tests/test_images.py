@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from utils.images import ImageError, read_image
+from defaults import get_default_cfg
+from utils.images import MAX_PIXELS, ImageError, ImageReader, read_image
 
 RED, GREY = (200, 30, 40), 120
 
@@ -110,3 +111,39 @@ def test_floating_point_pixels_are_refused(tmp_path):
     Image.fromarray(np.ones((2, 3), dtype=np.float32)).save(tmp_path / "a.tif")
     with pytest.raises(ImageError, match="floating point"):
         read_image(tmp_path / "a.tif")
+
+
+def test_a_raised_limit_holds_beyond_the_library_s_own(tmp_path, monkeypatch):
+    """Pillow warns beyond a limit of its own, and refuses twice as many pixels whatever is asked for."""
+    Image.new("1", (60, 50)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(ImageError, match="a.png is too large.*raise INPUT.MAX_PIXELS") as caught:
+        read_image(tmp_path / "a.png", max_pixels=900)
+    assert caught.value.kind == "large"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        facts = ImageReader(max_pixels=3000).inspect(tmp_path / "a.png")
+    assert (facts.width, facts.height, facts.mode) == (60, 50, "1")
+
+
+def test_the_option_has_the_reader_s_limit():
+    assert get_default_cfg().INPUT.MAX_PIXELS == MAX_PIXELS
+    with pytest.raises(ValueError, match="INPUT.MAX_PIXELS must be 1 or more, not 0"):
+        ImageReader(max_pixels=0)
+
+
+def test_links_may_not_leave_a_folder(tmp_path):
+    inside, outside = tmp_path / "in", tmp_path / "in-out"
+    for folder in (inside, outside):
+        folder.mkdir()
+        Image.new("RGB", (3, 2)).save(folder / "a.png")
+    (inside / "b.png").symlink_to("../in-out/a.png")
+    (inside / "c.png").symlink_to("a.png")
+    read = ImageReader(within=str(inside.resolve()))
+    assert read(inside / "a.png").shape == read(inside / "c.png").shape == (2, 3, 3)
+    assert ImageReader()(inside / "b.png").shape == (2, 3, 3)
+    for path in (inside / "b.png", inside / ".." / "in-out" / "a.png", outside / "a.png"):
+        for reading in (read, read.inspect):
+            with pytest.raises(ImageError, match="not followed: put the images inside it") as caught:
+                reading(path)
+            assert caught.value.kind == "linked"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 import torch
 from tiny import draw, words
 
+from datasets import build_dataset
 from tools import test as test_tool
 from tools import train as train_tool
 from tools.common import run_program
@@ -68,6 +70,14 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(run, cuhk, tmp_path, monk
     assert train("--resume", *words(cuhk, tmp_path)) == 0
     ours, theirs = (torch.load(folder / "last.pth", weights_only=True) for folder in (tmp_path, run))
     assert ours["epoch"] == theirs["epoch"] == 2
+    for name, value in theirs["model"].items():
+        assert torch.equal(value, ours["model"][name]), name
+
+
+def test_loader_workers_change_no_weight(run, cuhk, tmp_path):
+    assert train(*words(cuhk, tmp_path, INPUT__NUM_WORKERS=2)) == 0
+    ours, theirs = (torch.load(folder / "last.pth", weights_only=True) for folder in (tmp_path, run))
+    assert ours["best"] == theirs["best"]
     for name, value in theirs["model"].items():
         assert torch.equal(value, ours["model"][name]), name
 
@@ -160,3 +170,19 @@ def test_wrong_options_are_one_sentence(options, message, cuhk, tmp_path, capsys
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
+
+
+def test_damaged_images_end_training_or_are_skipped(cuhk, tmp_path, capsys):
+    data = tmp_path / "data"
+    shutil.copytree(cuhk, data)
+    first = build_dataset("CUHK-SYSU", data, "train").annotations[0]["img_path"]
+    Path(first).write_bytes(Path(first).read_bytes()[:300])
+    once = {"SOLVER__MAX_EPOCHS": 1, "SOLVER__MILESTONES": "[]", "INPUT__BATCH_SIZE_TRAIN": 4}
+    assert train(*words(data, tmp_path / "error", **once)) == 1
+    assert re.search(rf"error: {first} cannot be read as an image .*DAMAGED_IMAGES skip", capsys.readouterr().err)
+    assert train(*words(data, tmp_path / "skip", INPUT__DAMAGED_IMAGES="skip", INPUT__NUM_WORKERS=2, **once)) == 0
+    log = (tmp_path / "skip" / "log.txt").read_text()
+    assert log.count(f"left out of training: {first} cannot be read") == 1
+    assert "epoch 1/1: 1 images replaced, 1 files could not be read so far" in log
+    assert train(*words(data, tmp_path / "small", INPUT__MAX_PIXELS=100, **once)) == 1
+    assert "160 x 96, more than 100 pixels: scale it down or raise INPUT.MAX_PIXELS" in capsys.readouterr().err

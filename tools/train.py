@@ -15,6 +15,7 @@ from yacs.config import CfgNode
 
 from datasets import PersonSearchDataset, build_train_loader
 from engine.checkpoint import load_weights, read_checkpoint, save_checkpoint
+from engine.damaged import DamagedImages
 from engine.extraction import extract_features
 from engine.features import Features
 from engine.scoring import Setting, score_detection, score_search
@@ -32,7 +33,6 @@ from utils.distributed import (
     world_size,
 )
 from utils.files import write_json, write_text
-from utils.images import read_image
 from utils.logging import TensorBoard, set_up_logging
 from utils.sheets import detection_sheet
 
@@ -75,8 +75,16 @@ class Run:
         self.network = DistributedDataParallel(self.model) if world_size() > 1 else self.model
         batch, workers = cfg.INPUT.BATCH_SIZE_TRAIN, cfg.INPUT.NUM_WORKERS
         self.loader = build_train_loader(
-            splits.train, batch, workers, cfg.SEED, rank(), world_size(), cfg.INPUT.FLIP_PROB
+            splits.train,
+            batch,
+            workers,
+            cfg.SEED,
+            rank(),
+            world_size(),
+            cfg.INPUT.FLIP_PROB,
+            cfg.INPUT.DAMAGED_IMAGES,
         )
+        self.damaged = DamagedImages()
         self.steps_per_epoch = -(-len(self.loader) // cfg.SOLVER.ACCUMULATE)
         self.settings = StepSettings(
             device,
@@ -169,7 +177,9 @@ class Run:
                 if self.board is not None:
                     self.board.scalars("train", losses | {"learning_rate": rate}, step)
 
-            train_one_epoch(self.network, batches, self.optimizer, self.scheduler, self.scaler, self.settings, report)
+            watched = self.damaged.watch(batches)
+            train_one_epoch(self.network, watched, self.optimizer, self.scheduler, self.scaler, self.settings, report)
+        self.damaged.tell(name)
         log.info("%s took %.0f s, %.2f s a batch", name, monotonic() - start, (monotonic() - start) / len(self.loader))
 
     def _evaluate(self) -> None:
@@ -202,7 +212,7 @@ class Run:
 
 def _sheet(gallery_set: PersonSearchDataset, features: Features):
     shown = range(0, len(gallery_set), -(-len(gallery_set) // SHEET_IMAGES))
-    pictures = [read_image(gallery_set.annotations[i]["img_path"]) for i in shown]
+    pictures = [gallery_set.read_image(gallery_set.annotations[i]["img_path"]) for i in shown]
     dets = [features.gallery_dets[i] for i in shown]
     return detection_sheet(pictures, [d[:, :4] for d in dets], [d[:, 4] for d in dets])
 

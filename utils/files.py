@@ -7,6 +7,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 
+def target_outside(path: str | Path, folder: str) -> str | None:
+    """Where `path` leads if links take it out of `folder`, a real path (os.path.realpath); None while it stays inside.
+
+    Cheap: one look at each part of the path. What does not exist stays inside.
+    """
+    real = os.path.realpath(path)
+    return None if real.startswith(os.path.join(folder, "")) else real  # noqa: PTH118 (thousands of paths: pathlib is slow)
+
+
 def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
     """Write a file beside `path`, flush it to disk and rename it: after a crash the old file or the new one is there.
 
