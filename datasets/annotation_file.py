@@ -66,7 +66,7 @@ class AnnotationFile:
             DatasetError: the file cannot be read, or holds none of them; UnusableFileError where the report took that.
         """
         names = [names] if isinstance(names, str) else list(names)
-        self._check_place()
+        self.check_place()
         try:
             content = loadmat(self.path, variable_names=names)
         except _READ_ERRORS as error:
@@ -78,7 +78,7 @@ class AnnotationFile:
 
     def lines(self) -> list[str]:
         """The lines of a text file; what is not UTF-8 is replaced. Raises as `variable`."""
-        self._check_place()
+        self.check_place()
         try:
             return self.path.read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError as error:
@@ -112,7 +112,8 @@ class AnnotationFile:
             raise refused from cause
         raise UnusableFileError(f"{self.path}: {problem}") from cause
 
-    def _check_place(self) -> None:
+    def check_place(self) -> None:
+        """Report a file that is missing or leads out of the dataset's folder. Raises as `unusable`."""
         self._report.reading(self.path)
         outside = target_outside(self.path, self._within)
         if outside is not None:

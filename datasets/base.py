@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 from functools import cached_property
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
 
 import numpy as np
@@ -166,9 +166,9 @@ def check_name(img_name: str, folder: Path) -> None:
     Raises:
         MalformedError: of the kind BAD_NAME.
     """
-    for parts in (PurePosixPath(img_name), PureWindowsPath(img_name)):
-        if parts.anchor or ".." in parts.parts or not parts.parts or "\0" in img_name:
-            raise MalformedError(f"image name {img_name!r} leads out of {folder}", BAD_NAME)
+    parts = PureWindowsPath(img_name)  # whose rules contain the POSIX ones
+    if parts.anchor or ".." in parts.parts or not parts.parts or "\0" in img_name:
+        raise MalformedError(f"image name {img_name!r} leads out of {folder}", BAD_NAME)
 
 
 def make_annotation(folder: Path, img_name: str, boxes: np.ndarray, pids: np.ndarray, **extra) -> dict:

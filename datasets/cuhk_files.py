@@ -4,37 +4,20 @@ Records that are at fault are reported, and left out where the report lets them 
 """
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 
 from datasets.annotation_file import AnnotationFile
 from datasets.base import each_once
 from datasets.findings import LISTED_TWICE, UNKNOWN_SCENE, UNMATCHED
-from datasets.matlab import MalformedError, asked_for, located, records, text
+from datasets.matlab import MAX_COORDINATE, MalformedError, asked_for, located, records, text
+from datasets.protocol import SCENE_FIELDS, Appearance, Protocol, joined
+from datasets.protocol_fast import read_plain_protocol
 from utils.labels import UNLABELLED
 
 BOX_FIELDS = ("idlocate", "ishard")
-SCENE_FIELDS = ("imname", *BOX_FIELDS)
-
-
-class Appearance(NamedTuple):
-    """A record of an annotation file: identity `pid` stands in `box` (x1, y1, x2, y2) of image `img_name`."""
-
-    img_name: str
-    box: tuple[int, int, int, int]
-    pid: int
-
-
-class ProtocolEntry(NamedTuple):
-    """One query of a test protocol and its gallery."""
-
-    query: Appearance
-    names: list[str]
-    positives: np.ndarray
-    """Positions in `names` of the images that hold the person."""
-    boxes: np.ndarray
-    """The person's box in each of these, x1, y1, x2, y2."""
 
 
 def read_boxes(file: AnnotationFile) -> dict[str, np.ndarray]:
@@ -80,8 +63,32 @@ def read_identities(file: AnnotationFile) -> Iterator[Appearance]:
                         yield Appearance(text(name), located(locate), pid)
 
 
-def read_protocol(file: AnnotationFile) -> Iterator[ProtocolEntry]:
-    """The queries of a TestG file with their galleries; the first query is identity 1."""
+def read_protocol(file: AnnotationFile) -> Protocol:
+    """The queries of a TestG file with their galleries; the n-th query is identity n.
+
+    Files that are plain and without fault are read at once, and the last ones kept: several splits need the same one.
+    """
+    file.check_place()
+    return _read_faultless(file.path, file.path.stat().st_mtime_ns) or read_any_protocol(file)
+
+
+@lru_cache(maxsize=2)
+def _read_faultless(path: Path, _changed: int) -> Protocol | None:
+    protocol = read_plain_protocol(path)
+    if protocol is None:
+        return None
+    boxes = np.array([*(query.box for query in protocol.queries), *protocol.boxes]).reshape(-1, 4)
+    usual = (np.abs(boxes) <= MAX_COORDINATE).all() and (boxes[:, 2:] > boxes[:, :2]).all()
+    return protocol if usual else None
+
+
+def read_any_protocol(file: AnnotationFile) -> Protocol:
+    """A protocol file of any layout that `records` takes, read value by value, its faults reported."""
+    return joined(_entries(file))
+
+
+def _entries(file: AnnotationFile) -> Iterator[Protocol]:
+    """The protocol of each query alone."""
     variable = file.path.stem
     with file.record(variable):
         for pid, (query, gallery) in enumerate(records(file.variable(variable), ("Query", "Gallery")), start=1):
@@ -89,25 +96,30 @@ def read_protocol(file: AnnotationFile) -> Iterator[ProtocolEntry]:
                 yield _entry(file, pid, query, gallery)
 
 
-def _entry(file: AnnotationFile, pid: int, query, gallery) -> ProtocolEntry:
+def _entry(file: AnnotationFile, pid: int, query, gallery) -> Protocol:
     asked = list(records(query, SCENE_FIELDS))
     if len(asked) != 1:
         raise MalformedError(f"asks for {len(asked)} people")
     name, locate, _ = asked[0]
     with asked_for():
-        query = Appearance(text(name), located(locate), pid)
-    names, positives, boxes = [], [], []
+        query = Appearance(text(name), np.array(located(locate)), pid)
+    places, images, positives, boxes = {}, [], [], []
     for number, (name, locate, _) in enumerate(records(gallery, SCENE_FIELDS), start=1):
         try:  # not record(): millions of images in the large protocols
             name = text(name)
             if np.size(locate):
                 boxes.append(located(locate))
-                positives.append(len(names))
-            names.append(name)
+                positives.append(len(images))
+            images.append(places.setdefault(name, len(places)))
         except MalformedError as error:
             file.malformed(error, f"query {pid}, gallery image {number}")
-    return ProtocolEntry(
-        query, names, np.array(positives, dtype=np.int64), np.array(boxes, dtype=np.int64).reshape(-1, 4)
+    return Protocol(
+        [query],
+        list(places),
+        np.array(images, dtype=np.int32),
+        np.zeros(len(images), dtype=np.int32),
+        np.array(positives, dtype=np.int64),
+        np.array(boxes, dtype=np.int64).reshape(-1, 4),
     )
 
 
@@ -125,6 +137,8 @@ def assign_identities(
             pids[img_name][equal[0]] = pid
         else:
             known = img_name in boxes
-            problem = f"{list(box)} (x1, y1, x2, y2) equals no box of" if known else "Images.mat does not hold"
+            problem = (
+                f"{np.asarray(box).tolist()} (x1, y1, x2, y2) equals no box of" if known else "Images.mat does not hold"
+            )
             file.fault(UNMATCHED if known else UNKNOWN_SCENE, f"{problem} {img_name}", f"identity {pid}", img_name)
     return pids

@@ -8,16 +8,9 @@ import numpy as np
 
 from datasets.annotation_file import AnnotationFile
 from datasets.base import FULL_GALLERY, PersonSearchDataset, QueryGallery, make_annotation
-from datasets.cuhk_files import (
-    Appearance,
-    ProtocolEntry,
-    assign_identities,
-    read_boxes,
-    read_identities,
-    read_pool,
-    read_protocol,
-)
+from datasets.cuhk_files import assign_identities, read_boxes, read_identities, read_pool, read_protocol
 from datasets.findings import PROTOCOLS_DIFFER, UNKNOWN_IMAGE
+from datasets.protocol import Appearance, Protocol
 
 
 class CUHKSYSU(PersonSearchDataset):
@@ -44,7 +37,7 @@ class CUHKSYSU(PersonSearchDataset):
         folder, annotations = self.root / self.image_folder, []
         if self.split == "query":
             file = self._protocol(self.query_size)
-            for query in (entry.query for entry in read_protocol(file)):
+            for query in read_protocol(file).queries:
                 with file.record(f"query {query.pid}"):
                     annotations.append(make_annotation(folder, query.img_name, query.box, query.pid))
             return annotations
@@ -72,12 +65,8 @@ class CUHKSYSU(PersonSearchDataset):
                 if name not in boxes:
                     file.fault(UNKNOWN_IMAGE, f"the pool's {name} is not in Images.mat", name, name)
             names += [name for name in pool if name in boxes]
-        names, held, appearances = list(dict.fromkeys(names)), set(names), []
-        for query, images, positives, true_boxes in read_protocol(source):
-            if query.img_name in held:
-                appearances.append(query)
-            appearances += [Appearance(images[k], box, query.pid) for k, box in zip(positives, true_boxes, strict=True)]
-        return names, appearances, source
+        names = list(dict.fromkeys(names))
+        return names, read_protocol(source).appearances(set(names)), source
 
     def _pools(self) -> list[Path]:
         """The files that list the gallery images."""
@@ -130,11 +119,11 @@ class CUHKSYSU(PersonSearchDataset):
         return map(partial(_filled_up, gallery_set), galleries, self.annotations) if full else iter(galleries)
 
     def _read_galleries(self, gallery_set: PersonSearchDataset, file: AnnotationFile) -> list[QueryGallery]:
-        galleries = []
-        for entry in read_protocol(file):
-            if not self._is_asked(file, len(galleries), entry.query):
-                return galleries
-            galleries.append(_indexed(file, gallery_set.image_index, entry))
+        protocol = read_protocol(file)
+        galleries = _indexed(file, gallery_set, protocol)
+        for number, query in enumerate(protocol.queries):
+            if not self._is_asked(file, number, query):
+                return galleries[:number]
         if len(galleries) != len(self):
             problem = f"has {len(galleries)} queries, TestG{self.query_size}.mat {len(self)}"
             file.fault(PROTOCOLS_DIFFER, problem)
@@ -150,16 +139,29 @@ class CUHKSYSU(PersonSearchDataset):
         return False
 
 
-def _indexed(file: AnnotationFile, index: dict[str, int], entry: ProtocolEntry) -> QueryGallery:
-    """A query's gallery, its images as numbers; images that the gallery split lacks are reported and left out."""
-    known = np.array([name in index for name in entry.names], dtype=bool)
-    for name in (entry.names[k] for k in np.flatnonzero(~known)):
+def _indexed(file: AnnotationFile, gallery_set: PersonSearchDataset, protocol: Protocol) -> list[QueryGallery]:
+    """The galleries, images as numbers; images that the gallery split lacks are reported and left out."""
+    many, count = len(gallery_set), len(protocol.queries)
+    places = np.array([gallery_set.image_index.get(name, -1) for name in protocol.names], dtype=np.int64)
+    known = places[protocol.images] >= 0
+    for k in np.flatnonzero(~known):
+        name, query = protocol.names[protocol.images[k]], protocol.queries[protocol.query[k]]
         problem = f"{name} is not in the gallery split (of this size's pool)"
-        file.fault(UNKNOWN_IMAGE, problem, f"query {entry.query.pid}", name)
-    numbers = np.array([index.get(name, -1) for name in entry.names], dtype=np.int32)
-    held = known[entry.positives]
-    positives, first = np.unique(numbers[entry.positives[held]], return_index=True)
-    return QueryGallery(np.unique(numbers[known]), positives, entry.boxes[held][first], int(held.sum()))
+        file.fault(UNKNOWN_IMAGE, problem, f"query {query.pid}", name)
+    # Query and image in one number: each pair once, in order, for all queries together.
+    pairs = protocol.query.astype(np.int64) * many + places[protocol.images]
+    shown = known[protocol.positives]
+    held, first = np.unique(pairs[protocol.positives[shown]], return_index=True)
+    present = np.bincount(protocol.query[protocol.positives[shown]], minlength=count)
+    starts = many * np.arange(1, count)
+    listed = np.sort(pairs[known])
+    listed = listed[np.diff(listed, prepend=-1) > 0]  # as np.unique does, in a twentieth of its time
+    images, positives = (
+        np.split((column % max(many, 1)).astype(np.int32), np.searchsorted(column, starts)) for column in (listed, held)
+    )
+    boxes = np.split(protocol.boxes[shown][first], np.searchsorted(held, starts))
+    found = zip(images, positives, boxes, present.tolist(), strict=True) if count else ()
+    return [QueryGallery(*gallery) for gallery in found]
 
 
 def numbers_in_names(folder: Path, prefix: str) -> list[int]:

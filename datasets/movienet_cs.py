@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from datasets.annotation_file import AnnotationFile
-from datasets.cuhk_files import Appearance, read_identities
+from datasets.cuhk_files import read_identities
 from datasets.cuhk_sysu import CUHKSYSU, numbers_in_names
 from datasets.findings import MISSING_FILE
+from datasets.protocol import Appearance
 
 
 class MovieNetCS(CUHKSYSU):
