@@ -221,8 +221,8 @@ _C.EVAL.AMP = "off"
 # MiB of similarities of queries to the whole gallery that are held at once while scoring; never less than those of 32
 # queries. Scores do not depend on it.
 _C.EVAL.BLOCK_MB = 64
-# Compile the network by torch.compile before testing: half a minute at the start and at new image sizes; see
-# engine/README.md for when it pays.
+# Compile the network's stem (on CUDA tails too) by torch.compile before searching: half a minute at the start and at a
+# second image size. On CPUs it does not pay, see tools/README.md.
 _C.EVAL.COMPILE = False
 
 

@@ -67,8 +67,10 @@ class DetectionHead(nn.Module):
         self.sampler, self.thresholds = sampler, thresholds
 
     def _predict(self, feature_map: Tensor, boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Class logits R x 2 and box deltas R x 8."""
-        return self.predictor(self.features(RoIs(self.roi_align, feature_map, boxes))["res5"])
+        """Class logits R x 2 and box deltas R x 8, float32: fewer digits would make many scores equal."""
+        res5 = self.features(RoIs(self.roi_align, feature_map, boxes))["res5"]
+        with torch.autocast(res5.device.type, enabled=False):
+            return self.predictor(res5.float())
 
     def losses(
         self, feature_map: Tensor, proposals: list[Tensor], sizes: list[tuple[int, int]], targets: list[dict]
@@ -79,7 +81,7 @@ class DetectionHead(nn.Module):
         logits, deltas = self._predict(feature_map, boxes)
         classes = torch.cat([s.is_person for s in samples]).long()
         losses = {
-            "loss_proposal_cls": F.cross_entropy(logits.float(), classes),
+            "loss_proposal_cls": F.cross_entropy(logits, classes),
             "loss_proposal_reg": box_regression_loss(deltas, samples, self.box_coder),
         }
         return decode_boxes(deltas.detach(), boxes, sizes, self.box_coder), losses
@@ -87,7 +89,7 @@ class DetectionHead(nn.Module):
     def forward(self, feature_map: Tensor, proposals: list[Tensor], sizes: list[tuple[int, int]]) -> list[Detections]:
         """People among the proposals of each image, best first."""
         logits, deltas = self._predict(feature_map, proposals)
-        scores = logits.float().softmax(-1)[:, PERSON].split([len(boxes) for boxes in proposals])
+        scores = logits.softmax(-1)[:, PERSON].split([len(boxes) for boxes in proposals])
         boxes = decode_boxes(deltas, proposals, sizes, self.box_coder)
         kept = [keep_best(b, s, self.thresholds) for b, s in zip(boxes, scores, strict=True)]
         return [Detections(b[k], s[k]) for b, s, k in zip(boxes, scores, kept, strict=True)]

@@ -21,7 +21,8 @@ def prepare_for_inference(
     Args:
         model: the network, in any mode, on its device; it is left as it is.
         dtype: bfloat16 or float16 for reduced precision, None for float32.
-        compiled: compile stem and tails by torch.compile; the first images of every new size then take long.
+        compiled: compile the stem by torch.compile, and tails where they run on crops (not on CPUs, see
+            `models.tails`). The first images take long, those of a second size again.
     """
     searcher = copy.deepcopy(model).eval().requires_grad_(False)
     _fold_batch_norms(searcher)
@@ -31,9 +32,8 @@ def prepare_for_inference(
         searcher.precision = dtype
     searcher.to(memory_format=torch.channels_last)
     if compiled:
-        searcher.stem.compile(dynamic=False)
-        for tail in searcher.tails():
-            tail.compile(dynamic=True)
+        for part in (searcher.stem, *searcher.tails()):
+            part.compile()
     return searcher
 
 

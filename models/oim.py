@@ -95,6 +95,8 @@ class OIMLoss(nn.Module):
         own = on_host[people]
         counts = gather_counts(len(own), labels.device)
         everyone = gather_rows(own.to(labels.device), counts).cpu()
+        if len(everyone) and everyone.max() > len(self.lut):
+            raise ValueError(f"identity {everyone.max()} is beyond MODEL.OIM.NUM_IDS, {len(self.lut)}")
         known = (everyone > BACKGROUND).nonzero()[:, 0]
         turn = _occurrence(everyone[known])
         known = known[turn.argsort(stable=True)]

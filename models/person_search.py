@@ -101,7 +101,8 @@ class PersonSearch(nn.Module):
         """
         if self.training:
             raise ValueError("the network searches in eval mode only: call eval() first")
-        boxes = [image.new_zeros(0, 4) for image in images] if boxes is None else _checked(images, boxes)
+        boxes = [image.new_zeros(0, 4) for image in images] if boxes is None else _fitting(images, boxes)
+        _check_areas(boxes)
         resized = [resize_image(self.transform, image) for image in images]
         groups = defaultdict(list)
         for index, image in enumerate(resized):
@@ -141,11 +142,11 @@ class PersonSearch(nn.Module):
         self, resized: list[Tensor], given: list[Tensor], own_sizes: list[tuple[int, int]], device: torch.device
     ) -> list[SearchedImage]:
         sizes = [tuple(image.shape[-2:]) for image in resized]
+        scales = [_scale(own, size, device) for own, size in zip(own_sizes, sizes, strict=True)]
         batch = self.transform.batch_images(resized, self.transform.size_divisible)
         feature_map = self._res4(batch)
         proposals = self.rpn.propose(feature_map, tuple(batch.shape[-2:]), sizes)
         detections = self.detection_head(feature_map, proposals, sizes)
-        scales = [_scale(own, size, device) for own, size in zip(own_sizes, sizes, strict=True)]
         return self.search_head(feature_map, detections, given, sizes, scales)
 
     def _res4(self, batch: Tensor) -> Tensor:
@@ -155,7 +156,9 @@ class PersonSearch(nn.Module):
     def _losses(self, images: list[Tensor], targets: list[dict[str, Tensor]] | None) -> dict[str, Tensor]:
         if targets is None:
             raise ValueError("train mode needs targets: per image `boxes` n x 4 and `labels` n")
-        _checked(images, [target["boxes"] for target in targets])
+        boxes = _fitting(images, [target["boxes"] for target in targets])
+        if images[0].device.type == "cpu":  # elsewhere looking would wait for what is left of the step before
+            _check_areas(boxes)
         batch, targets = self.transform(images, targets)
         feature_map = self._res4(batch.tensors)
         padded = tuple(batch.tensors.shape[-2:])
@@ -173,17 +176,22 @@ def resize_image(transform: GeneralizedRCNNTransform, image: Tensor) -> Tensor:
     return transform.resize(transform.normalize(image), None)[0]
 
 
-def _checked(images: list[Tensor], boxes: list[Tensor]) -> list[Tensor]:
-    """The boxes as float tensors on their image's device; raises ValueError where they do not fit the images."""
+def _fitting(images: list[Tensor], boxes: list[Tensor]) -> list[Tensor]:
+    """The boxes as float tensors on their image's device; raises ValueError where shapes do not fit the images."""
     if len(images) != len(boxes):
         raise ValueError(f"{len(images)} images but {len(boxes)} sets of boxes")
-    checked = [torch.as_tensor(b, dtype=torch.float32, device=i.device) for i, b in zip(images, boxes, strict=True)]
-    for index, image_boxes in enumerate(checked):
+    fitting = [torch.as_tensor(b, dtype=torch.float32, device=i.device) for i, b in zip(images, boxes, strict=True)]
+    for index, image_boxes in enumerate(fitting):
         if image_boxes.dim() != 2 or image_boxes.shape[1] != 4:
             raise ValueError(f"the boxes of image {index} must be n x 4, but are {tuple(image_boxes.shape)}")
+    return fitting
+
+
+def _check_areas(boxes: list[Tensor]) -> None:
+    """Raises ValueError where a box (per image n x 4) has no area."""
+    for index, image_boxes in enumerate(boxes):
         if not (image_boxes[:, 2:] > image_boxes[:, :2]).all():
             raise ValueError(f"image {index} has a box without area; boxes are x1, y1, x2, y2 with x1 < x2 and y1 < y2")
-    return checked
 
 
 def _scale(own: tuple[int, int], resized: tuple[int, int], device: torch.device) -> Tensor:

@@ -82,7 +82,7 @@ def decode_boxes(
     deltas: Tensor, boxes: list[Tensor], sizes: list[tuple[int, int]], box_coder: BoxCoder
 ) -> list[Tensor]:
     """Move boxes by the person class's deltas and clip them to their image; per image n x 4."""
-    moved = box_coder.decode_single(person_deltas(deltas).float(), torch.cat(boxes))
+    moved = box_coder.decode_single(person_deltas(deltas), torch.cat(boxes))
     per_image = moved.split([len(image_boxes) for image_boxes in boxes])
     return [clip_boxes_to_image(image_boxes, size) for image_boxes, size in zip(per_image, sizes, strict=True)]
 
@@ -91,8 +91,8 @@ def box_regression_loss(deltas: Tensor, samples: list[Samples], box_coder: BoxCo
     """Smooth L1 (beta 1) of the person class's deltas, summed over people and divided by the number of sampled RoIs."""
     is_person = torch.cat([s.is_person for s in samples])
     wanted = torch.cat(box_coder.encode([s.matched for s in samples], [s.boxes for s in samples]))
-    loss = F.smooth_l1_loss(person_deltas(deltas)[is_person].float(), wanted[is_person], beta=1.0, reduction="sum")
-    return loss / max(len(is_person), 1)
+    losses = F.smooth_l1_loss(person_deltas(deltas), wanted, beta=1.0, reduction="none").sum(1)
+    return losses.where(is_person, 0).sum() / max(len(is_person), 1)  # choosing rows would wait for the device
 
 
 def new_box_coder() -> BoxCoder:

@@ -27,7 +27,7 @@ def torchvision_crops(
 def gathered_crops(
     feature_map: Tensor, boxes: list[Tensor], size: int, scale: float, sampling_ratio: int, step: int
 ) -> Tensor:
-    """The same; bins that the step leaves out are not computed, and sums are taken in the map's precision."""
+    """The same; bins that the step leaves out are not computed."""
     batch, channels, height, width = feature_map.shape
     all_boxes = torch.cat(boxes) * scale
     left, top, right, bottom = all_boxes.unbind(1)
@@ -39,18 +39,21 @@ def gathered_crops(
     cells = (image[:, None, None] + rows)[:, :, None, :, None] * width + columns[:, None, :, None, :]
     weights = row_weights[:, :, None, :, None] * column_weights[:, None, :, None, :]
     taps = cells.shape[3] * cells.shape[4]
-    table = feature_map.permute(0, 2, 3, 1).reshape(batch * height * width, channels)
+    # A cell's gradient is the sum of many crops': in half precision the later of them would vanish.
+    precise = torch.promote_types(feature_map.dtype, torch.float32) if feature_map.requires_grad else feature_map.dtype
+    table = feature_map.to(precise).permute(0, 2, 3, 1).reshape(batch * height * width, channels)
     crops = F.embedding_bag(
         cells.reshape(-1, taps), table, per_sample_weights=weights.reshape(-1, taps).to(table.dtype), mode="sum"
     )
-    return crops.view(len(all_boxes), rows.shape[1], columns.shape[1], channels).permute(0, 3, 1, 2)
+    crops = crops.to(feature_map.dtype).view(len(all_boxes), rows.shape[1], columns.shape[1], channels)
+    return crops.permute(0, 3, 1, 2)
 
 
 def _samples(low: Tensor, high: Tensor, size: int, sampling_ratio: int, cells: int, step: int) -> tuple[Tensor, Tensor]:
     """Along one axis: for every `step`-th bin of each RoI the cells that its samples lie between, and their weights.
 
     As torchvision's kernel has it: a RoI is at least one cell long, a sample beyond the map by more than a cell counts
-    0, one beyond it by less takes the border's value.
+    0, one beyond it by less takes the border's value. Samples of boxes that are not finite count 0.
 
     Args:
         low, high: R, edges of the RoIs, in cells.
@@ -64,7 +67,7 @@ def _samples(low: Tensor, high: Tensor, size: int, sampling_ratio: int, cells: i
     offsets = (torch.arange(size * sampling_ratio, device=low.device) + 0.5) / (size * sampling_ratio)
     position = low[:, None] + offsets * (high - low).clamp(min=1)[:, None]
     inside = (position >= -1) & (position <= cells)
-    position = position.clamp(0, cells - 1)
+    position = position.where(inside, 0).clamp(0, cells - 1)
     before = position.floor()
     neighbours = torch.stack([before, (before + 1).clamp(max=cells - 1)], dim=-1).long()
     share = position - before
@@ -124,7 +127,7 @@ class RoIs:
         """Crops of another map with the res4 map's height and width; of their bins every `step`-th."""
         return self.roi_align(other_map, self.boxes, step)
 
-    def positions_saved(self, step: int = 1) -> float:
+    def bins_per_cell(self, step: int = 1) -> float:
         """How many bins of the crops (every `step`-th) there are for each cell of the map."""
         batch, _, height, width = self.feature_map.shape
         return sum(self.counts) * len(range(0, self.roi_align.size, step)) ** 2 / (batch * height * width)

@@ -24,7 +24,7 @@ class Encoding:
 
 
 class BoxRegressor(nn.Sequential):
-    """Both classes' box deltas, R x 8, from the res5 vector R x C or map R x C x h x w, which is averaged.
+    """Both classes' box deltas, R x 8 float32, from the res5 vector R x C or map R x C x h x w, which is averaged.
 
     Args:
         channels: C.
@@ -36,7 +36,8 @@ class BoxRegressor(nn.Sequential):
         super().__init__(*(new_projection(channels, deltas) if batch_norm else [nn.Linear(channels, deltas)]))
 
     def forward(self, res5: Tensor) -> Tensor:
-        return super().forward(res5 if res5.dim() == 2 else average_pool(res5))
+        with torch.autocast(res5.device.type, enabled=False):
+            return super().forward(res5.float() if res5.dim() == 2 else average_pool(res5.float()))
 
 
 class SearchHead(nn.Module):
@@ -78,19 +79,18 @@ class SearchHead(nn.Module):
         self.sampler, self.thresholds = sampler, thresholds
         self.group_labelled_only, self.weight_by_score = group_labelled_only, weight_by_score
 
-    def encode(self, feature_map: Tensor, boxes: list[Tensor], is_person: list[Tensor]) -> Encoding:
+    def encode(self, feature_map: Tensor, boxes: list[Tensor], group: list[Tensor]) -> Encoding:
         """Embed boxes (per image n_i x 4, pixels of the resized image), wherever they come from.
 
-        `is_person` (per image bool n_i) marks the boxes whose mean is the image's group.
+        `group` (per image int64) tells which of the boxes are the image's group.
         """
         rois = RoIs(self.roi_align, feature_map, boxes)
         vectors = {name: value for part in self.features for name, value in part(rois).items()}
         res5 = vectors["res5"].split(rois.counts)
-        people = [image_res5[mask] for image_res5, mask in zip(res5, is_person, strict=True)]
-        counts = torch.tensor(rois.counts, device=feature_map.device)
-        image_of_box = torch.repeat_interleave(counts, output_size=sum(rois.counts))
+        people = [image_res5[members] for image_res5, members in zip(res5, group, strict=True)]
         for name, context in self.contexts.items():
-            vectors[name] = context(feature_map, people)[image_of_box]
+            of_images = context(feature_map, people)
+            vectors[name] = torch.cat([v.expand(n, -1) for v, n in zip(of_images, rois.counts, strict=True)])
         embeddings, logits = self.embedding(vectors)
         return Encoding(embeddings, logits, self.box_regressor(vectors["res5"]))
 
@@ -98,8 +98,10 @@ class SearchHead(nn.Module):
         """Losses of RoIs sampled among `boxes` (per image n x 4) and the targets' own."""
         samples = self.sampler(boxes, targets)
         labels = torch.cat([s.labels for s in samples])
-        group = [s.labels > 0 if self.group_labelled_only else s.is_person for s in samples]
-        plan = self.oim.plan(labels)  # right behind the sampler, which has waited for the device anyway
+        # What the host has to know of the samples it asks for here, behind the sampler, which has waited for the device
+        # anyway. From here on a step waits for nothing.
+        group = [(s.labels > 0 if self.group_labelled_only else s.is_person).nonzero()[:, 0] for s in samples]
+        plan = self.oim.plan(labels)
         encoding = self.encode(feature_map, [s.boxes for s in samples], group)
         return {
             "loss_box_cls": self.embedding.classification_loss(encoding.logits, samples),
@@ -159,6 +161,6 @@ class SearchHead(nn.Module):
 
 
 def _group(given: int, detected: int, device: torch.device) -> Tensor:
-    """Mask of an image's group among its boxes, given ones first: the detected people or, without any, the given."""
-    detected_mask = torch.arange(given + detected, device=device) >= given
-    return detected_mask if detected else ~detected_mask
+    """Which of an image's boxes, given ones first, are its group: the detected people or, without any, the given."""
+    first, last = (given, given + detected) if detected else (0, given)
+    return torch.arange(first, last, device=device)

@@ -11,7 +11,7 @@ from torchvision.models.resnet import Bottleneck
 
 from models.roi_align import RoIs
 
-WORTHWHILE = 2.0
+MANY_BINS = 2.0
 """Bins a cell of the map from which a convolution is cheaper on the map than on the crops, its crops included."""
 
 
@@ -26,7 +26,11 @@ class Tail(nn.Sequential):
 
     def of_rois(self, rois: RoIs) -> Tensor:
         """The tail's output on RoIs."""
-        return self._recomputed(rois.crops) if self.checkpointed and self.training else self(rois.crops)
+        return self._recomputed(rois.crops) if self._recomputes else self(rois.crops)
+
+    @property
+    def _recomputes(self) -> bool:
+        return self.checkpointed and self.training
 
     def _recomputed(self, crops: Tensor) -> Tensor:
         return checkpoint(
@@ -64,16 +68,16 @@ class BottleneckTail(Tail):
         first, *others = self.layer4
         step = first.stride
         on_cpu = rois.feature_map.device.type == "cpu"
-        if not on_cpu or self.checkpointed or rois.positions_saved() < WORTHWHILE:
+        if not on_cpu or self._recomputes or rois.bins_per_cell() < MANY_BINS:
             return super().of_rois(rois)
         x = first.relu(first.bn1(_projected(rois, first.conv1)))
         x = first.relu(first.bn2(first.conv2(x)))
         x = first.bn3(first.conv3(x))
-        shortcut, *norm = first.downsample
-        if rois.positions_saved(step) < WORTHWHILE:
+        shortcut, norm = first.downsample
+        if rois.bins_per_cell(step) < MANY_BINS:
             x += first.downsample(rois.crops)
         else:
-            x += nn.Sequential(*norm)(_projected(rois, shortcut, step))
+            x += norm(_projected(rois, shortcut, step))
         x = first.relu(x)
         for block in others:
             x = block(x)

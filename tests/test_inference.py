@@ -55,6 +55,26 @@ def test_gathered_crops_have_the_gradient_of_torchvision():
     torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("kernel", [gathered_crops, torchvision_crops])
+def test_half_precision_loses_no_gradient(kernel):
+    """Where many RoIs cover a cell, its gradient is the sum of many small numbers."""
+    boxes = [torch.tensor([[10.0, 20, 90, 80]]).repeat(100, 1)] * 3
+    gradients = []
+    for dtype in (torch.float32, torch.bfloat16):
+        x = torch.ones(3, 6, 6, 10, dtype=dtype, requires_grad=True)
+        kernel(x, boxes, 7, 1 / STRIDE, 2, 1).float().sum().backward()
+        gradients.append(x.grad.float())
+    torch.testing.assert_close(gradients[1], gradients[0], atol=1e-2, rtol=1e-2)
+
+
+def test_boxes_that_are_not_finite_give_crops_of_zeros():
+    """Training that diverges is told of by its losses; a crash here would come first."""
+    odd = torch.tensor([[float("nan")] * 4, [0.0, 0, float("inf"), 50], [float("-inf"), 0, float("inf"), 50]])
+    crops = gathered_crops(feature_map(), [odd, *BOXES[1:]], 7, 1 / STRIDE, 2, 1)
+    assert not crops[: len(odd)].any()
+    assert crops[len(odd) :].any()
+
+
 def test_no_boxes_give_no_crops():
     assert RoIAlign(7, 2, STRIDE)(feature_map(), [torch.zeros(0, 4)] * 3).shape == (0, 6, 7, 7)
 
@@ -123,6 +143,16 @@ def test_checkpointed_tails_learn_the_same_and_count_a_batch_once(name):
     assert (len(calls[False]), len(calls[True])) == (1, 2), "the second computes its activations again"
     for ours, theirs in zip(*results, strict=True):
         torch.testing.assert_close(ours, theirs, atol=0, rtol=1e-6)
+
+
+def test_a_checkpointed_tail_works_on_the_map_when_it_does_not_learn():
+    backbone = build_backbone("resnet50")
+    tail = backbone.tail.eval()
+    tail.checkpointed = True
+    rois = RoIs(RoIAlign(14, 2, STRIDE), feature_map(backbone.stem_channels), [b.repeat(20, 1) for b in BOXES])
+    with torch.no_grad():
+        tail.of_rois(rois)
+    assert "crops" not in vars(rois)
 
 
 def test_an_option_checkpoints_all_tails():
@@ -196,14 +226,31 @@ def test_preparing_leaves_the_network_as_it_is_and_the_copy_does_not_learn():
     assert not any(parameter.requires_grad for parameter in prepared.parameters())
 
 
-def test_reduced_precision_is_near_and_gives_float32():
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_reduced_precision_is_near_and_gives_float32(dtype):
     model = trained_a_little()
-    plain, reduced = model.search(IMAGES, [BOX, BOX])[0], None
-    prepared = prepare_for_inference(model, torch.bfloat16)
+    plain = model.search(IMAGES, [BOX, BOX])[0]
+    prepared = prepare_for_inference(model, dtype)
+    predictions = []
+    prepared.detection_head.predictor.register_forward_hook(lambda *args: predictions.extend(args[2]))
+    prepared.search_head.box_regressor.register_forward_hook(lambda *args: predictions.append(args[2]))
     reduced = prepared.search(IMAGES, [BOX, BOX])[0]
+    assert [values.dtype for values in predictions] == [torch.float32] * 3, "fewer digits make scores equal"
     for name in ("boxes", "scores", "embeddings", "given_embeddings"):
         assert getattr(reduced, name).dtype == torch.float32, name
     similarity = (reduced.given_embeddings * plain.given_embeddings).sum(1)
     assert 0.98 < similarity.item() < 1 - 1e-9
-    assert prepared.stem.conv1.weight.dtype == torch.bfloat16
+    assert prepared.stem.conv1.weight.dtype == dtype
     assert model.stem.conv1.weight.dtype == torch.float32
+
+
+def test_a_compiled_network_finds_the_same(monkeypatch):
+    """Compiled by a backend that needs no compiler."""
+    compiled, compile_module = [], torch.nn.Module.compile
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda self: (compiled.append(self), compile_module(self, backend="eager"))
+    )
+    model = trained_a_little()
+    prepared = prepare_for_inference(model, compiled=True)
+    assert compiled == [prepared.stem, *prepared.tails()]
+    assert_same_search(prepared, model, PIXELS, TOLERANCE)

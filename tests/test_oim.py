@@ -76,6 +76,11 @@ def test_a_plan_made_before_gives_the_same():
     assert all(torch.equal(a, b) for a, b in zip(one.buffers(), other.buffers(), strict=True))
 
 
+def test_identities_beyond_the_table_are_refused():
+    with pytest.raises(ValueError, match="identity 6 is beyond MODEL.OIM.NUM_IDS, 5"):
+        OIMLoss(8, 5, 3).plan(torch.tensor([1, 6, -1]))
+
+
 def test_a_step_reads_nothing_back_from_the_device(monkeypatch):
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # which does not know meta tensors
     oim, labels = OIMLoss(8, 5, 3), torch.randint(-1, 4, (30,))

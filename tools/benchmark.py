@@ -58,7 +58,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--loops", action="store_true", help="score search by loops over images too, as published code does: minutes"
     )
     parser.add_argument("--repeat", type=_positive, metavar="N", help="samples that each process takes")
-    parser.add_argument("--rounds", type=_positive, default=2, metavar="N", help="processes of each case, default 2")
+    parser.add_argument("--rounds", type=_positive, default=3, metavar="N", help="processes of each case, default 3")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything, raw samples included, to FILE")
     add_config_arguments(parser, default=DEFAULT_CFG)
     args = parser.parse_intermixed_args(argv)
