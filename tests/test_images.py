@@ -1,5 +1,6 @@
 """Reading images of every kind, and saying clearly what is wrong with those that cannot be read."""
 
+import os
 import struct
 import warnings
 import zlib
@@ -38,7 +39,16 @@ def converted(mode):
 @pytest.mark.parametrize(
     ("mode", "suffix"),
     [("L", "png"), ("LA", "png"), ("1", "png"), ("I;16", "png"), ("I;16", "tif"), ("P", "png"), ("P", "gif")]
-    + [("RGBA", "png"), ("CMYK", "tif"), ("YCbCr", "tif"), ("RGB", "bmp")],
+    + [
+        ("RGBA", "png"),
+        ("CMYK", "tif"),
+        ("YCbCr", "tif"),
+        ("RGB", "bmp"),
+        ("RGB", "webp"),
+        ("RGB", "ppm"),
+        ("RGB", "mpo"),
+        ("RGB", "jpg"),
+    ],
 )
 def test_every_mode_becomes_rgb(mode, suffix, tmp_path):
     image, colour = converted(mode)
@@ -147,3 +157,65 @@ def test_links_may_not_leave_a_folder(tmp_path):
             with pytest.raises(ImageError, match="not followed: put the images inside it") as caught:
                 reading(path)
             assert caught.value.kind == "linked"
+
+
+def test_postscript_is_not_handed_to_another_program(tmp_path, monkeypatch):
+    """Pillow starts Ghostscript for EPS files, whatever their suffix."""
+    ran, ghostscript = tmp_path / "ran", tmp_path / "gs"
+    ghostscript.write_text(f"#!/bin/sh\ntouch {ran}\n")
+    ghostscript.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    path = tmp_path / "s1.jpg"
+    path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 10\n%%EndComments\nshowpage\n%%EOF\n")
+    for reading in (ImageReader(), ImageReader().inspect):
+        with pytest.raises(ImageError, match="s1.jpg is not an image of a known kind") as caught:
+            reading(path)
+        assert caught.value.kind == "other"
+    assert not ran.exists()
+
+
+@pytest.mark.parametrize(
+    "damage", [RuntimeError("x"), NotImplementedError("x"), MemoryError(), IndexError("x"), SystemError("x")]
+)
+def test_whatever_pillow_raises_is_told_of_the_file(damage, tmp_path, monkeypatch):
+    Image.new("RGB", (3, 2)).save(tmp_path / "a.png")
+
+    def load(*_):
+        raise damage
+
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", load)
+    for reading in (ImageReader(), ImageReader().inspect):
+        with pytest.raises(ImageError, match=r"a.png cannot be read as an image \((x|MemoryError)\): copy it again"):
+            reading(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".jpg", "a\ud800.jpg", "a\0.jpg"])
+def test_names_that_no_file_can_have(name, tmp_path):
+    for reader in (ImageReader(), ImageReader(within=os.path.realpath(tmp_path))):
+        with pytest.raises(ImageError, match="cannot be read as an image|no image file"):
+            reader(tmp_path / name)
+
+
+def test_folders_are_told_from_missing_files(tmp_path):
+    (tmp_path / "a.jpg").mkdir()
+    with pytest.raises(ImageError, match="a.jpg is not a file"):
+        read_image(tmp_path / "a.jpg")
+
+
+def test_names_in_messages_do_not_steer_the_terminal(tmp_path):
+    with pytest.raises(ImageError, match="jpg") as caught:
+        read_image(tmp_path / "\x1b[31mé\n.jpg")
+    assert "\\x1b[31mé\\n.jpg" in str(caught.value)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(("kind", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)], ids=["L", "RGB", "LA", "RGBA"])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_sixteen_bits_are_seen_whatever_the_channels(kind, channels, bits, tmp_path):
+    def chunk(name, content):
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 3, 1, bits, kind, 0, 0, 0))
+    pixels = chunk(b"IDAT", zlib.compress(bytes(1 + 3 * channels * bits // 8)))
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + pixels + chunk(b"IEND", b""))
+    assert ImageReader().inspect(tmp_path / "a.png").wide == (bits == 16)

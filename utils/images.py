@@ -1,5 +1,6 @@
 """Reading image files of any common kind as RGB."""
 
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -12,16 +13,36 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from utils.files import target_outside
+from utils.text import printable
+
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+"""Pillow's names of the kinds of images that are read, MPO with JPEG. Of its others, some start programs (EPS)."""
 
 MAX_PIXELS = 80_000_000
 """Largest image read unless a caller says otherwise: below the size at which Pillow suspects a decompression bomb."""
 
-_DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, OverflowError, struct.error, zlib.error)
-"""What Pillow's readers are known to raise for damaged files."""
+_DECODE_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    RuntimeError,
+    SystemError,
+    EOFError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+)
+"""What Pillow's readers raise for damaged files; garbled sizes ask for absurd amounts of memory."""
 
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = 1
 
+_WIDE_RAW_MODE = re.compile(";16[BLN]")
+"""In Pillow's name for how pixels are stored: sixteen bits per channel, in some byte order."""
 _WIDE_GREY_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 _WIDE_TO_BYTE = 257
 """65535 / 255: sixteen-bit grey is scaled, where Pillow's own conversion would clip it."""
@@ -36,6 +57,11 @@ class ImageError(ValueError):
     def __init__(self, message: str, kind: str = "damaged"):
         super().__init__(message)
         self.kind = kind
+
+
+def _fault(message: str, kind: str = "damaged") -> ImageError:
+    # Not in ImageError itself, which a loader raises again with the lines of its worker's traceback.
+    return ImageError(printable(message), kind)
 
 
 @dataclass(frozen=True)
@@ -64,8 +90,9 @@ class ImageReader:
     def inspect(self, path: str | Path) -> "ImageFacts":
         """What the file stores; it is decoded whole, so that damage shows. Raises ImageError as `read_image`."""
         with _opened(Path(path), self.max_pixels, self.within) as image:
-            orientation = image.getexif().get(_ORIENTATION_TAG, _UPRIGHT)
-            facts = ImageFacts(*image.size, image.mode, "transparency" in image.info, orientation != _UPRIGHT)
+            wide = image.mode.startswith("I") or any(_WIDE_RAW_MODE.search(str(tile.args)) for tile in image.tile)
+            orientation = image.getexif().get(_ORIENTATION_TAG, _UPRIGHT)  # decodes a PNG, which forgets its tiles
+            facts = ImageFacts(*image.size, image.mode, wide, "transparency" in image.info, orientation != _UPRIGHT)
             _as_rgb(Path(path), image)
         return facts
 
@@ -77,6 +104,8 @@ class ImageFacts(NamedTuple):
     height: int
     mode: str
     """Pillow's name of the pixels' kind, as RGB, L or CMYK."""
+    wide: bool
+    """Whether a channel has sixteen bits or more."""
     transparency: bool
     """Whether a colour is marked as transparent (modes with an alpha channel aside)."""
     turned: bool
@@ -110,41 +139,47 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS, within: str | Non
 @contextmanager
 def _opened(path: Path, max_pixels: int, within: str | None) -> Iterator[Image.Image]:
     """An image file, not decoded yet; what goes wrong inside the block becomes an ImageError too."""
+    if Image.MAX_IMAGE_PIXELS is not None:
+        # Pillow warns beyond its own limit, and refuses twice as much: a caller's larger one must hold there too.
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
+    try:
+        _check_file(path, within)
+        with Image.open(path, formats=FORMATS) as image:
+            _check_size(path, image, max_pixels)
+            yield image
+    except Image.DecompressionBombError as error:
+        raise _fault(f"{path} is too large ({error}): scale it down or raise INPUT.MAX_PIXELS", "large") from error
+    except ImageError:
+        raise
+    except UnidentifiedImageError as error:
+        raise _fault(f"{path} is not an image of a known kind: copy it again, or leave it out", "other") from error
+    except _DECODE_ERRORS as error:
+        reason = str(error) or type(error).__name__
+        raise _fault(f"{path} cannot be read as an image ({reason}): copy it again, or leave it out") from error
+
+
+def _check_file(path: Path, within: str | None) -> None:
+    """Refuse what is no file with content inside the folder `within`, where one is given."""
     outside = target_outside(path, within) if within is not None else None
     if outside is not None:
-        raise ImageError(
+        raise _fault(
             f"{path} is, or lies behind, a link to {outside}, out of the dataset's folder {within}, which is not "
             "followed: put the images inside it, or move the whole dataset and link or name its own folder "
             "(INPUT.DATA_ROOT)",
             "linked",
         )
+    if not path.exists():
+        raise _fault(f"no image file {path}: check the path, or that the dataset was unpacked completely", "missing")
     if not path.is_file():
-        raise ImageError(
-            f"no image file {path}: check the path, or that the dataset was unpacked completely", "missing"
-        )
+        raise _fault(f"{path} is not a file: copy it again, or leave it out", "other")
     if path.stat().st_size == 0:
-        raise ImageError(f"{path} is an empty file: copy or download it again", "empty")
-    if Image.MAX_IMAGE_PIXELS is not None:
-        # Pillow warns beyond its own limit, and refuses twice as much: a caller's larger one must hold there too.
-        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
-    try:
-        with Image.open(path) as image:
-            _check_size(path, image, max_pixels)
-            yield image
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"{path} is too large ({error}): scale it down or raise INPUT.MAX_PIXELS", "large") from error
-    except ImageError:
-        raise
-    except UnidentifiedImageError as error:
-        raise ImageError(f"{path} is not an image of a known kind: copy it again, or leave it out", "other") from error
-    except _DECODE_ERRORS as error:
-        raise ImageError(f"{path} cannot be read as an image ({error}): copy it again, or leave it out") from error
+        raise _fault(f"{path} is an empty file: copy or download it again", "empty")
 
 
 def _check_size(path: Path, image: Image.Image, max_pixels: int) -> None:
     width, height = image.size
     if width * height > max_pixels:
-        raise ImageError(
+        raise _fault(
             f"{path} is {width} x {height}, more than {max_pixels} pixels: scale it down or raise INPUT.MAX_PIXELS",
             "large",
         )
@@ -152,7 +187,7 @@ def _check_size(path: Path, image: Image.Image, max_pixels: int) -> None:
 
 def _as_rgb(path: Path, image: Image.Image) -> np.ndarray:
     if image.mode == "F":
-        raise ImageError(
+        raise _fault(
             f"{path} has floating point pixels, whose range is unknown: save it with 8 bits per channel", "float"
         )
     if image.mode in _WIDE_GREY_MODES:

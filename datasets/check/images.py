@@ -10,6 +10,7 @@ from datasets.check.children import Died, in_children
 from datasets.findings import Finding, Kind
 from utils.boxes import box_areas, clip_boxes
 from utils.images import ImageError, ImageFacts, ImageReader
+from utils.text import printable
 
 FAULTS = {
     "missing": findings.IMAGE_MISSING,
@@ -72,7 +73,7 @@ def _judged(image: CheckedImage, found: ImageFacts | tuple[str, str] | Died) -> 
         yield from _box_findings(image, found)
     else:
         kind, message = found
-        yield Finding(FAULTS[kind], image.path, _problem_of(message, image.path), image=image.name)
+        yield Finding(FAULTS[kind], image.path, _problem_of(message, printable(image.path)), image=image.name)
 
 
 def _finding(image: CheckedImage, kind: Kind, problem: str) -> Finding:
@@ -87,8 +88,8 @@ def _problem_of(message: str, path: str) -> str:
 def _stored(facts: ImageFacts) -> Iterator[tuple[Kind, str]]:
     if facts.mode in MODES:
         yield MODES[facts.mode], f"is stored in mode {facts.mode}"
-    elif facts.mode.startswith("I"):
-        yield findings.IMAGE_WIDE, f"is stored in mode {facts.mode}"
+    if facts.wide:
+        yield findings.IMAGE_WIDE, f"is stored in mode {facts.mode}, with more than 8 bits per channel"
     if facts.mode in ALPHA_MODES or facts.transparency:
         yield findings.IMAGE_ALPHA, "has transparency"
     if facts.turned:
