@@ -56,7 +56,7 @@ class AnnotationFile:
     """
 
     def __init__(self, path: str | Path, within: str, report: Report):
-        self.path, self._within, self._report = Path(path), within, report
+        self.path, self.within, self._report = Path(path), within, report
 
     def variable(self, names: str | Sequence[str]) -> np.ndarray:
         """The first of the variables `names` that a .mat file holds.
@@ -115,7 +115,7 @@ class AnnotationFile:
     def check_place(self) -> None:
         """Report a file that is missing or leads out of the dataset's folder. Raises as `unusable`."""
         self._report.reading(self.path)
-        outside = target_outside(self.path, self._within)
+        outside = target_outside(self.path, self.within)
         if outside is not None:
             self.unusable(LINKED_FILE, f"is, or lies behind, a link to {outside}")
         if not os.path.isfile(self.path):  # noqa: PTH113 (thousands of files: pathlib is slow)

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
 
@@ -160,15 +160,20 @@ class PersonSearchDataset(Dataset):
         return torch.from_numpy(image).permute(2, 0, 1).contiguous(), target
 
 
-def check_name(img_name: str, folder: Path) -> None:
-    """Refuse the name of an image that would lead out of `folder`.
+def check_name(img_name: str, folder: str | Path = "the image folder") -> None:
+    """Refuse the name of an image that would lead out of `folder`, which is told in the message alone.
 
     Raises:
         MalformedError: of the kind BAD_NAME.
     """
-    parts = PureWindowsPath(img_name)  # whose rules contain the POSIX ones
-    if parts.anchor or ".." in parts.parts or not parts.parts or "\0" in img_name:
+    if _leads_out(img_name):
         raise MalformedError(f"image name {img_name!r} leads out of {folder}", BAD_NAME)
+
+
+@lru_cache(maxsize=2**18)  # protocols name the same images millions of times
+def _leads_out(img_name: str) -> bool:
+    parts = PureWindowsPath(img_name)  # whose rules contain the POSIX ones
+    return bool(parts.anchor) or ".." in parts.parts or not parts.parts or "\0" in img_name
 
 
 def make_annotation(folder: Path, img_name: str, boxes: np.ndarray, pids: np.ndarray, **extra) -> dict:

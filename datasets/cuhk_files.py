@@ -4,14 +4,15 @@ Records that are at fault are reported, and left out where the report lets them 
 """
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from datasets.annotation_file import AnnotationFile
-from datasets.base import each_once
-from datasets.findings import LISTED_TWICE, UNKNOWN_SCENE, UNMATCHED
+from datasets.base import check_name, each_once
+from datasets.findings import LISTED_TWICE, UNKNOWN_SCENE, UNMATCHED, DatasetError, StrictReport
 from datasets.matlab import MAX_COORDINATE, MalformedError, asked_for, located, records, text
 from datasets.protocol import SCENE_FIELDS, Appearance, Protocol, joined
 from datasets.protocol_fast import read_plain_protocol
@@ -60,26 +61,47 @@ def read_identities(file: AnnotationFile) -> Iterator[Appearance]:
             with file.record(f"identity {pid}"):
                 for number, (name, locate, _) in enumerate(records(scenes, SCENE_FIELDS), start=1):
                     with file.record(f"identity {pid}, scene {number}"):
-                        yield Appearance(text(name), located(locate), pid)
+                        yield Appearance(_img_name(name), located(locate), pid)
+
+
+def _img_name(value) -> str:
+    """The image's name inside `value`. Raises MalformedError, also where it would lead out of the images' folder."""
+    name = text(value)
+    check_name(name)
+    return name
 
 
 def read_protocol(file: AnnotationFile) -> Protocol:
     """The queries of a TestG file with their galleries; the n-th query is identity n.
 
-    Files that are plain and without fault are read at once, and the last ones kept: several splits need the same one.
+    The last ones without fault are kept: several splits need the same one, and a large one takes long to read.
     """
     file.check_place()
-    return _read_faultless(file.path, file.path.stat().st_mtime_ns) or read_any_protocol(file)
+    return _read_faultless(file.path, file.within, file.path.stat().st_mtime_ns) or read_any_protocol(file)
 
 
 @lru_cache(maxsize=2)
-def _read_faultless(path: Path, _changed: int) -> Protocol | None:
+def _read_faultless(path: Path, within: str, _changed: int) -> Protocol | None:
+    """The protocol in a file, by NumPy where it is plain; None where anything is wrong with it, which is not told."""
     protocol = read_plain_protocol(path)
-    if protocol is None:
-        return None
+    if protocol is not None and _usual(protocol):
+        return protocol
+    with suppress(DatasetError):
+        return read_any_protocol(AnnotationFile(path, within, StrictReport()))
+    return None
+
+
+def _usual(protocol: Protocol) -> bool:
+    """Whether its boxes and names are such as `read_any_protocol` takes."""
     boxes = np.array([*(query.box for query in protocol.queries), *protocol.boxes]).reshape(-1, 4)
-    usual = (np.abs(boxes) <= MAX_COORDINATE).all() and (boxes[:, 2:] > boxes[:, :2]).all()
-    return protocol if usual else None
+    if not (np.abs(boxes) <= MAX_COORDINATE).all() or not (boxes[:, 2:] > boxes[:, :2]).all():
+        return False
+    try:
+        for name in [*protocol.names, *(query.img_name for query in protocol.queries)]:
+            check_name(name)
+    except MalformedError:
+        return False
+    return True
 
 
 def read_any_protocol(file: AnnotationFile) -> Protocol:
@@ -102,11 +124,11 @@ def _entry(file: AnnotationFile, pid: int, query, gallery) -> Protocol:
         raise MalformedError(f"asks for {len(asked)} people")
     name, locate, _ = asked[0]
     with asked_for():
-        query = Appearance(text(name), np.array(located(locate)), pid)
+        query = Appearance(_img_name(name), np.array(located(locate)), pid)
     places, images, positives, boxes = {}, [], [], []
     for number, (name, locate, _) in enumerate(records(gallery, SCENE_FIELDS), start=1):
         try:  # not record(): millions of images in the large protocols
-            name = text(name)
+            name = _img_name(name)
             if np.size(locate):
                 boxes.append(located(locate))
                 positives.append(len(images))

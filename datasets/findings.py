@@ -141,3 +141,10 @@ class Report:
                 f"{found[0].kind.advice} (all of them: python -m tools.check_dataset)",
                 stacklevel=2,
             )
+
+
+class StrictReport(Report):
+    """Raises whatever is found, harmless or not."""
+
+    def __call__(self, finding: Finding) -> None:
+        raise DatasetError(str(finding))

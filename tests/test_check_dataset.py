@@ -153,6 +153,19 @@ def test_names_that_lead_out(fmt, bad, tmp_path):
     assert len(of_kind(read(fmt, tmp_path, "query"), findings.BAD_NAME)) == (bad != "")
 
 
+@pytest.mark.parametrize("bad", ["../../s1.jpg", "/etc/passwd"])
+def test_training_names_that_lead_out(bad, tmp_path):
+    small_tree("cuhk_sysu", tmp_path)
+
+    def change(identities):
+        identities[1, 0]["scene"][0, 0][0, 0]["imname"] = np.array([bad])
+
+    rewrite(tmp_path / PROTOCOLS / "Train.mat", change)
+    with pytest.raises(findings.DatasetError, match=r"Train.mat, identity 2, scene 1: image name .* leads out"):
+        build_dataset("CUHK-SYSU", tmp_path, "train")
+    assert len(of_kind(read("cuhk_sysu", tmp_path, "train"), findings.BAD_NAME)) == 1
+
+
 def test_a_name_with_a_zero_byte_is_none(tmp_path):
     with pytest.raises(MalformedError, match="leads out"):
         check_name("a\0b.jpg", tmp_path)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from datasets import DatasetError, matlab_blocks
+from datasets import DatasetError, cuhk_files, matlab_blocks
 from datasets.annotation_file import AnnotationFile
 from datasets.cuhk_files import read_any_protocol, read_protocol
 from datasets.findings import Report
@@ -151,6 +151,7 @@ def test_files_as_matlab_writes_them(compress, path):
 
 
 BOX, EMPTY = np.array([[1, 2, 3, 4]]), np.zeros((1, 0))
+PLAIN_BOX = BOX.astype(np.int32)
 
 
 @pytest.mark.parametrize(
@@ -217,6 +218,33 @@ def test_cut_and_garbled_files_give_nothing_worse_than_none(compress, path):
         if protocol is not None:
             assert set(protocol.images.tolist()) == set(range(len(protocol.names)))
             assert len(protocol.queries) == 2
+
+
+@pytest.mark.parametrize("name", [text("s1.jpg"), cell([text("s1.jpg")], (1, 1))], ids=["plain", "nested"])
+def test_protocols_without_fault_are_read_once(name, path, monkeypatch):
+    reads = []
+    for reader in ("read_plain_protocol", "read_any_protocol"):
+        function = getattr(cuhk_files, reader)
+        monkeypatch.setattr(cuhk_files, reader, lambda at, f=function, r=reader: (reads.append(r), f(at))[1])
+    write(path, [(text("a"), PLAIN_BOX, [(name, PLAIN_BOX)])])
+    first = read_protocol(opened(path))
+    assert read_protocol(opened(path)) is first
+    assert reads == ["read_plain_protocol", "read_any_protocol"][: 1 + (name.dtype == object)]
+    os.utime(path, ns=(0, 0))  # it has changed
+    assert read_protocol(opened(path)) is not first
+
+
+@pytest.mark.parametrize("bad", ["../../s1.jpg", "/etc/passwd", "C:s1.jpg", "a\\..\\b"])
+def test_names_that_lead_out_are_refused_wherever_they_stand(bad, path):
+    for entry, record in [
+        ((text(bad), PLAIN_BOX, []), "query 1"),
+        ((text("a"), PLAIN_BOX, [(text("b"), EMPTY), (text(bad), EMPTY)]), "query 1, gallery image 2"),
+    ]:
+        write(path, [entry])
+        assert read_plain_protocol(path) is not None
+        os.utime(path, ns=(len(record), 0))
+        with pytest.raises(DatasetError, match=f"{record}: image name .* leads out of the image folder"):
+            read_protocol(opened(path))
 
 
 def test_published_protocol(shared_dir):
