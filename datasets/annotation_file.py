@@ -119,4 +119,6 @@ class AnnotationFile:
         if outside is not None:
             self.unusable(LINKED_FILE, f"is, or lies behind, a link to {outside}")
         if not os.path.isfile(self.path):  # noqa: PTH113 (thousands of files: pathlib is slow)
+            if os.path.exists(self.path):  # noqa: PTH110 (as above)
+                self.unusable(UNREADABLE_FILE, "is not a file")
             self.unusable(MISSING_FILE, "is missing")

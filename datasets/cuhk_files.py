@@ -12,7 +12,7 @@ import numpy as np
 
 from datasets.annotation_file import AnnotationFile
 from datasets.base import check_name, each_once
-from datasets.findings import LISTED_TWICE, UNKNOWN_SCENE, UNMATCHED, DatasetError, StrictReport
+from datasets.findings import LISTED_TWICE, OTHER_SPLIT, UNKNOWN_SCENE, UNMATCHED, DatasetError, StrictReport
 from datasets.matlab import MAX_COORDINATE, MalformedError, asked_for, located, records, text
 from datasets.protocol import SCENE_FIELDS, Appearance, Protocol, joined
 from datasets.protocol_fast import read_plain_protocol
@@ -146,21 +146,29 @@ def _entry(file: AnnotationFile, pid: int, query, gallery) -> Protocol:
 
 
 def assign_identities(
-    names: Iterable[str], boxes: dict[str, np.ndarray], appearances: Iterable[Appearance], file: AnnotationFile
+    names: Iterable[str],
+    boxes: dict[str, np.ndarray],
+    appearances: Iterable[Appearance],
+    file: AnnotationFile,
+    split: str,
 ) -> dict[str, np.ndarray]:
     """The pids of the boxes of the images `names`: that of the appearance that equals a box, else UNLABELLED.
 
-    An appearance that equals none is reported as a fault of `file`.
+    An appearance that equals none is reported as a fault of `file`. `split`, whose images these are, is told there.
     """
     pids = {name: np.full(len(boxes[name]), UNLABELLED) for name in names}
     for img_name, box, pid in appearances:
         equal = np.flatnonzero((boxes[img_name] == box).all(axis=1)) if img_name in pids else []
         if len(equal):
             pids[img_name][equal[0]] = pid
+            continue
+        if img_name in pids:
+            kind, problem = UNMATCHED, f"{np.asarray(box).tolist()} (x1, y1, x2, y2) equals no box of {img_name}"
+        elif img_name in boxes:
+            kind, problem = OTHER_SPLIT, f"{img_name} is not in the pool, whose images are the gallery split"
+            if split == "train":
+                problem = f"{img_name} is in the pool, whose images are not trained on"
         else:
-            known = img_name in boxes
-            problem = (
-                f"{np.asarray(box).tolist()} (x1, y1, x2, y2) equals no box of" if known else "Images.mat does not hold"
-            )
-            file.fault(UNMATCHED if known else UNKNOWN_SCENE, f"{problem} {img_name}", f"identity {pid}", img_name)
+            kind, problem = UNKNOWN_SCENE, f"Images.mat does not hold {img_name}"
+        file.fault(kind, problem, f"identity {pid}", img_name)
     return pids

@@ -12,6 +12,8 @@ from datasets.cuhk_files import assign_identities, read_boxes, read_identities, 
 from datasets.findings import PROTOCOLS_DIFFER, UNKNOWN_IMAGE
 from datasets.protocol import Appearance, Protocol
 
+NO_GALLERY = QueryGallery(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros((0, 4), np.int64), 0)
+
 
 class CUHKSYSU(PersonSearchDataset):
     """CUHK-SYSU (Xiao et al., CVPR 2017). The query split numbers identities 1 ... Q: query i is identity i + 1.
@@ -43,8 +45,9 @@ class CUHKSYSU(PersonSearchDataset):
             return annotations
         file = self._file(self._images_file)
         boxes = read_boxes(file)
+        self._annotated = frozenset(boxes)
         names, appearances, source = self._train_part(boxes) if self.split == "train" else self._gallery_part(boxes)
-        pids = assign_identities(names, boxes, appearances, source)
+        pids = assign_identities(names, boxes, appearances, source, self.split)
         for name in names:
             with file.record(name, name):
                 annotations.append(make_annotation(folder, name, boxes[name], pids[name]))
@@ -74,8 +77,7 @@ class CUHKSYSU(PersonSearchDataset):
 
     def record_of(self, index: int) -> tuple[Path, str]:
         if self.split == "query":
-            number = self.annotations[index]["pids"][0]
-            return self._protocol(self.query_size).path, f"query {number}"
+            return self._protocol(self.query_size).path, _record_of(self.annotations[index])
         return self._images_file, self.annotations[index]["img_name"]
 
     @property
@@ -118,25 +120,41 @@ class CUHKSYSU(PersonSearchDataset):
             self._known_galleries[size] = gallery_set, galleries
         return map(partial(_filled_up, gallery_set), galleries, self.annotations) if full else iter(galleries)
 
-    def _read_galleries(self, gallery_set: PersonSearchDataset, file: AnnotationFile) -> list[QueryGallery]:
+    def _read_galleries(self, gallery_set: "CUHKSYSU", file: AnnotationFile) -> list[QueryGallery]:
+        for query in self.annotations:
+            if query["img_name"] not in gallery_set._annotated:
+                problem = f"the query's image {query['img_name']} is not in Images.mat"
+                asking = self._protocol(self.query_size)
+                asking.fault(UNKNOWN_IMAGE, problem, _record_of(query), query["img_name"])
         protocol = read_protocol(file)
-        galleries = _indexed(file, gallery_set, protocol)
-        for number, query in enumerate(protocol.queries):
-            if not self._is_asked(file, number, query):
-                return galleries[:number]
-        if len(galleries) != len(self):
-            problem = f"has {len(galleries)} queries, TestG{self.query_size}.mat {len(self)}"
-            file.fault(PROTOCOLS_DIFFER, problem)
+        self._check_number(file, protocol)
+        found = dict(zip((query.pid for query in protocol.queries), _indexed(file, gallery_set, protocol), strict=True))
+        asked = {query.pid: query for query in protocol.queries}
+        galleries = []
+        for query in self.annotations:
+            number = int(query["pids"][0])
+            if number in asked and not _same(query, asked[number]):
+                # Features come from one file, the gallery from the other.
+                problem = f"asks for another person than TestG{self.query_size}.mat"
+                file.fault(PROTOCOLS_DIFFER, problem, _record_of(query))
+                break
+            galleries.append(found.get(number, NO_GALLERY))  # none where the record was at fault, as has been reported
         return galleries
 
-    def _is_asked(self, file: AnnotationFile, number: int, query: Appearance) -> bool:
-        """Both files must ask for the same person: features come from one, the gallery from the other."""
-        known = self.annotations[number] if number < len(self) else None
-        if known is not None and known["img_name"] == query.img_name and (known["boxes"][0] == query.box).all():
-            return True
-        record = f"query {query.pid}"
-        file.fault(PROTOCOLS_DIFFER, f"asks for another person than TestG{self.query_size}.mat", record)
-        return False
+    def _check_number(self, file: AnnotationFile, protocol: Protocol) -> None:
+        # By their numbers: a query whose record is at fault is left out, which is told elsewhere.
+        ours = max((int(query["pids"][0]) for query in self.annotations), default=0)
+        theirs = max((query.pid for query in protocol.queries), default=0)
+        if ours != theirs:
+            file.fault(PROTOCOLS_DIFFER, f"has {theirs} queries against {ours} in TestG{self.query_size}.mat")
+
+
+def _record_of(query: dict) -> str:
+    return f"query {query['pids'][0]}"
+
+
+def _same(query: dict, asked: Appearance) -> bool:
+    return query["img_name"] == asked.img_name and bool((query["boxes"][0] == asked.box).all())
 
 
 def _indexed(file: AnnotationFile, gallery_set: PersonSearchDataset, protocol: Protocol) -> list[QueryGallery]:

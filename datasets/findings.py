@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from utils.text import printable
+
 ERROR, WARNING, NOTE = "error", "warning", "note"
 """Severities. An error changes what is trained on or how it is scored; a warning may be meant; a note is harmless."""
 
@@ -50,6 +52,7 @@ BAD_ID = Kind("person ids that are none", ERROR, CORRECT, True)
 BAD_NAME = Kind("image names that lead out of the dataset", ERROR, "correct the name: it must stay in the folder", True)
 UNKNOWN_IMAGE = Kind("names of images without annotations", ERROR, CORRECT, True)
 UNKNOWN_SCENE = Kind("appearances in images without annotations", ERROR, CORRECT)
+OTHER_SPLIT = Kind("appearances in images of another split", ERROR, CORRECT)
 UNMATCHED = Kind("records that equal no box of their image", ERROR, CORRECT)
 PROTOCOLS_DIFFER = Kind("protocols that contradict each other", ERROR, "unpack the protocols again", True)
 EMPTY_SPLIT = Kind("splits without images or queries", ERROR, "check the split's annotation files", True)
@@ -101,7 +104,9 @@ class Finding:
     @property
     def fact(self) -> str:
         """What is wrong where, without the advice."""
-        return f"{self.file}, {self.record}: {self.problem}" if self.record else f"{self.file} {self.problem}"
+        return printable(
+            f"{self.file}, {self.record}: {self.problem}" if self.record else f"{self.file} {self.problem}"
+        )
 
     def __str__(self) -> str:
         return f"{self.fact}{';' if self.record else ':'} {self.kind.advice}"

@@ -132,4 +132,4 @@ def _is_leaf(value) -> bool:
 
 def _shown(value) -> str:
     """A value in a message: garbled ones can be long."""
-    return reprlib.repr(value)
+    return reprlib.repr(value.item() if isinstance(value, np.generic) else value)

@@ -237,6 +237,81 @@ def test_names_without_annotations(fmt, tmp_path):
     assert (finding.image, finding.record) == ("z.jpg", "query 2")
 
 
+@pytest.mark.parametrize("fmt", CUHK_LIKE)
+def test_queries_of_unknown_images_are_refused_before_work(fmt, tmp_path):
+    small_tree(fmt, tmp_path)
+
+    def change(protocol):
+        protocol[0, 1]["Query"][0, 0]["imname"] = np.array(["x.jpg"])
+
+    for path in (tmp_path / PROTOCOLS).glob("TestG*.mat"):
+        rewrite(path, change)
+    gallery_set, query_set = (build_dataset(NAMES[fmt], tmp_path, split) for split in ("gallery", "query"))
+    message = rf"{QUERY_FILES[fmt]}, query 2: the query's image x.jpg is not in Images.mat"
+    with pytest.raises(findings.DatasetError, match=message):
+        query_set.galleries(gallery_set)
+    found = check_dataset(NAMES[fmt], tmp_path, with_images=False).found
+    assert [(f.record, f.image) for f in of_kind(found, findings.UNKNOWN_IMAGE)] == [("query 2", "x.jpg")]
+
+
+@pytest.mark.parametrize("split", ["train", "gallery"])
+def test_images_of_the_other_split_are_told_from_unknown_ones(split, tmp_path):
+    train, gallery, _ = small_tree("cuhk_sysu", tmp_path)
+    moved = train[1] if split == "train" else gallery[3]
+
+    def change(names):
+        named = {names.flat[k][0] for k in range(names.size)} ^ {moved["img_name"]}
+        return cell([np.array([name]) for name in sorted(named)], (-1, 1))
+
+    rewrite(tmp_path / "annotation/pool.mat", change)
+    (finding,) = of_kind(read("cuhk_sysu", tmp_path, split), findings.OTHER_SPLIT)
+    assert moved["img_name"] in finding.problem
+    assert ("is in the pool" if split == "train" else "is not in the pool") in finding.problem
+    assert not of_kind(read("cuhk_sysu", tmp_path, split), findings.UNMATCHED)
+
+
+def test_queries_at_fault_do_not_shift_the_others(tmp_path):
+    small_tree("cuhk_sysu", tmp_path)
+
+    def change(protocol):
+        protocol[0, 0]["Query"][0, 0]["idlocate"] = np.array([[1, 2, 3]])
+
+    for name, kept in (("TestG50.mat", 1), ("TestG100.mat", 2)):
+        small_tree("cuhk_sysu", tmp_path)
+        rewrite(tmp_path / PROTOCOLS / name, change)
+        result = check_dataset("CUHK-SYSU", tmp_path, with_images=False)
+        assert not of_kind(result.found, findings.PROTOCOLS_DIFFER)
+        assert result.counts["query"]["queries"] == kept
+        assert [f.record for f in result.found if f.kind.severity == "error"] == ["query 1"]
+
+
+def test_protocols_of_other_lengths(tmp_path):
+    small_tree("cuhk_sysu", tmp_path)
+    rewrite(tmp_path / PROTOCOLS / "TestG50.mat", lambda protocol: protocol[:, :1])
+    found = check_dataset("CUHK-SYSU", tmp_path, with_images=False).found
+    assert [f.problem for f in of_kind(found, findings.PROTOCOLS_DIFFER)] == ["has 2 queries against 1 in TestG50.mat"]
+
+
+def test_a_folder_where_a_file_belongs_is_not_missing(tmp_path):
+    small_tree("cuhk_sysu", tmp_path)
+    (tmp_path / PROTOCOLS / "Train.mat").unlink()
+    (tmp_path / PROTOCOLS / "Train.mat").mkdir()
+    with pytest.raises(findings.DatasetError, match=r"Train.mat is not a file: copy"):
+        build_dataset("CUHK-SYSU", tmp_path, "train")
+
+
+def test_names_in_findings_do_not_steer_the_terminal(tmp_path):
+    small_tree("cuhk_sysu", tmp_path)
+
+    def change(identities):
+        identities[0, 0]["scene"][0, 0][0, 0]["imname"] = np.array(["\x1b[31ma\nerror: é.jpg"])
+
+    rewrite(tmp_path / PROTOCOLS / "Train.mat", change)
+    (finding,) = of_kind(read("cuhk_sysu", tmp_path, "train"), findings.UNKNOWN_SCENE)
+    assert finding.fact.endswith(r"Images.mat does not hold \x1b[31ma\nerror: é.jpg")
+    assert str(finding).isprintable()
+
+
 def test_training_names_without_annotations_are_found(tmp_path):
     small_tree("cuhk_sysu", tmp_path)
 

@@ -165,7 +165,7 @@ def test_protocols_of_different_queries_are_refused(tmp_path):
         query_set.galleries(gallery_set, 100)
     assert len(list(query_set.galleries(gallery_set, 50))) == 2
     rewrite(tmp_path / PROTOCOLS / "TestG100.mat", lambda protocol: protocol[:, 1:])
-    with pytest.raises(DatasetError, match="has 1 queries, TestG50.mat 2"):
+    with pytest.raises(DatasetError, match="has 1 queries against 2 in TestG50.mat"):
         query_set.galleries(gallery_set, 100)
 
 
