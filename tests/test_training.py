@@ -119,6 +119,12 @@ def test_one_pass_is_scored_under_every_setting_and_again_from_its_features(run,
     assert "ground truth" in capsys.readouterr().out
 
 
+def test_what_cannot_be_scored_is_refused_before_the_network_works(cuhk, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(test_tool, "_features", lambda *_: pytest.fail("the network worked"))
+    assert test(*words(cuhk, tmp_path), "--gallery-size", "7") == 1
+    assert "no gallery size 7" in capsys.readouterr().err
+
+
 def test_features_of_other_images_are_refused(run, cuhk, tmp_path, capsys):
     features = tmp_path / "features.npz"
     features.write_bytes(b"not features")

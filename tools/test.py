@@ -132,6 +132,8 @@ def main(args: argparse.Namespace) -> None:
     try:
         set_up_logging(quiet=not is_main())
         gallery_set, query_set = open_split(cfg, "gallery"), open_split(cfg, "query")
+        for setting in _settings(args, cfg):  # what cannot be scored is refused before the network works
+            query_set.galleries(gallery_set, setting.gallery_size, setting.cross_camera)
         features, parts = _features(args, cfg, device, gallery_set, query_set)
         if not is_main():
             return
