@@ -77,6 +77,8 @@ class PersonSearchDataset(Dataset):
         self.read_image = ImageReader(max_pixels, within=self._real_root)
         """Reads an image of this dataset, see utils.images.read_image."""
         self._report = report or Report()
+        self.complete = False
+        """Whether the files that the split needs are of use; it is empty where the report let pass that one is not."""
         if not self.root.is_dir():
             self._report(Finding(MISSING_FOLDER, f"{self.name}: no folder", str(root)))
             self.annotations = []
@@ -89,6 +91,7 @@ class PersonSearchDataset(Dataset):
             annotations = self._load_annotations()
         except UnusableFileError:
             return []
+        self.complete = True
         if not annotations:
             self._report(Finding(EMPTY_SPLIT, f"{self.name} in {self.root}", f"has an empty {self.split} split"))
         return annotations
@@ -99,10 +102,20 @@ class PersonSearchDataset(Dataset):
     def _load_annotations(self) -> list[dict]:
         raise NotImplementedError
 
-    @property
-    def protocol_sizes(self) -> list[int | None]:
-        """The gallery sizes that there are files for; None where the dataset's one gallery needs none."""
+    @classmethod
+    def sizes_to_check(cls, root: Path) -> list[int | None]:  # noqa: ARG003 (of those with files)
+        """The gallery sizes that a dataset in `root` has or must have files for; None where its one needs none."""
         return [None]
+
+    def salvaged(self) -> Iterator[tuple[Path, dict]]:
+        """What the files of a split that is not `complete` tell one by one: files, each with an image's annotation.
+
+        Identities are left out, and boxes where no file tells them. Faults go to the report.
+        """
+        yield from ()
+
+    def read_alone(self, size: int | None) -> None:
+        """Read the file of a gallery size for its faults alone, which go to the report."""
 
     def galleries(
         self, gallery_set: "PersonSearchDataset", size: int | None = None, cross_camera: bool = False

@@ -34,7 +34,7 @@ def build_dataset(
         ValueError: an unknown name, split or option.
         FileNotFoundError, DatasetError: see PersonSearchDataset.
     """
-    dataset_class = _class_of(name)
+    dataset_class = class_of(name)
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}: {name} has {', '.join(SPLITS)}")
     known = ("train_appearances", "gallery_sizes") if dataset_class is MovieNetCS else ()
@@ -46,11 +46,16 @@ def build_dataset(
 
 def dataset_root(name: str, sys_home: str | Path, data_root: str | Path = "") -> Path:
     """Folder of a dataset: `data_root`, or where that is empty, datasets/ps/<its folder> under a user's `sys_home`."""
-    default = Path(sys_home) / "datasets" / "ps" / _class_of(name).folder
+    default = Path(sys_home) / "datasets" / "ps" / class_of(name).folder
     return Path(data_root).expanduser() if data_root else default.expanduser()
 
 
-def _class_of(name: str) -> type[PersonSearchDataset]:
+def class_of(name: str) -> type[PersonSearchDataset]:
+    """The class of a dataset.
+
+    Raises:
+        ValueError: an unknown name.
+    """
     if name not in DATASETS:
         raise ValueError(f"unknown dataset {name!r}: choose among {', '.join(DATASETS)}")
     return DATASETS[name]

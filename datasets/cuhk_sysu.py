@@ -1,6 +1,7 @@
 """CUHK-SYSU: street snaps and film stills, a gallery of chosen images for each query."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import numpy as np
 from datasets.annotation_file import AnnotationFile
 from datasets.base import FULL_GALLERY, PersonSearchDataset, QueryGallery, make_annotation
 from datasets.cuhk_files import assign_identities, read_boxes, read_identities, read_pool, read_protocol
-from datasets.findings import PROTOCOLS_DIFFER, UNKNOWN_IMAGE
+from datasets.findings import PROTOCOLS_DIFFER, UNKNOWN_IMAGE, UnusableFileError
 from datasets.protocol import Appearance, Protocol
+from utils.labels import UNLABELLED
 
 NO_GALLERY = QueryGallery(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros((0, 4), np.int64), 0)
 
@@ -26,6 +28,7 @@ class CUHKSYSU(PersonSearchDataset):
     folder = "cuhk_sysu"
     cbgm_k1, cbgm_k2 = 10, 3
     image_folder = "Image/SSM"
+    protocol_folder = "annotation/test/train_test"
     usual_size = 100
     query_size = 50
     """The protocol that lists the queries, whatever the gallery size."""
@@ -55,9 +58,12 @@ class CUHKSYSU(PersonSearchDataset):
 
     def _train_part(self, boxes: dict) -> tuple[list[str], list[Appearance], AnnotationFile]:
         """Names of the training images, the appearances of the identities, and the file that lists these."""
-        source = self._file(self._protocol_folder / "Train.mat")
+        source = self._file(self._train_file)
         pool = set(read_pool(self._file(self._annotation_folder / "pool.mat")))
-        return sorted(set(boxes) - pool), list(read_identities(source)), source
+        return sorted(set(boxes) - pool), list(self._identities(source)), source
+
+    def _identities(self, file: AnnotationFile) -> Iterator[Appearance]:
+        return read_identities(file)
 
     def _gallery_part(self, boxes: dict) -> tuple[list[str], list[Appearance], AnnotationFile]:
         """The same for the gallery images, identities being the queries'."""
@@ -85,26 +91,50 @@ class CUHKSYSU(PersonSearchDataset):
         return self.root / "annotation"
 
     @property
-    def _protocol_folder(self) -> Path:
-        return self._annotation_folder / "test" / "train_test"
+    def _train_file(self) -> Path:
+        return self.root / self.protocol_folder / "Train.mat"
 
     @property
     def _images_file(self) -> Path:
         return self._annotation_folder / "Images.mat"
 
     def _protocol(self, size: int) -> AnnotationFile:
-        return self._file(self._protocol_folder / f"TestG{size}.mat")
+        return self._file(self.root / self.protocol_folder / f"TestG{size}.mat")
 
-    @property
-    def protocol_sizes(self) -> list[int]:
-        """The sizes that a protocol file is there for, rising."""
-        return numbers_in_names(self._protocol_folder, "TestG")
+    @classmethod
+    def sizes_to_check(cls, root: Path) -> list[int]:
+        return sorted({cls.usual_size, cls.query_size, *numbers_in_names(root / cls.protocol_folder, "TestG")})
 
     def _check_size(self, size: int) -> None:
-        found = self.protocol_sizes
-        if size not in found:
-            shown, folder = ", ".join(map(str, found)) or "none", self._protocol_folder
+        if size not in self.sizes_to_check(self.root):  # one that must be there is missed as a file
+            folder = self.root / self.protocol_folder
+            shown = ", ".join(map(str, numbers_in_names(folder, "TestG"))) or "none"
             raise ValueError(f"{self.name}: no gallery size {size}: {folder} has {shown} (and -1, all images)")
+
+    def salvaged(self) -> Iterator[tuple[Path, dict]]:
+        boxes, sources = {}, {}
+        for path, read in self._readers().items():
+            with suppress(UnusableFileError):
+                found = read(self._file(path))
+                boxes = found if path == self._images_file else boxes
+                sources |= {name: path for name in found if name not in sources}
+        for name, path in sources.items():
+            held = boxes.get(name, np.zeros((0, 4)))
+            with self._file(path).record(name, name):
+                yield path, make_annotation(self.root / self.image_folder, name, held, np.full(len(held), UNLABELLED))
+
+    def _readers(self) -> dict[Path, Callable[[AnnotationFile], Iterable[str]]]:
+        """The files that the split needs, and what reads the images' names from each; first Images.mat."""
+        if self.split == "query":
+            return {}  # its one file is of no use
+        readers = {self._images_file: read_boxes, **dict.fromkeys(self._pools(), read_pool)}
+        if self.split == "gallery":
+            return readers | {self._protocol(self.query_size).path: lambda file: read_protocol(file).names}
+        return readers | {self._train_file: lambda file: [shown.img_name for shown in self._identities(file)]}
+
+    def read_alone(self, size) -> None:
+        with suppress(UnusableFileError):
+            read_protocol(self._protocol(size))
 
     def galleries(self, gallery_set, size=None, cross_camera=False) -> Iterator[QueryGallery]:
         """As the protocol file of that size lists them; the full gallery adds every other image but the query's own."""

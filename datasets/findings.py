@@ -8,7 +8,8 @@ from typing import NamedTuple
 from utils.text import printable
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
-"""Severities. An error changes what is trained on or how it is scored; a warning may be meant; a note is harmless."""
+"""Severities. An error changes what is trained on or how it is scored, or hides whether something does; a warning may
+be meant; a note is harmless."""
 
 
 class DatasetError(ValueError):
@@ -43,9 +44,10 @@ UNREADABLE_FILE = Kind("annotation files that cannot be read", ERROR, AGAIN, Tru
 CRASHING_FILE = Kind("annotation files that crash the reader", ERROR, AGAIN, True)
 KILLED = Kind(
     "files not checked, since the process that read them was killed",
-    WARNING,
+    ERROR,
     "as happens when memory runs out: check with fewer --workers, or leave protocols out with --gallery-size",
 )
+NOT_READ = Kind("parts not checked, since reading them failed", ERROR, "mend the other faults, then check again")
 LINKED_FILE = Kind("annotation files behind links", ERROR, LINKED, True)
 BAD_RECORD = Kind("records that are not what the format says", ERROR, CORRECT, True)
 BAD_ID = Kind("person ids that are none", ERROR, CORRECT, True)

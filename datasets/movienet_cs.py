@@ -1,5 +1,6 @@
 """MovieNet-CS (also MovieNet-PS): film frames, in CUHK-SYSU's layout, with several training sets and gallery pools."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from datasets.annotation_file import AnnotationFile
@@ -38,13 +39,20 @@ class MovieNetCS(CUHKSYSU):
         self.train_appearances, self.gallery_sizes = train_appearances, gallery_sizes
         super().__init__(root, split, **options)
 
-    def _train_part(self, boxes: dict) -> tuple[list[str], list[Appearance], AnnotationFile]:
-        source = self._file(self._protocol_folder / f"Train_app{self.train_appearances}.mat")
-        found = numbers_in_names(self._protocol_folder, "Train_app")
+    @property
+    def _train_file(self) -> Path:
+        return self.root / self.protocol_folder / f"Train_app{self.train_appearances}.mat"
+
+    def _identities(self, file: AnnotationFile) -> Iterator[Appearance]:
+        found = numbers_in_names(self.root / self.protocol_folder, "Train_app")
         if found and self.train_appearances not in found:
             choice = ", ".join(map(str, found))
-            source.unusable(MISSING_FILE, f"is missing: choose INPUT.TRAIN_APPEARANCES among {choice}")
-        appearances = list(read_identities(source))
+            file.unusable(MISSING_FILE, f"is missing: choose INPUT.TRAIN_APPEARANCES among {choice}")
+        return read_identities(file)
+
+    def _train_part(self, boxes: dict) -> tuple[list[str], list[Appearance], AnnotationFile]:
+        source = self._file(self._train_file)
+        appearances = list(self._identities(source))
         return sorted({a.img_name for a in appearances if a.img_name in boxes}), appearances, source
 
     def _pools(self) -> list[Path]:

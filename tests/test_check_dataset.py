@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import re
 import signal
 import struct as binary
 import zlib
@@ -16,9 +17,10 @@ from trees import NAMES, PROTOCOLS, SIZE, rewrite, small_tree, with_images
 
 from datasets import annotation_file, build_dataset, cuhk_files, findings
 from datasets.base import check_name
-from datasets.check import check_dataset, children
+from datasets.check import check_dataset, children, run
 from datasets.check.annotations import Part, read_part
-from datasets.check.children import Died, in_children
+from datasets.check.children import Died, Raised, in_children
+from datasets.cuhk_sysu import CUHKSYSU
 from datasets.matlab import MalformedError
 from datasets.matlab_write import cell, struct
 from datasets.writers import FORMATS, image_folder, image_name
@@ -530,6 +532,83 @@ def test_each_protocol_is_checked(tmp_path):
     assert [f.record for f in of_kind(found, findings.PROTOCOLS_DIFFER)] == ["query 1"]
 
 
+@pytest.mark.parametrize("fmt", CUHK_LIKE)
+def test_one_file_of_no_use_does_not_hide_the_others(fmt, tmp_path, capsys):
+    train, gallery, _ = small_tree(fmt, tmp_path)
+    usual = "TestG100.mat" if fmt == "cuhk_sysu" else "TestG2000.mat"
+    (tmp_path / PROTOCOLS / TRAIN_FILES[fmt]).unlink()
+    cut_off(tmp_path / "annotation/Images.mat")
+    cut_off(tmp_path / PROTOCOLS / usual)
+    result = check_dataset(NAMES[fmt], tmp_path)
+    told = {Path(f.file).name: f.kind for f in result.found if f.file.startswith("annotation file")}
+    unreadable = dict.fromkeys(["Images.mat", usual], findings.UNREADABLE_FILE)
+    assert told == unreadable | {TRAIN_FILES[fmt]: findings.MISSING_FILE}
+    # Pools and protocols name the gallery's images.
+    missing = {finding.image for finding in of_kind(result.found, findings.IMAGE_MISSING)}
+    assert missing == {item["img_name"] for item in gallery}
+    assert result.counts["train"] == result.counts["gallery"] == {}
+    assert not [f for f in of_kind(result.found, findings.COUNTS_DIFFER) if "query" not in f.file]
+    check("--name", NAMES[fmt], "--root", tmp_path, "--no-images")
+    assert not [line for line in capsys.readouterr().out.splitlines() if line.startswith("train") and "0" in line]
+
+
+@pytest.mark.parametrize("fmt", CUHK_LIKE)
+def test_boxes_are_held_against_images_though_identities_are_missing(fmt, tmp_path):
+    train, gallery, _ = small_tree(fmt, tmp_path)
+    with_images(fmt, tmp_path, [*train, *gallery])
+    change_box(fmt, tmp_path, [900, 20, 30, 90])
+    (tmp_path / PROTOCOLS / TRAIN_FILES[fmt]).unlink()
+    (finding,) = of_kind(check_dataset(NAMES[fmt], tmp_path).found, findings.BOX_OUTSIDE)
+    assert finding.image == image_name(fmt, 1, 1)
+
+
+@pytest.mark.parametrize("fmt", CUHK_LIKE)
+def test_the_usual_protocols_must_be_there(fmt, tmp_path, capsys):
+    small_tree(fmt, tmp_path)
+    usual = "TestG100.mat" if fmt == "cuhk_sysu" else "TestG2000.mat"
+    (tmp_path / PROTOCOLS / usual).unlink()
+    found = check_dataset(NAMES[fmt], tmp_path, with_images=False).found
+    assert [Path(f.file).name for f in of_kind(found, findings.MISSING_FILE)] == [usual]
+    if fmt == "cuhk_sysu":
+        gallery_set, query_set = (build_dataset(NAMES[fmt], tmp_path, split) for split in ("gallery", "query"))
+        with pytest.raises(FileNotFoundError, match="TestG100.mat is missing"):
+            query_set.galleries(gallery_set)
+
+
+def test_images_at_fault_name_their_record(fmt, tmp_path):
+    train, gallery, queries = small_tree(fmt, tmp_path)
+    with_images(fmt, tmp_path, [*train, *gallery[1:]])
+    (finding,) = of_kind(check_dataset(NAMES[fmt], tmp_path).found, findings.IMAGE_MISSING)
+    name = gallery[0]["img_name"]
+    record = f"named by {boxes_file(fmt, tmp_path, 10)}, {name} and 1 more"  # a query too
+    assert (finding.image, finding.record) == (name, record)
+    assert f"{name}, {record}: is missing; check that the dataset" in str(finding)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--gallery-size", -1], "--gallery-size -1: .* leave the option out"),
+        (["--gallery-size", 999], "--gallery-size 999: .* leave the option out"),
+        (["--show", -1], "--show must be 0 or more, not -1"),
+        (["--workers", 0], "--workers must be 1 or more, not 0"),
+    ],
+)
+def test_options_are_refused_before_work(fmt, words, message, tmp_path, capsys, monkeypatch):
+    small_tree(fmt, tmp_path)
+    monkeypatch.setattr(run, "read_parts", lambda *_: pytest.fail("work began"))
+    assert check("--name", NAMES[fmt], "--root", tmp_path, *words) == 1
+    captured = capsys.readouterr()
+    assert re.search(f"^error: {message}", captured.err)
+    assert not captured.out
+
+
+def test_what_was_found_is_shown_though_the_report_cannot_be_written(tmp_path, capsys):
+    small_tree("cuhk_sysu", tmp_path)
+    assert check("--name", "CUHK-SYSU", "--root", tmp_path, "--no-images", "--json", tmp_path) == 1
+    assert "counts other than the published ones" in capsys.readouterr().out
+
+
 def test_files_that_crash_the_reader_are_found_and_the_rest_is_checked(fmt, tmp_path, monkeypatch):
     train, gallery, _ = small_tree(fmt, tmp_path)
     crashing = {"prw": "c1s1_000002.jpg.mat", "cuhk_sysu": "TestG100.mat", "movienet_cs": "TestG2000.mat"}[fmt]
@@ -548,12 +627,10 @@ def test_files_that_crash_the_reader_are_found_and_the_rest_is_checked(fmt, tmp_
     assert {Path(f.file).name for f in of_kind(result.found, findings.CRASHING_FILE)} == {crashing}
     images = {finding.image for finding in of_kind(result.found, findings.IMAGE_MISSING)}
     lost = {"c1s1_000002.jpg"} if fmt == "prw" else set()
-    lost |= {item["img_name"] for item in gallery} if fmt == "movienet_cs" else set()
-    lost |= {train[4]["img_name"]} if fmt == "movienet_cs" else set()
     assert images == {item["img_name"] for item in [*train, *gallery]} - lost
 
 
-def test_a_killed_reader_is_not_the_dataset_s_fault(tmp_path, monkeypatch):
+def test_a_killed_reader_is_not_the_dataset_s_fault(tmp_path, monkeypatch, capsys):
     """As where memory runs out for a large protocol."""
     train, gallery, _ = small_tree("cuhk_sysu", tmp_path)
     with_images("cuhk_sysu", tmp_path, [*train, *gallery])
@@ -570,20 +647,45 @@ def test_a_killed_reader_is_not_the_dataset_s_fault(tmp_path, monkeypatch):
     monkeypatch.setattr(children, "multiprocessing", multiprocessing.get_context("fork"))
     result = check_dataset("CUHK-SYSU", tmp_path, workers=2)
     assert {Path(f.file).name for f in of_kind(result.found, findings.KILLED)} == {"TestG100.mat", "s13.jpg"}
-    assert not result.num_errors
+    assert (result.num_errors, result.num_unchecked) == (0, 2)
+    monkeypatch.setattr(tool, "check_dataset", lambda *_, **__: result)
+    assert check("--name", "CUHK-SYSU", "--root", tmp_path) == 1
+    assert f"error: 2 files or parts of {tmp_path} not checked: see above" in capsys.readouterr().err
+
+
+def test_what_the_loader_raises_is_told_of_the_part(tmp_path, monkeypatch):
+    small_tree("cuhk_sysu", tmp_path)
+
+    def fail(*_):
+        raise ZeroDivisionError("as a bug would")
+
+    monkeypatch.setattr(CUHKSYSU, "galleries", fail)
+    monkeypatch.setattr(ImageReader, "inspect", fail)
+    monkeypatch.setattr(children, "multiprocessing", multiprocessing.get_context("fork"))
+    result = check_dataset("CUHK-SYSU", tmp_path, workers=2)
+    told = of_kind(result.found, findings.NOT_READ)
+    assert [finding.file for finding in told] == [f"the galleries of {size} images of CUHK-SYSU" for size in (50, 100)]
+    assert all("ZeroDivisionError: as a bug would" in finding.problem for finding in told)
+    assert not of_kind(result.found, findings.CRASHING_FILE)
+    images = of_kind(result.found, findings.IMAGE_DAMAGED)
+    assert len(images) == result.images_read
+    assert "ZeroDivisionError: as a bug would" in images[0].problem
+    assert result.num_unchecked == 2
 
 
 def double(number, tell):
     tell(f"number {number}")
     if number == 3:
         os._exit(9)
+    if number == 4:
+        raise KeyError("four")
     return 2 * number
 
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_children_may_die(workers):
     results = dict(in_children(double, range(6), workers))
-    assert results == {0: 0, 1: 2, 2: 4, 3: Died(9, "number 3"), 4: 8, 5: 10}
+    assert results == {0: 0, 1: 2, 2: 4, 3: Died(9, "number 3"), 4: Raised("KeyError: 'four'", "number 4"), 5: 10}
     assert dict(in_children(double, [], workers)) == {}
 
 

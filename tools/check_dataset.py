@@ -1,7 +1,7 @@
 """Find all that is wrong with a dataset: python -m tools.check_dataset --name CUHK-SYSU --root FOLDER
 
 Reads every annotation file, protocol and image once, compares the counts with the published ones and lists what is
-wrong. Ends with 1 where training or evaluation would be affected, else with 0.
+wrong. Ends with 1 where training or evaluation would be affected, or where something could not be checked, else with 0.
 """
 
 import argparse
@@ -37,7 +37,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         metavar="N",
         help="MovieNet-CS: which Train_appN.mat (default: %(default)s)",
     )
-    add("--gallery-size", type=int, nargs="+", metavar="N", help="protocols to check (default: all that are there)")
+    add(
+        "--gallery-size",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="protocols to check (default: all that are there, or must be)",
+    )
     add("--no-images", action="store_true", help="check the annotation files alone")
     add("--show", type=int, default=5, metavar="N", help="findings shown of each kind (default: %(default)s)")
     add("--json", type=Path, metavar="FILE", help="write all findings there")
@@ -46,9 +52,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Check as the arguments say; raises DatasetError where training or evaluation would be affected."""
-    if args.workers < 1:
-        raise ValueError(f"--workers must be 1 or more, not {args.workers}")
+    """Check as the arguments say; raises DatasetError where something is wrong, or could not be checked."""
+    for option, value, least in (("--workers", args.workers, 1), ("--show", args.show, 0)):
+        if value < least:
+            raise ValueError(f"{option} must be {least} or more, not {value}")
     cfg = get_default_cfg()
     check = check_dataset(
         args.name,
@@ -59,11 +66,13 @@ def main(args: argparse.Namespace) -> None:
         with_images=not args.no_images,
         **({"train_appearances": args.train_appearances} if args.name == "MovieNet-CS" else {}),
     )
+    _print(check, args.show)
     if args.json:
         write_json(args.json, check.as_json())
-    _print(check, args.show)
-    if check.num_errors:
-        raise DatasetError(f"{check.num_errors} faults of {check.root} affect training or evaluation: see above")
+    told = [f"{check.num_errors} faults of {check.root} affect training or evaluation"] if check.num_errors else []
+    told += [f"{check.num_unchecked} files or parts of {check.root} not checked"] if check.num_unchecked else []
+    if told:
+        raise DatasetError(f"{', '.join(told)}: see above")
 
 
 def _print(check: DatasetCheck, show: int) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from datasets import findings
 from datasets.base import PersonSearchDataset
 from datasets.build import build_dataset
-from datasets.check.children import Died, in_children
+from datasets.check.children import Died, Raised, in_children
 from datasets.check.images import CheckedImage
 from datasets.findings import Finding, Report, UnusableFileError
 
@@ -32,20 +32,21 @@ class Part:
     """Annotation files that are not to be touched, since they crash the reader."""
 
     def __str__(self) -> str:
-        return self.split or ("galleries" if self.size is None else f"galleries of {self.size}")
+        return f"{self.split} split" if self.split else f"galleries of {self.size} images" if self.size else "galleries"
 
 
 @dataclass
 class Contents:
     """What a part holds.
 
-    `counts` and `images` are those of a split; `sizes` tells the query split's gallery sizes.
+    `counts` and `images` are those of a split. One that could not be read has none, but `salvaged`: what single files
+    tell of images.
     """
 
     found: list[Finding]
     counts: dict[str, int] = field(default_factory=dict)
     images: list[CheckedImage] = field(default_factory=list)
-    sizes: list[int | None] = field(default_factory=list)
+    salvaged: list[CheckedImage] = field(default_factory=list)
 
 
 class _Collected(Report):
@@ -70,7 +71,9 @@ def read_parts(parts: list[Part], workers: int) -> Iterator[tuple[Part, Contents
         again = []
         for number, contents in in_children(read_part, parts, workers):
             part = parts[number]
-            if not isinstance(contents, Died):
+            if isinstance(contents, Raised):
+                yield part, Contents([_failed(part, contents)])
+            elif not isinstance(contents, Died):
                 contents.found += [_unread(findings.CRASHING_FILE, path) for path in sorted(part.without)]
                 yield part, contents
             elif contents.killed:
@@ -86,19 +89,28 @@ def _unread(kind: findings.Kind, path: str) -> Finding:
     return Finding(kind, f"annotation file {path}", "was being read when the process ended")
 
 
+def _failed(part: Part, raised: Raised) -> Finding:
+    after = f", the last file read being {raised.doing}" if raised.doing else ""
+    return Finding(findings.NOT_READ, f"the {part} of {part.name}", f"cannot be read ({raised.message}){after}")
+
+
 def read_part(part: Part, tell: Tell) -> Contents:
     """Read a part; `tell` is called with each annotation file before it is read."""
     report = _Collected(tell, part.without)
     if part.split:
         dataset = build_dataset(part.name, part.root, part.split, report=report, **part.options)
+        if not dataset.complete:
+            salvaged = [_checked(path, held["img_name"], held) for path, held in dataset.salvaged()]
+            return Contents(list(dict.fromkeys(report.found)), salvaged=salvaged)  # faults of a file read twice
         report.found += list(_JUDGES[part.split](dataset)) if len(dataset) else []
-        counts, sizes = _counts(dataset, report.found), dataset.protocol_sizes if part.split == "query" else []
-        return Contents(report.found, counts, _images(dataset), sizes)
+        return Contents(report.found, _counts(dataset, report.found), _images(dataset))
     gallery_set, query_set = (
         build_dataset(part.name, part.root, split, report=report, **part.options) for split in ("gallery", "query")
     )
     report.found.clear()  # those of the splits themselves
-    if len(gallery_set) and len(query_set):
+    if not (gallery_set.complete and query_set.complete):
+        query_set.read_alone(part.size)
+    elif len(gallery_set) and len(query_set):
         with suppress(UnusableFileError):  # it has been reported
             report.found += list(_gallery_findings(gallery_set, query_set, part.size))
     return Contents(report.found)
@@ -114,12 +126,11 @@ def _counts(dataset: PersonSearchDataset, found: list[Finding]) -> dict[str, int
 
 
 def _images(dataset: PersonSearchDataset) -> list[CheckedImage]:
-    images = []
-    for index, annotation in enumerate(dataset.annotations):
-        file, record = dataset.record_of(index)
-        held = (str(file), record, annotation["boxes"])
-        images.append(CheckedImage(annotation["img_path"], annotation["img_name"], [held]))
-    return images
+    return [_checked(*dataset.record_of(index), annotation) for index, annotation in enumerate(dataset.annotations)]
+
+
+def _checked(file: Path, record: str, annotation: dict) -> CheckedImage:
+    return CheckedImage(annotation["img_path"], annotation["img_name"], [(str(file), record, annotation["boxes"])])
 
 
 def _train_findings(dataset: PersonSearchDataset) -> Iterator[Finding]:

@@ -26,6 +26,15 @@ class Died(NamedTuple):
         return self.exit_code == -signal.SIGKILL
 
 
+class Raised(NamedTuple):
+    """The work raised an exception, which ended neither the child nor its answer."""
+
+    message: str
+    """Of the exception, with its type."""
+    doing: str
+    """As of Died."""
+
+
 class _Child:
     def __init__(self, work: Callable):
         self.connection, theirs = multiprocessing.Pipe()
@@ -48,7 +57,7 @@ class _Child:
             return True, Died(self.process.exitcode, self.doing)
         if word == "doing":
             self.doing = value
-        return word == "done", value
+        return word != "doing", Raised(value, self.doing) if word == "raised" else value
 
     def end(self) -> None:
         self.connection.close()
@@ -57,11 +66,11 @@ class _Child:
 
 
 def in_children(work: Callable[[Any, Callable[[str], None]], Any], items: Iterable, workers: int) -> Iterator[tuple]:
-    """Give (number of the item, `work(item, tell)` or Died) for each item, in the order in which they are done.
+    """Give (number of the item, `work(item, tell)`, Raised or Died) for each item, in the order in which they are done.
 
     Args:
         work: a function of a module; its results are sent between processes. It may call `tell(text)` to say what it
-            does next, which a Died repeats. What it raises ends the child, as a crash does.
+            does next, which a Raised or Died repeats.
         items: what to work on.
         workers: processes at a time, at least 1. One that dies is replaced.
     """
@@ -92,5 +101,9 @@ def _serve(work: Callable, connection: Connection) -> None:
     parent = multiprocessing.parent_process()
     while parent.is_alive():
         if connection.poll(ORPHAN_CHECK):
-            result = work(connection.recv(), lambda text: connection.send(("doing", text)))
-            connection.send(("done", result))
+            item = connection.recv()
+            try:
+                answer = "done", work(item, lambda text: connection.send(("doing", text)))
+            except Exception as error:  # noqa: BLE001 (the parent tells it: a death stands for a crash alone)
+                answer = "raised", f"{type(error).__name__}: {error}"
+            connection.send(answer)

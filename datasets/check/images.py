@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from datasets import findings
-from datasets.check.children import Died, in_children
+from datasets.check.children import Died, Raised, in_children
 from datasets.findings import Finding, Kind
 from utils.boxes import box_areas, clip_boxes
 from utils.images import ImageError, ImageFacts, ImageReader
@@ -35,7 +35,8 @@ class CheckedImage:
     path: str
     name: str
     boxes: list[tuple[str, str, np.ndarray]] = field(default_factory=list)
-    """Annotation file, record, and boxes n x 4 (x1, y1, x2, y2, pixels), of each annotation of the image."""
+    """Annotation file, record, and boxes n x 4 (x1, y1, x2, y2, pixels), of each annotation of the image; one or more
+    where it is checked."""
 
 
 @dataclass(frozen=True)
@@ -63,21 +64,25 @@ def check_images(images: list[CheckedImage], reader: ImageReader, workers: int) 
         yield number, list(_judged(images[number], found))
 
 
-def _judged(image: CheckedImage, found: ImageFacts | tuple[str, str] | Died) -> Iterator[Finding]:
+def _judged(image: CheckedImage, found: ImageFacts | tuple[str, str] | Died | Raised) -> Iterator[Finding]:
     if isinstance(found, Died):
         kind = findings.KILLED if found.killed else findings.IMAGE_CRASHING
         yield _finding(image, kind, f"was being read when the process ended (code {found.exit_code})")
+    elif isinstance(found, Raised):
+        yield _finding(image, findings.IMAGE_DAMAGED, f"cannot be read ({found.message})")
     elif isinstance(found, ImageFacts):
         for kind, problem in _stored(found):
             yield _finding(image, kind, problem)
         yield from _box_findings(image, found)
     else:
         kind, message = found
-        yield Finding(FAULTS[kind], image.path, _problem_of(message, printable(image.path)), image=image.name)
+        yield _finding(image, FAULTS[kind], _problem_of(message, printable(image.path)))
 
 
 def _finding(image: CheckedImage, kind: Kind, problem: str) -> Finding:
-    return Finding(kind, image.path, problem, image=image.name)
+    file, record, _ = image.boxes[0]
+    others = f" and {len(image.boxes) - 1} more" if len(image.boxes) > 1 else ""
+    return Finding(kind, image.path, problem, f"named by {file}, {record}{others}", image.name)
 
 
 def _problem_of(message: str, path: str) -> str:

@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from datasets import findings
 from datasets.base import SPLITS
+from datasets.build import class_of
 from datasets.check.annotations import Contents, Part, read_parts
 from datasets.check.images import CheckedImage, check_images
 from datasets.check.published import PUBLISHED
@@ -45,7 +46,12 @@ class DatasetCheck:
     @property
     def num_errors(self) -> int:
         """Findings that change what is trained on or how it is scored."""
-        return sum(finding.kind.severity == ERROR for finding in self.found)
+        return sum(finding.kind.severity == ERROR for finding in self.found) - self.num_unchecked
+
+    @property
+    def num_unchecked(self) -> int:
+        """Files and parts that could not be checked, whose faults are not known."""
+        return sum(finding.kind in (findings.KILLED, findings.NOT_READ) for finding in self.found)
 
     def as_json(self) -> dict:
         """Everything, in plain types."""
@@ -53,6 +59,7 @@ class DatasetCheck:
             "dataset": self.name,
             "root": self.root,
             "affected": self.num_errors > 0,
+            "not_checked": self.num_unchecked,
             "images_read": self.images_read,
             "counts": self.counts,
             "published": PUBLISHED[self.name],
@@ -95,22 +102,22 @@ def check_dataset(
         root: its folder.
         workers: processes that read.
         max_pixels: larger images are at fault.
-        gallery_sizes: protocols to check; None takes all that are there.
+        gallery_sizes: protocols to check; None takes all that are there or must be.
         with_images: decode the images too.
         options: of the dataset, see build_dataset.
 
     Raises:
-        ValueError: an unknown dataset or option, or `max_pixels` below 1.
+        ValueError: an unknown dataset, option or gallery size, or `max_pixels` below 1.
     """
     reader = ImageReader(max_pixels, within=os.path.realpath(root))
     if not Path(root).is_dir():
         missing = Finding(findings.MISSING_FOLDER, f"{name}: no folder", str(root))
         return DatasetCheck(name, str(root), {split: {} for split in SPLITS}, 0, [missing])
+    sizes = _sizes(name, Path(root), gallery_sizes)
     splits = _read_splits(name, str(root), options, workers)
     found = [finding for split in SPLITS for finding in splits[split].found]
     found += _differences(name, splits)
     found += _in_both(splits)
-    sizes = splits["query"].sizes if gallery_sizes is None else gallery_sizes
     # One at a time: the protocols of thousands of images fill gigabytes.
     galleries = [Part(name, str(root), options, size=size) for size in sizes]
     for _, contents in tqdm(read_parts(galleries, 1), desc="galleries", total=len(galleries), unit="file", leave=False):
@@ -124,6 +131,15 @@ def check_dataset(
     found += [finding for number in sorted(judged) for finding in judged[number]]
     counts = {split: splits[split].counts for split in SPLITS}
     return DatasetCheck(name, str(root), counts, len(images), list(dict.fromkeys(found)))
+
+
+def _sizes(name: str, root: Path, asked: list[int] | None) -> list[int | None]:
+    known = class_of(name).sizes_to_check(root)
+    unknown = [size for size in asked or () if size not in known]
+    if unknown:
+        shown = "has one gallery, of all images" if known == [None] else f"has {', '.join(map(str, known))}"
+        raise ValueError(f"--gallery-size {unknown[0]}: {name} in {root} {shown}; leave the option out to check all")
+    return known if asked is None else asked
 
 
 def _read_splits(name: str, root: str, options: dict, workers: int) -> dict[str, Contents]:
@@ -155,6 +171,6 @@ def _in_both(splits: dict[str, Contents]) -> Iterator[Finding]:
 def _each_file_once(splits: dict[str, Contents]) -> list[CheckedImage]:
     images: dict[str, CheckedImage] = {}
     for split in SPLITS:
-        for image in splits[split].images:
+        for image in [*splits[split].images, *splits[split].salvaged]:
             images.setdefault(image.path, CheckedImage(image.path, image.name)).boxes.extend(image.boxes)
     return list(images.values())
