@@ -13,12 +13,14 @@ from torch.utils.data import Dataset
 from datasets.annotation_file import AnnotationFile
 from datasets.findings import (
     BAD_NAME,
+    BOX_OUTSIDE,
     EMPTY_SPLIT,
     LISTED_TWICE,
     MISSING_FOLDER,
     Finding,
     Report,
     UnusableFileError,
+    box_beyond,
 )
 from datasets.matlab import MalformedError
 from utils.boxes import box_areas, clip_boxes
@@ -84,7 +86,7 @@ class PersonSearchDataset(Dataset):
             self.annotations = []
             return
         self.annotations = self._loaded()
-        self._report.finish()
+        self._tell_counted()
 
     def _loaded(self) -> list[dict]:
         try:
@@ -95,6 +97,9 @@ class PersonSearchDataset(Dataset):
         if not annotations:
             self._report(Finding(EMPTY_SPLIT, f"{self.name} in {self.root}", f"has an empty {self.split} split"))
         return annotations
+
+    def _tell_counted(self) -> None:
+        self._report.finish(f"{self.name}, {self.split} split")
 
     def _file(self, path: Path) -> AnnotationFile:
         return AnnotationFile(path, self._real_root, self._report)
@@ -154,23 +159,30 @@ class PersonSearchDataset(Dataset):
         """Image `index`, uint8 3 x H x W RGB, and its target.
 
         The target holds `boxes` float32 n x 4 (clipped to the image), `labels` int64 n (the pids), `img_name` and
-        `index`. In the train split a box that lies outside the image altogether is left out; elsewhere boxes answer
-        the annotation's one by one.
+        `index`. In the train split a box that lies outside the image altogether is left out, and `outside` holds a
+        message (str) for each, if there is one; elsewhere boxes answer the annotation's one by one.
         """
         annotation = self.annotations[index]
         image = self.read_image(annotation["img_path"])
         height, width = image.shape[:2]
         boxes, pids = clip_boxes(annotation["boxes"], width, height), annotation["pids"]
+        outside = []
         if self.split == "train":
             inside = box_areas(boxes) > 0
             boxes, pids = boxes[inside], pids[inside]
+            outside = annotation["boxes"][~inside].tolist()
         target = {
             "boxes": torch.as_tensor(boxes, dtype=torch.float32),
             "labels": torch.as_tensor(pids, dtype=torch.int64),
             "img_name": annotation["img_name"],
             "index": index,
         }
+        if outside:
+            target["outside"] = [self._outside(index, box, (width, height)) for box in outside]
         return torch.from_numpy(image).permute(2, 0, 1).contiguous(), target
+
+    def _outside(self, index: int, box: list[int], size: tuple[int, int]) -> str:
+        return str(box_beyond(BOX_OUTSIDE, *self.record_of(index), box, size, self.annotations[index]["img_name"]))
 
 
 def check_name(img_name: str, folder: str | Path = "the image folder") -> None:

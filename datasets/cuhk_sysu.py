@@ -146,7 +146,7 @@ class CUHKSYSU(PersonSearchDataset):
         known_set, galleries = self._known_galleries.get(size, (None, []))
         if known_set is not gallery_set:
             galleries = self._read_galleries(gallery_set, self._protocol(size))
-            self._report.finish()
+            self._tell_counted()
             self._known_galleries[size] = gallery_set, galleries
         return map(partial(_filled_up, gallery_set), galleries, self.annotations) if full else iter(galleries)
 

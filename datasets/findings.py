@@ -1,11 +1,14 @@
 """What can be wrong with a dataset, in words; and what a loader does about it: raise, warn or go on."""
 
-import warnings
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from utils.text import printable
+
+log = logging.getLogger("datasets")
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
 """Severities. An error changes what is trained on or how it is scored, or hides whether something does; a warning may
@@ -114,11 +117,20 @@ class Finding:
         return f"{self.fact}{';' if self.record else ':'} {self.kind.advice}"
 
 
+def box_beyond(
+    kind: Kind, file: str | Path, record: str, box: Sequence[int], size: tuple[int, int], img_name: str
+) -> Finding:
+    """That a box (x1, y1, x2, y2, pixels) is BOX_OUTSIDE or BOX_CLIPPED; `size` is its image's width and height."""
+    lies = "lies outside" if kind is BOX_OUTSIDE else "reaches beyond"
+    problem = f"{list(box)} (x1, y1, x2, y2) {lies} the {size[0]} x {size[1]} pixels of {img_name}"
+    return Finding(kind, f"annotation file {file}", problem, record, img_name)
+
+
 @dataclass
 class Report:
     """Where a loader's findings go. This one refuses: the first error is raised, other faults are counted.
 
-    Notes are dropped. `finish` gives one warning for each file and kind of what was counted.
+    Notes are dropped. `finish` logs one warning for each file and kind of what was counted.
     """
 
     counted: dict[tuple[str, str], list[Finding]] = field(default_factory=dict)
@@ -139,14 +151,18 @@ class Report:
     def reading(self, path: Path) -> None:
         """Called before an annotation file is read."""
 
-    def finish(self) -> None:
-        """Warn of what was counted, and forget it."""
+    def finish(self, whose: str) -> None:
+        """Log what was counted as warnings, said to be of `whose`, and forget it."""
         counted, self.counted = self.counted, {}
         for (file, name), found in counted.items():
-            warnings.warn(
-                f"{file}: {len(found)} {name}, the first: {found[0].record}: {found[0].problem}; "
-                f"{found[0].kind.advice} (all of them: python -m tools.check_dataset)",
-                stacklevel=2,
+            log.warning(
+                "%s: %s: %d %s, the first: %s; %s (all of them: python -m tools.check_dataset)",
+                whose,
+                file,
+                len(found),
+                name,
+                printable(f"{found[0].record}: {found[0].problem}"),
+                found[0].kind.advice,
             )
 
 

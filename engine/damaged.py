@@ -1,4 +1,4 @@
-"""Training images that could not be read: named once each and counted in the main process's log."""
+"""What training data lost: images and boxes left out, named once each and counted in the main process's log."""
 
 import logging
 from collections.abc import Iterable, Iterator
@@ -14,25 +14,45 @@ Batch = tuple[list[Tensor], list[dict]]
 
 
 class DamagedImages:
-    """What the loader's targets tell about images that were left out (see datasets.transforms.TrainingImages)."""
+    """What the loader's targets tell about images that could not be read and boxes that lie outside theirs.
+
+    See datasets.transforms.TrainingImages (`damaged`) and PersonSearchDataset (`outside`).
+    """
 
     def __init__(self):
-        self._named: set[str] = set()
-        """Messages, one for each file, that this process has logged."""
-        self._count = 0
-        """Images replaced by others since the last `tell`."""
+        self._images = _Tally("left out of training", "%s: %d images replaced, %d files could not be read so far")
+        self._boxes = _Tally("box left out of training", "%s: %d boxes outside their images left out, %d boxes so far")
 
     def watch(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """The batches as they are; images left out are counted, and each is named once in this process's log."""
+        """The batches as they are; what was left out is counted, and named once in this process's log."""
         for batch in batches:
             for target in batch[1]:
-                messages = target.get("damaged", ())
-                self._count += bool(messages)
-                self._name(messages)
+                replaced, outside = target.get("damaged", ()), target.get("outside", ())
+                self._images.add(int(bool(replaced)), replaced)
+                self._boxes.add(len(outside), outside)
             yield batch
 
     def tell(self, epoch: str) -> None:
-        """Log the count of an epoch, and files that other processes alone have met. All processes must call this."""
+        """Log the counts of an epoch, and what other processes alone have met. All processes must call this."""
+        self._images.tell(epoch)
+        self._boxes.tell(epoch)
+
+
+class _Tally:
+    """Things of one kind that were left out: a heading for each one's message, and the line of an epoch's counts."""
+
+    def __init__(self, heading: str, line: str):
+        self._heading, self._line = heading, line
+        self._named: set[str] = set()
+        """Messages that this process has logged."""
+        self._count = 0
+        """Since the last `tell`."""
+
+    def add(self, count: int, messages: Iterable[str]) -> None:
+        self._count += count
+        self._name(messages)
+
+    def tell(self, epoch: str) -> None:
         found = [(self._count, sorted(self._named))]
         if is_distributed():
             found = [None] * world_size()
@@ -41,10 +61,10 @@ class DamagedImages:
         if total and is_main():
             for _, messages in found:
                 self._name(messages)
-            log.warning("%s: %d images replaced, %d files could not be read so far", epoch, total, len(self._named))
+            log.warning(self._line, epoch, total, len(self._named))
 
     def _name(self, messages: Iterable[str]) -> None:
         for message in messages:
             if message not in self._named:
                 self._named.add(message)
-                log.warning("left out of training: %s", message)
+                log.warning("%s: %s", self._heading, message)

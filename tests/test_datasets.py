@@ -1,5 +1,7 @@
 """The three loaders on small trees: what they read, which galleries they give, and how they answer broken files."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -122,7 +124,7 @@ def test_movienet_training_sets_and_pools(tmp_path):
         build_dataset("MovieNet-CS", tmp_path, "train", train_appearances=20)
 
 
-def test_boxes_without_area_are_dropped_and_unsigned_numbers_widened(tmp_path):
+def test_boxes_without_area_are_dropped_and_unsigned_numbers_widened(tmp_path, caplog):
     small_tree("cuhk_sysu", tmp_path)
     boxes = [(np.array([[200, 10, 100, 250]], np.uint8), 0), (np.array([[5, 5, 0, 9]], np.uint8), 0)]
 
@@ -130,10 +132,8 @@ def test_boxes_without_area_are_dropped_and_unsigned_numbers_widened(tmp_path):
         images[0, 0]["box"] = struct(boxes, ("idlocate", "ishard"), (1, 2))
 
     rewrite(tmp_path / "annotation/Images.mat", change)
-    with pytest.warns(
-        UserWarning, match=r"Train.mat: 1 records that equal no box .*identity 2: \[10, 20, 40, 110\] .* s1.jpg"
-    ):
-        dataset = build_dataset("CUHK-SYSU", tmp_path, "train")
+    dataset = build_dataset("CUHK-SYSU", tmp_path, "train")
+    assert re.search(r"Train.mat: 1 records that equal no box .*identity 2: \[10, 20, 40, 110\] .* s1.jpg", caplog.text)
     annotation = by_name(dataset.annotations)["s1.jpg"]
     assert annotation["boxes"].tolist() == [[200, 10, 300, 260]]
     assert annotation["pids"].tolist() == [-1]
@@ -304,6 +304,11 @@ def test_items(fmt, tmp_path):
     # The first box is cut to the image, the second lies outside and is of no use in training.
     assert target["boxes"].tolist() == [[10, 20, 40, 100]]
     assert target["labels"].tolist() == [2]
+    (told,) = target["outside"]
+    assert re.search(
+        r"annotation file \S+, \S+: \[300, 20, 330, 110\] \(.*\) lies outside the 120 x 100 pixels of \S+; correct",
+        told,
+    )
     assert (target["boxes"].dtype, target["labels"].dtype) == (torch.float32, torch.int64)
     assert (target["img_name"], target["index"]) == (annotation["img_name"], index)
     target["boxes"] += 1

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 import torch
 from tiny import draw, words
+from trees import rewrite
 
 from datasets import build_dataset
+from datasets.matlab_write import struct
 from tools import test as test_tool
 from tools import train as train_tool
 from tools.common import run_program
@@ -192,3 +194,26 @@ def test_damaged_images_end_training_or_are_skipped(cuhk, tmp_path, capsys):
     assert "epoch 1/1: 1 images replaced, 1 files could not be read so far" in log
     assert train(*words(data, tmp_path / "small", INPUT__MAX_PIXELS=100, **once)) == 1
     assert "160 x 96, more than 100 pixels: scale it down or raise INPUT.MAX_PIXELS" in capsys.readouterr().err
+
+
+def test_what_is_wrong_with_annotations_is_in_the_log(cuhk, tmp_path, capsys):
+    data = tmp_path / "data"
+    shutil.copytree(cuhk, data)
+    shown = next(item for item in build_dataset("CUHK-SYSU", data, "train").annotations if len(item["boxes"]))
+    away, empty = [[900, 20, 30, 90]], [[5, 5, 0, 9]]
+
+    def change(images):
+        (found,) = [image for image in images.flat if image["imname"][0] == shown["img_name"]]
+        fields = ("idlocate", "ishard")
+        found["box"] = struct([(np.array(box), 0) for box in (away, empty)], fields, (1, 2))
+
+    rewrite(data / "annotation" / "Images.mat", change)
+    assert train(*words(data, tmp_path / "run", INPUT__BATCH_SIZE_TRAIN=4, EVAL_PERIOD=0)) == 0
+    log, screen = (tmp_path / "run" / "log.txt").read_text(), capsys.readouterr().err
+    (line,) = [line for line in log.splitlines() if "train split" in line and "1 boxes without area" in line]
+    assert "WARNING CUHK-SYSU, train split: annotation file" in line
+    assert line in screen
+    message = r"box left out of training: annotation file \S+Images.mat, (\S+): \[900, 20, 930, 110\] .* lies outside"
+    assert re.findall(message, log) == [shown["img_name"]]
+    counts = re.findall(r"epoch (\d)/2: 1 boxes outside their images left out, 1 boxes so far", log)
+    assert counts == ["1", "2"]

@@ -263,10 +263,10 @@ def main(args: argparse.Namespace) -> None:
     try:
         folder = Path(cfg.OUTPUT_DIR)
         checkpoint = _checkpoint_to_resume(folder, args.resume)
+        set_up_logging(folder / "log.txt" if is_main() else None, quiet=not is_main())  # warnings about the data too
         splits = Splits(*(open_split(cfg, split) for split in ("train", "gallery", "query")))
         next(iter(splits.query.galleries(splits.gallery, cfg.EVAL.GALLERY_SIZE or None, cfg.EVAL.CROSS_CAMERA)))
         cfg = with_identities(cfg, splits.train.num_identities)
-        set_up_logging(folder / "log.txt" if is_main() else None, quiet=not is_main())
         torch.manual_seed(cfg.SEED)
         if cfg.DETERMINISTIC:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which deterministic cuBLAS asks for

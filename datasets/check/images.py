@@ -7,7 +7,7 @@ import numpy as np
 
 from datasets import findings
 from datasets.check.children import Died, Raised, in_children
-from datasets.findings import Finding, Kind
+from datasets.findings import Finding, Kind, box_beyond
 from utils.boxes import box_areas, clip_boxes
 from utils.images import ImageError, ImageFacts, ImageReader
 from utils.text import printable
@@ -105,9 +105,5 @@ def _box_findings(image: CheckedImage, facts: ImageFacts) -> Iterator[Finding]:
     for file, record, boxes in image.boxes:
         inside = clip_boxes(boxes, facts.width, facts.height)
         for number in np.flatnonzero((inside != boxes).any(axis=1)):
-            outside = box_areas(inside[number]) == 0
-            kind = findings.BOX_OUTSIDE if outside else findings.BOX_CLIPPED
-            lies = "lies outside" if outside else "reaches beyond"
-            box = f"{boxes[number].tolist()} (x1, y1, x2, y2)"
-            problem = f"{box} {lies} the {facts.width} x {facts.height} pixels of {image.name}"
-            yield Finding(kind, f"annotation file {file}", problem, record, image.name)
+            kind = findings.BOX_OUTSIDE if box_areas(inside[number]) == 0 else findings.BOX_CLIPPED
+            yield box_beyond(kind, file, record, boxes[number].tolist(), (facts.width, facts.height), image.name)
