@@ -54,6 +54,11 @@ _C.INPUT.MAX_SIZE = 1500
 _C.INPUT.BATCH_SIZE_TRAIN = 5
 # Images per forward pass at test time; only coattention's and SCORE_NORM batch's results depend on it.
 _C.INPUT.BATCH_SIZE_TEST = 3
+# Largest image that is read, in pixels (width x height): a small file can hold an enormous picture.
+_C.INPUT.MAX_PIXELS = 80_000_000
+# A training image that cannot be read: "error" ends the run and names the file; "skip" trains on another image in its
+# place, chosen by seed and epoch, and names and counts the file in the log. Tests never leave an image out.
+_C.INPUT.DAMAGED_IMAGES = "error"
 # Processes that read images, for each loader; 0 reads in the main process.
 _C.INPUT.NUM_WORKERS = 4
 # Probability of a horizontal flip in training (published).

@@ -95,7 +95,7 @@ def main(args):
     model = build_model(cfg)
     load_weights(model, checkpoint)
     searcher = prepare_for_inference(model.to(device), precision(cfg.EVAL.AMP, "EVAL.AMP"), cfg.EVAL.COMPILE)
-    results = search_gallery(searcher, request, args.out, args.top_k, device)
+    results = search_gallery(searcher, request, args.out, args.top_k, device, cfg.INPUT.MAX_PIXELS)
     report(results, args.out)
 
 

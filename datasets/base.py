@@ -1,8 +1,8 @@
 """What every person-search dataset offers: annotations, items, and the gallery of each query."""
 
-import warnings
-from collections.abc import Iterator, Sequence
-from functools import cached_property
+import os
+from collections.abc import Iterator
+from functools import cached_property, lru_cache
 from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
 
@@ -10,16 +10,25 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from datasets.annotation_file import AnnotationFile
+from datasets.findings import (
+    BAD_NAME,
+    BOX_OUTSIDE,
+    EMPTY_SPLIT,
+    LISTED_TWICE,
+    MISSING_FOLDER,
+    Finding,
+    Report,
+    UnusableFileError,
+    box_beyond,
+)
+from datasets.matlab import MalformedError
 from utils.boxes import box_areas, clip_boxes
-from utils.images import read_image
+from utils.images import MAX_PIXELS, ImageReader
 
 SPLITS = ("train", "gallery", "query")
 FULL_GALLERY = -1
 """The gallery size that stands for every gallery image."""
-
-
-class DatasetError(ValueError):
-    """A dataset's files contradict their format; the message names the file or image and says what to do."""
 
 
 class QueryGallery(NamedTuple):
@@ -43,12 +52,15 @@ class PersonSearchDataset(Dataset):
     without), and `cam_id` where the dataset knows its cameras.
 
     Args:
-        root: the dataset's folder.
+        root: the dataset's folder. It may be a link; links inside that lead out of it are refused.
         split: one of SPLITS.
+        max_pixels: images with more (width x height) are refused.
+        report: takes what is wrong with the annotation files; None raises the first fault. With one that does not
+            raise, the dataset holds what remains (maybe nothing).
 
     Raises:
         FileNotFoundError: the folder or an annotation file is missing.
-        ValueError: an unknown split.
+        ValueError: an unknown split, or `max_pixels` below 1.
         DatasetError: a file does not hold what its format says.
     """
 
@@ -59,20 +71,56 @@ class PersonSearchDataset(Dataset):
     cbgm_k2: int
     """Settings of context bipartite graph matching: see utils.evaluation.cbgm."""
 
-    def __init__(self, root: str | Path, split: str):
+    def __init__(self, root: str | Path, split: str, *, max_pixels: int = MAX_PIXELS, report: Report | None = None):
         if split not in SPLITS:
             raise ValueError(f"unknown split {split!r}: {self.name} has {', '.join(SPLITS)}")
         self.root, self.split = Path(root), split
+        self._real_root = os.path.realpath(root)
+        self.read_image = ImageReader(max_pixels, within=self._real_root)
+        """Reads an image of this dataset, see utils.images.read_image."""
+        self._report = report or Report()
+        self.complete = False
+        """Whether the files that the split needs are of use; it is empty where the report let pass that one is not."""
         if not self.root.is_dir():
-            raise FileNotFoundError(
-                f"{self.name}: no folder {self.root}: unpack the dataset there, or set INPUT.DATA_ROOT"
-            )
-        self.annotations = self._load_annotations()
-        if not self.annotations:
-            raise DatasetError(f"{self.name}: the {split} split in {self.root} is empty: check its annotation files")
+            self._report(Finding(MISSING_FOLDER, f"{self.name}: no folder", str(root)))
+            self.annotations = []
+            return
+        self.annotations = self._loaded()
+        self._tell_counted()
+
+    def _loaded(self) -> list[dict]:
+        try:
+            annotations = self._load_annotations()
+        except UnusableFileError:
+            return []
+        self.complete = True
+        if not annotations:
+            self._report(Finding(EMPTY_SPLIT, f"{self.name} in {self.root}", f"has an empty {self.split} split"))
+        return annotations
+
+    def _tell_counted(self) -> None:
+        self._report.finish(f"{self.name}, {self.split} split")
+
+    def _file(self, path: Path) -> AnnotationFile:
+        return AnnotationFile(path, self._real_root, self._report)
 
     def _load_annotations(self) -> list[dict]:
         raise NotImplementedError
+
+    @classmethod
+    def sizes_to_check(cls, root: Path) -> list[int | None]:  # noqa: ARG003 (of those with files)
+        """The gallery sizes that a dataset in `root` has or must have files for; None where its one needs none."""
+        return [None]
+
+    def salvaged(self) -> Iterator[tuple[Path, dict]]:
+        """What the files of a split that is not `complete` tell one by one: files, each with an image's annotation.
+
+        Identities are left out, and boxes where no file tells them. Faults go to the report.
+        """
+        yield from ()
+
+    def read_alone(self, size: int | None) -> None:
+        """Read the file of a gallery size for its faults alone, which go to the report."""
 
     def galleries(
         self, gallery_set: "PersonSearchDataset", size: int | None = None, cross_camera: bool = False
@@ -89,10 +137,14 @@ class PersonSearchDataset(Dataset):
         """
         raise NotImplementedError
 
+    def record_of(self, index: int) -> tuple[Path, str]:
+        """The annotation file that holds annotation `index`, and its record there, in words."""
+        raise NotImplementedError
+
     @property
     def num_identities(self) -> int:
         """Number of identities; of the train split P, the largest pid."""
-        pids = np.concatenate([annotation["pids"] for annotation in self.annotations])
+        pids = np.concatenate([np.zeros(0, np.int32), *(annotation["pids"] for annotation in self.annotations)])
         return int(pids.max(initial=0)) if self.split == "train" else len(np.unique(pids[pids > 0]))
 
     @cached_property
@@ -107,34 +159,55 @@ class PersonSearchDataset(Dataset):
         """Image `index`, uint8 3 x H x W RGB, and its target.
 
         The target holds `boxes` float32 n x 4 (clipped to the image), `labels` int64 n (the pids), `img_name` and
-        `index`. In the train split a box that lies outside the image altogether is left out; elsewhere boxes answer
-        the annotation's one by one.
+        `index`. In the train split a box that lies outside the image altogether is left out, and `outside` holds a
+        message (str) for each, if there is one; elsewhere boxes answer the annotation's one by one.
         """
         annotation = self.annotations[index]
-        image = read_image(annotation["img_path"])
+        image = self.read_image(annotation["img_path"])
         height, width = image.shape[:2]
         boxes, pids = clip_boxes(annotation["boxes"], width, height), annotation["pids"]
+        outside = []
         if self.split == "train":
             inside = box_areas(boxes) > 0
             boxes, pids = boxes[inside], pids[inside]
+            outside = annotation["boxes"][~inside].tolist()
         target = {
             "boxes": torch.as_tensor(boxes, dtype=torch.float32),
             "labels": torch.as_tensor(pids, dtype=torch.int64),
             "img_name": annotation["img_name"],
             "index": index,
         }
+        if outside:
+            target["outside"] = [self._outside(index, box, (width, height)) for box in outside]
         return torch.from_numpy(image).permute(2, 0, 1).contiguous(), target
+
+    def _outside(self, index: int, box: list[int], size: tuple[int, int]) -> str:
+        return str(box_beyond(BOX_OUTSIDE, *self.record_of(index), box, size, self.annotations[index]["img_name"]))
+
+
+def check_name(img_name: str, folder: str | Path = "the image folder") -> None:
+    """Refuse the name of an image that would lead out of `folder`, which is told in the message alone.
+
+    Raises:
+        MalformedError: of the kind BAD_NAME.
+    """
+    if _leads_out(img_name):
+        raise MalformedError(f"image name {img_name!r} leads out of {folder}", BAD_NAME)
+
+
+@lru_cache(maxsize=2**18)  # protocols name the same images millions of times
+def _leads_out(img_name: str) -> bool:
+    parts = PureWindowsPath(img_name)  # whose rules contain the POSIX ones
+    return bool(parts.anchor) or ".." in parts.parts or not parts.parts or "\0" in img_name
 
 
 def make_annotation(folder: Path, img_name: str, boxes: np.ndarray, pids: np.ndarray, **extra) -> dict:
     """One annotation (see PersonSearchDataset) of the image `img_name` under `folder`.
 
     Raises:
-        DatasetError: the name would lead out of the folder.
+        MalformedError: the name would lead out of the folder.
     """
-    parts = PureWindowsPath(img_name)  # which divides at / as well: what it finds harmless is so everywhere
-    if parts.anchor or ".." in parts.parts or not parts.parts:
-        raise DatasetError(f"image name {img_name!r} leads out of {folder}: correct the annotation file that holds it")
+    check_name(img_name, folder)
     return {
         "img_name": img_name,
         "img_path": str(folder / img_name),
@@ -144,10 +217,13 @@ def make_annotation(folder: Path, img_name: str, boxes: np.ndarray, pids: np.nda
     }
 
 
-def warn_of_unmatched(source: Path, unmatched: Sequence[str]) -> None:
-    """One warning for all records of an annotation file that name no known box."""
-    if unmatched:
-        warnings.warn(
-            f"{source}: {len(unmatched)} records equal no box of their image, the first: {unmatched[0]}",
-            stacklevel=2,
-        )
+def each_once(names: list[str], file: AnnotationFile) -> list[str]:
+    """The names in their order, each once; further mentions are reported."""
+    once = list(dict.fromkeys(names))
+    if len(once) < len(names):
+        seen = set()
+        for number, name in enumerate(names, start=1):
+            if name in seen:
+                file.fault(LISTED_TWICE, f"{name} is listed again", f"name {number}", name)
+            seen.add(name)
+    return once

@@ -8,45 +8,55 @@ from torch.utils.data import DataLoader
 
 from datasets.base import SPLITS, PersonSearchDataset
 from datasets.cuhk_sysu import CUHKSYSU
+from datasets.findings import Report
 from datasets.movienet_cs import MovieNetCS
 from datasets.prw import PRW
 from datasets.samplers import TrainBatchSampler
 from datasets.transforms import TrainingImages
+from utils.images import MAX_PIXELS
 from utils.signals import leave_signals_to_parent
 
 DATASETS = {dataset.name: dataset for dataset in (CUHKSYSU, PRW, MovieNetCS)}
 
 
-def build_dataset(name: str, root: str | Path, split: str, **options) -> PersonSearchDataset:
+def build_dataset(
+    name: str, root: str | Path, split: str, *, max_pixels: int = MAX_PIXELS, report: Report | None = None, **options
+) -> PersonSearchDataset:
     """One split of a dataset.
 
     Args:
         name: "CUHK-SYSU", "PRW" or "MovieNet-CS".
         root: the dataset's folder.
         split: "train", "gallery" or "query".
+        max_pixels, report: see PersonSearchDataset.
         options: of MovieNet-CS alone, see MovieNetCS.
 
     Raises:
         ValueError: an unknown name, split or option.
         FileNotFoundError, DatasetError: see PersonSearchDataset.
     """
-    dataset_class = _class_of(name)
+    dataset_class = class_of(name)
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}: {name} has {', '.join(SPLITS)}")
     known = ("train_appearances", "gallery_sizes") if dataset_class is MovieNetCS else ()
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise ValueError(f"unknown option {unknown[0]!r}: {name} takes {', '.join(known) or 'none'}")
-    return dataset_class(root, split, **options)
+    return dataset_class(root, split, max_pixels=max_pixels, report=report, **options)
 
 
 def dataset_root(name: str, sys_home: str | Path, data_root: str | Path = "") -> Path:
     """Folder of a dataset: `data_root`, or where that is empty, datasets/ps/<its folder> under a user's `sys_home`."""
-    default = Path(sys_home) / "datasets" / "ps" / _class_of(name).folder
+    default = Path(sys_home) / "datasets" / "ps" / class_of(name).folder
     return Path(data_root).expanduser() if data_root else default.expanduser()
 
 
-def _class_of(name: str) -> type[PersonSearchDataset]:
+def class_of(name: str) -> type[PersonSearchDataset]:
+    """The class of a dataset.
+
+    Raises:
+        ValueError: an unknown name.
+    """
     if name not in DATASETS:
         raise ValueError(f"unknown dataset {name!r}: choose among {', '.join(DATASETS)}")
     return DATASETS[name]
@@ -60,6 +70,7 @@ def build_train_loader(
     rank: int = 0,
     world_size: int = 1,
     flip_prob: float = 0.5,
+    damaged: str = "error",
 ) -> DataLoader:
     """Batches (list of uint8 images 3 x H x W, list of targets) of this process's share of a shuffled epoch.
 
@@ -70,9 +81,12 @@ def build_train_loader(
     Args:
         batch_size: images per process.
         flip_prob: probability that an image is mirrored, its boxes with it.
+        damaged: what to do about an image that cannot be read, "error" or "skip": see TrainingImages.
     """
     sampler = TrainBatchSampler(len(dataset), batch_size, seed, rank, world_size, flip_prob)
-    return DataLoader(TrainingImages(dataset), batch_sampler=sampler, **_worker_options(num_workers, seed))
+    return DataLoader(
+        TrainingImages(dataset, damaged, seed), batch_sampler=sampler, **_worker_options(num_workers, seed)
+    )
 
 
 def collate(items: list[tuple[torch.Tensor, dict]]) -> tuple[list[torch.Tensor], list[dict]]:

@@ -1,114 +1,174 @@
-"""The annotation files of CUHK-SYSU and MovieNet-CS, which differ in how deep values are nested (see matlab.py)."""
+"""The annotation files of CUHK-SYSU and MovieNet-CS, which differ in how deep values are nested (see matlab.py).
 
-from collections.abc import Iterator
+Records that are at fault are reported, and left out where the report lets them pass.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from datasets.base import DatasetError, warn_of_unmatched
-from datasets.matlab import integers, load_variable, reading, records, text
+from datasets.annotation_file import AnnotationFile
+from datasets.base import check_name, each_once
+from datasets.findings import LISTED_TWICE, OTHER_SPLIT, UNKNOWN_SCENE, UNMATCHED, DatasetError, StrictReport
+from datasets.matlab import MAX_COORDINATE, MalformedError, asked_for, located, records, text
 from datasets.protocol import SCENE_FIELDS, Appearance, Protocol, joined
 from datasets.protocol_fast import read_plain_protocol
-from utils.boxes import box_areas, xywh_to_xyxy
 from utils.labels import UNLABELLED
 
 BOX_FIELDS = ("idlocate", "ishard")
 
 
-def read_boxes(path: Path) -> dict[str, np.ndarray]:
-    """Boxes (n x 4 int64, x1, y1, x2, y2) of each image of Images.mat, those without area dropped."""
+def read_boxes(file: AnnotationFile) -> dict[str, np.ndarray]:
+    """Boxes (n x 4 int64, x1, y1, x2, y2) of each image of Images.mat, those without area left out."""
     boxes = {}
-    images = records(load_variable(path, "Img"), ("imname", "nAppear", "box"))
-    with reading(path):
-        for name, _, held in images:
-            corners = [_corners(locate) for locate, _ in records(held, BOX_FIELDS)]
-            corners = np.array(corners, dtype=np.int64).reshape(-1, 4)
-            boxes[text(name)] = corners[box_areas(corners) > 0]
+    with file.record("Img"):
+        for number, (name, _, held) in enumerate(records(file.variable("Img"), ("imname", "nAppear", "box")), start=1):
+            with file.record(f"image {number}"):
+                name = text(name)
+                if name in boxes:
+                    file.fault(LISTED_TWICE, "is listed again: the last record counts", f"image {number}, {name}", name)
+                boxes[name] = _boxes_of(file, name, held)
     return boxes
 
 
-def read_pool(path: Path) -> list[str]:
+def _boxes_of(file: AnnotationFile, name: str, held) -> np.ndarray:
+    corners = []
+    with file.record(name, name):
+        for number, (locate, _) in enumerate(records(held, BOX_FIELDS), start=1):
+            try:  # not record(): a hundred thousand boxes
+                corners.append(located(locate))
+            except MalformedError as error:
+                file.malformed(error, f"{name}, box {number}", name)
+    return np.array(corners, dtype=np.int64).reshape(-1, 4)
+
+
+def read_pool(file: AnnotationFile) -> list[str]:
     """Names of a pool file, each once, in its order."""
-    pool = load_variable(path, "pool")
-    with reading(path):
-        return list(dict.fromkeys(text(name) for name in pool.flat))
+    names = []
+    for number, name in enumerate(file.variable("pool").flat, start=1):
+        with file.record(f"name {number}"):
+            names.append(text(name))
+    return each_once(names, file)
 
 
-def read_identities(path: Path) -> Iterator[Appearance]:
+def read_identities(file: AnnotationFile) -> Iterator[Appearance]:
     """Appearances of the training identities: the first identity of the file is 1."""
-    identities = records(load_variable(path, "Train"), ("idname", "nAppear", "scene"))
-    with reading(path):
-        for pid, (_, _, scenes) in enumerate(identities, start=1):
-            for name, locate, _ in records(scenes, SCENE_FIELDS):
-                yield Appearance(text(name), _corners(locate), pid)
+    with file.record("Train"):
+        for pid, (_, _, scenes) in enumerate(records(file.variable("Train"), ("idname", "nAppear", "scene")), start=1):
+            with file.record(f"identity {pid}"):
+                for number, (name, locate, _) in enumerate(records(scenes, SCENE_FIELDS), start=1):
+                    with file.record(f"identity {pid}, scene {number}"):
+                        yield Appearance(_img_name(name), located(locate), pid)
 
 
-def read_protocol(path: Path) -> Protocol:
-    """The queries of a TestG file with their galleries.
+def _img_name(value) -> str:
+    """The image's name inside `value`. Raises MalformedError, also where it would lead out of the images' folder."""
+    name = text(value)
+    check_name(name)
+    return name
 
-    The last files read are kept: two splits need the same one, and reading takes seconds.
+
+def read_protocol(file: AnnotationFile) -> Protocol:
+    """The queries of a TestG file with their galleries; the n-th query is identity n.
+
+    The last ones without fault are kept: several splits need the same one, and a large one takes long to read.
     """
-    changed = path.stat().st_mtime_ns if path.is_file() else 0
-    return _read_protocol(path, changed)
+    file.check_place()
+    return _read_faultless(file.path, file.within, file.path.stat().st_mtime_ns) or read_any_protocol(file)
 
 
 @lru_cache(maxsize=2)
-def _read_protocol(path: Path, _changed: int) -> Protocol:
-    return read_plain_protocol(path) or read_any_protocol(path)
+def _read_faultless(path: Path, within: str, _changed: int) -> Protocol | None:
+    """The protocol in a file, by NumPy where it is plain; None where anything is wrong with it, which is not told."""
+    protocol = read_plain_protocol(path)
+    if protocol is not None and _usual(protocol):
+        return protocol
+    with suppress(DatasetError):
+        return read_any_protocol(AnnotationFile(path, within, StrictReport()))
+    return None
 
 
-def read_any_protocol(path: Path) -> Protocol:
-    """A protocol file of any layout that `records` takes, read value by value.
+def _usual(protocol: Protocol) -> bool:
+    """Whether its boxes and names are such as `read_any_protocol` takes."""
+    boxes = np.array([*(query.box for query in protocol.queries), *protocol.boxes]).reshape(-1, 4)
+    if not (np.abs(boxes) <= MAX_COORDINATE).all() or not (boxes[:, 2:] > boxes[:, :2]).all():
+        return False
+    try:
+        for name in [*protocol.names, *(query.img_name for query in protocol.queries)]:
+            check_name(name)
+    except MalformedError:
+        return False
+    return True
 
-    Raises:
-        FileNotFoundError, DatasetError: it is missing, or does not hold a protocol.
-    """
-    return joined(_entries(path))
+
+def read_any_protocol(file: AnnotationFile) -> Protocol:
+    """A protocol file of any layout that `records` takes, read value by value, its faults reported."""
+    return joined(_entries(file))
 
 
-def _entries(path: Path) -> Iterator[Protocol]:
+def _entries(file: AnnotationFile) -> Iterator[Protocol]:
     """The protocol of each query alone."""
-    entries = records(load_variable(path, path.stem, squeeze=True), ("Query", "Gallery"))
-    with reading(path):
-        for number, (query, gallery) in enumerate(entries, start=1):
-            asked = [Appearance(text(name), _corners(locate), 1) for name, locate, _ in records(query, SCENE_FIELDS)]
-            if len(asked) != 1:
-                raise DatasetError(f"query {number} asks for {len(asked)} people")
-            listed = [(text(name), locate) for name, locate, _ in records(gallery, SCENE_FIELDS)]
-            names = list(dict.fromkeys(name for name, _ in listed))
-            places = {name: place for place, name in enumerate(names)}
-            positives = [k for k, (_, locate) in enumerate(listed) if np.size(locate)]
-            yield Protocol(
-                asked,
-                names,
-                np.array([places[name] for name, _ in listed], dtype=np.int32),
-                np.zeros(len(listed), dtype=np.int32),
-                np.array(positives, dtype=np.int64),
-                np.array([_corners(listed[k][1]) for k in positives], dtype=np.int64).reshape(-1, 4),
-            )
+    variable = file.path.stem
+    with file.record(variable):
+        for pid, (query, gallery) in enumerate(records(file.variable(variable), ("Query", "Gallery")), start=1):
+            with file.record(f"query {pid}"):
+                yield _entry(file, pid, query, gallery)
 
 
-def _corners(locate) -> np.ndarray:
-    """The box x1, y1, x2, y2 of an idlocate x, y, w, h."""
-    xywh = integers(locate)
-    if len(xywh) != 4:
-        raise DatasetError(f"a box has the numbers {xywh.tolist()} where x, y, w, h are expected")
-    return xywh_to_xyxy(xywh[None])[0]
+def _entry(file: AnnotationFile, pid: int, query, gallery) -> Protocol:
+    asked = list(records(query, SCENE_FIELDS))
+    if len(asked) != 1:
+        raise MalformedError(f"asks for {len(asked)} people")
+    name, locate, _ = asked[0]
+    with asked_for():
+        query = Appearance(_img_name(name), np.array(located(locate)), pid)
+    places, images, positives, boxes = {}, [], [], []
+    for number, (name, locate, _) in enumerate(records(gallery, SCENE_FIELDS), start=1):
+        try:  # not record(): millions of images in the large protocols
+            name = _img_name(name)
+            if np.size(locate):
+                boxes.append(located(locate))
+                positives.append(len(images))
+            images.append(places.setdefault(name, len(places)))
+        except MalformedError as error:
+            file.malformed(error, f"query {pid}, gallery image {number}")
+    return Protocol(
+        [query],
+        list(places),
+        np.array(images, dtype=np.int32),
+        np.zeros(len(images), dtype=np.int32),
+        np.array(positives, dtype=np.int64),
+        np.array(boxes, dtype=np.int64).reshape(-1, 4),
+    )
 
 
-def assign_identities(names, boxes, appearances, source: Path) -> dict[str, np.ndarray]:
+def assign_identities(
+    names: Iterable[str],
+    boxes: dict[str, np.ndarray],
+    appearances: Iterable[Appearance],
+    file: AnnotationFile,
+    split: str,
+) -> dict[str, np.ndarray]:
     """The pids of the boxes of the images `names`: that of the appearance that equals a box, else UNLABELLED.
 
-    An appearance that equals none is counted in a warning that names `source`.
+    An appearance that equals none is reported as a fault of `file`. `split`, whose images these are, is told there.
     """
     pids = {name: np.full(len(boxes[name]), UNLABELLED) for name in names}
-    unmatched = []
     for img_name, box, pid in appearances:
         equal = np.flatnonzero((boxes[img_name] == box).all(axis=1)) if img_name in pids else []
         if len(equal):
             pids[img_name][equal[0]] = pid
+            continue
+        if img_name in pids:
+            kind, problem = UNMATCHED, f"{np.asarray(box).tolist()} (x1, y1, x2, y2) equals no box of {img_name}"
+        elif img_name in boxes:
+            kind, problem = OTHER_SPLIT, f"{img_name} is not in the pool, whose images are the gallery split"
+            if split == "train":
+                problem = f"{img_name} is in the pool, whose images are not trained on"
         else:
-            unmatched.append(f"identity {pid} at {box.tolist()} in {img_name}")
-    warn_of_unmatched(source, unmatched)
+            kind, problem = UNKNOWN_SCENE, f"Images.mat does not hold {img_name}"
+        file.fault(kind, problem, f"identity {pid}", img_name)
     return pids

@@ -23,7 +23,7 @@ class Protocol:
     """The queries of a test protocol and their galleries, which stand one after the other.
 
     Attributes:
-        queries: the first is identity 1.
+        queries: the n-th of the file is identity n.
         names: the images that galleries name, each once, in the order of their first mention.
         images: int32, m: all galleries, as positions in `names`.
         query: int32, m: whose gallery it is; rising.
@@ -41,13 +41,13 @@ class Protocol:
     def appearances(self, held: set[str]) -> list[Appearance]:
         """Of each query in turn: itself, where its image is one of `held`, then its appearances in its gallery."""
         names = [self.names[image] for image in self.images[self.positives]]
-        pids = self.query[self.positives] + 1
+        pids = np.array([query.pid for query in self.queries], dtype=np.int64)[self.query[self.positives]]
         found = list(map(Appearance, names, self.boxes, pids.tolist()))
         return sorted([query for query in self.queries if query.img_name in held] + found, key=lambda a: a.pid)
 
 
 def joined(parts: Iterable[Protocol]) -> Protocol:
-    """One protocol of the queries of several, in order and numbered through."""
+    """One protocol of the queries of several, in order."""
     queries, codes, num_images = [], {}, 0
     columns = [[np.zeros(0, np.int32)], [np.zeros(0, np.int32)], [np.zeros(0, np.int64)], [np.zeros((0, 4), np.int64)]]
     for part in parts:
@@ -55,6 +55,6 @@ def joined(parts: Iterable[Protocol]) -> Protocol:
         moved = places[part.images], part.query + np.int32(len(queries)), part.positives + num_images, part.boxes
         for column, values in zip(columns, moved, strict=True):
             column.append(values)
-        queries += [query._replace(pid=pid) for pid, query in enumerate(part.queries, start=len(queries) + 1)]
+        queries += part.queries
         num_images += len(part.images)
     return Protocol(queries, list(codes), *map(np.concatenate, columns))

@@ -45,13 +45,14 @@ def _parts(variable: Variable, name: str) -> Iterator[Protocol]:
             at = end
         require(pairs)
         scenes = dict(zip(entries.fields, zip(*pairs, strict=True), strict=True))
-        yield _part(block, scenes["Query"], scenes["Gallery"])
+        yield _part(block, entries.count - left, scenes["Query"], scenes["Gallery"])
         left -= len(pairs)
         block, at = variable.read(block[at:]), 0
     require(not block and variable.complete())
 
 
-def _part(block: bytes, queries: Sequence[Structs], galleries: Sequence[Structs]) -> Protocol:
+def _part(block: bytes, before: int, queries: Sequence[Structs], galleries: Sequence[Structs]) -> Protocol:
+    """Of some queries in a block, which come after `before` others."""
     asked, listed = Places(block, queries, SCENE_FIELDS), Places(block, galleries, SCENE_FIELDS)
     require((asked.counts == 1).all())
     asked_names, codes = read_names(block, asked.of("imname"))
@@ -61,7 +62,7 @@ def _part(block: bytes, queries: Sequence[Structs], galleries: Sequence[Structs]
     positives, boxes = read_fours(block, listed.of("idlocate"))
     found = zip(codes.tolist(), xywh_to_xyxy(asked_boxes), strict=True)
     return Protocol(
-        [Appearance(asked_names[code], box, pid) for pid, (code, box) in enumerate(found, start=1)],
+        [Appearance(asked_names[code], box, pid) for pid, (code, box) in enumerate(found, start=before + 1)],
         names,
         images,
         np.repeat(np.arange(len(galleries), dtype=np.int32), listed.counts),

@@ -8,10 +8,11 @@ from torch.utils.data import Sampler
 
 
 class TrainKey(NamedTuple):
-    """One training item: which image, and whether it is mirrored."""
+    """One training item: which image, whether it is mirrored, and the epoch that asks for it."""
 
     index: int
     flip: bool
+    epoch: int
 
 
 class TrainBatchSampler(Sampler):
@@ -57,4 +58,4 @@ class TrainBatchSampler(Sampler):
         flips = (rng.random(self.num_images) < self.flip_prob).tolist()
         for batch in range(self.start_batch, len(self)):
             start = (batch * self.world_size + self.rank) * self.batch_size
-            yield [TrainKey(index, flips[index]) for index in order[start : start + self.batch_size]]
+            yield [TrainKey(index, flips[index], self.epoch) for index in order[start : start + self.batch_size]]

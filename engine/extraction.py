@@ -19,7 +19,7 @@ from models.inference import prepare_for_inference
 from models.person_search import PersonSearch, resize_image
 from models.postprocess import SearchedImage
 from utils.distributed import is_distributed, is_main, rank, world_size
-from utils.images import read_image
+from utils.images import ImageReader
 from utils.signals import leave_signals_to_parent
 
 WAITING_BYTES = 256 * 2**20
@@ -51,14 +51,14 @@ class _Resized(NamedTuple):
 class _ResizedImages(Dataset):
     """Decodes and resizes, in the loader's processes."""
 
-    def __init__(self, jobs: list[_Job], transform: GeneralizedRCNNTransform):
-        self.jobs, self.transform = jobs, transform
+    def __init__(self, jobs: list[_Job], read_image: ImageReader, transform: GeneralizedRCNNTransform):
+        self.jobs, self.read_image, self.transform = jobs, read_image, transform
 
     def __len__(self) -> int:
         return len(self.jobs)
 
     def __getitem__(self, index: int) -> _Resized:
-        pixels = torch.from_numpy(read_image(self.jobs[index].path)).permute(2, 0, 1)
+        pixels = torch.from_numpy(self.read_image(self.jobs[index].path)).permute(2, 0, 1)
         return _Resized(self.jobs[index], resize_image(self.transform, pixels.float() / 255), tuple(pixels.shape[-2:]))
 
 
@@ -82,7 +82,7 @@ def extract_features(
 
     Args:
         model: the network, on `device`.
-        gallery_set, query_set: datasets with annotations.
+        gallery_set, query_set: datasets with annotations; the former reads the images.
         device: where to run.
         batch_size: images per forward pass, of one padded size.
         num_workers: processes that read and resize images.
@@ -101,7 +101,8 @@ def extract_features(
     searcher = prepare_for_inference(model, amp, compiled)
     found = []
     try:
-        for batch in _batches(mine, searcher, batch_size, num_workers, device):
+        pictures = _ResizedImages(mine, gallery_set.read_image, searcher.transform)
+        for batch in _batches(pictures, searcher, batch_size, num_workers, device):
             images = [_collect(*pair) for pair in zip(batch, _search(searcher, batch, device), strict=True)]
             found += images
             if parts is not None:
@@ -154,11 +155,11 @@ def _query_boxes(queries: list[dict], indexes: list[int]) -> np.ndarray:
 
 
 def _batches(
-    jobs: list[_Job], searcher: PersonSearch, batch_size: int, num_workers: int, device: torch.device
+    pictures: _ResizedImages, searcher: PersonSearch, batch_size: int, num_workers: int, device: torch.device
 ) -> Iterator[list[_Resized]]:
     """All images in batches of one padded size, with a progress bar over images in the main process."""
     images = DataLoader(
-        _ResizedImages(jobs, searcher.transform),
+        pictures,
         batch_size=None,
         collate_fn=_as_it_is,
         num_workers=num_workers,

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from utils.drawing import draw_detections
 from utils.files import write_atomically, write_json
-from utils.images import ImageError, read_image
+from utils.images import MAX_PIXELS, ImageError, ImageReader
 from utils.sheets import Match, overview
 
 JPEG_QUALITY = 92
@@ -25,16 +25,18 @@ class Request:
     gallery: list
 
 
-def search_gallery(model, request, out, top_k=9, device="cpu"):
+def search_gallery(model, request, out, top_k=9, device="cpu", max_pixels=MAX_PIXELS):
     """Search the gallery with `model`, write pictures and `results.json` to `out`, and return what the latter holds.
 
     Args:
         model: has `query(images, boxes)` and `model(images)`, see models.person_search.PersonSearch; in eval mode.
         top_k: matches in the overview, one of each gallery image.
+        max_pixels: images with more are not read.
 
     Gallery images that cannot be read are listed under `failed`. Raises ImageError where the query image cannot be
     read, ValueError where the box is not inside it.
     """
+    read_image = ImageReader(max_pixels)
     picture = read_image(request.query)
     check_box(request.box, picture, request.query)
     boxes = torch.tensor([request.box], dtype=torch.float32, device=device)

@@ -1,44 +1,18 @@
 """The three loaders on small trees: what they read, which galleries they give, and how they answer broken files."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from scipy.io import loadmat, savemat
+from trees import NAMES, PROTOCOLS, rewrite, scene, small_tree
 
 from datasets import DatasetError, build_dataset, dataset_root
 from datasets.matlab import integers, records, text
 from datasets.matlab_write import cell, struct
 from datasets.writers import FORMATS, image_folder, image_name, write_annotations
-
-NAMES = {"cuhk_sysu": "CUHK-SYSU", "prw": "PRW", "movienet_cs": "MovieNet-CS"}
-PROTOCOLS = "annotation/test/train_test"
-
-
-def scene(fmt, number, camera, people):
-    """An image dict; `people` is a list of (pid, x): boxes 30 x 90 whose left edge is x."""
-    boxes = [[x, 20, x + 30, 110] for _, x in people]
-    return {
-        "img_name": image_name(fmt, number, camera),
-        "boxes": np.array(boxes, dtype=np.int32).reshape(-1, 4),
-        "pids": np.array([pid for pid, _ in people], dtype=np.int32),
-        "cam_id": camera,
-    }
-
-
-def small_tree(fmt, root, num_others=4):
-    """Training images of identities 2, 5 and 9; identities 20 and 30 in the gallery, both seen by cameras 1 and 2."""
-    train = [[(5, 10), (-1, 300)], [(5, 12)], [(2, 40), (9, 230)], [(2, 45)], []]
-    train = [scene(fmt, number, 1, people) for number, people in enumerate(train, start=1)]
-    gallery = [(1, [(20, 0), (30, 250)]), (1, [(20, 3)]), (2, [(20, 6), (-1, 90)]), (2, [(30, 200)])]
-    gallery += [(1, [(-1, 9)])] * num_others
-    gallery = [scene(fmt, number, camera, people) for number, (camera, people) in enumerate(gallery, start=10)]
-    queries = [
-        {"img_name": gallery[0]["img_name"], "box": gallery[0]["boxes"][1], "pid": 30},
-        {"img_name": gallery[1]["img_name"], "box": gallery[1]["boxes"][0], "pid": 20},
-    ]
-    write_annotations(fmt, root, train, gallery, queries)
-    return train, gallery, queries
 
 
 def by_name(annotations):
@@ -150,15 +124,7 @@ def test_movienet_training_sets_and_pools(tmp_path):
         build_dataset("MovieNet-CS", tmp_path, "train", train_appearances=20)
 
 
-def rewrite(path, change):
-    """Load the one variable of a .mat file, change it in place or return another, and store it."""
-    content = {name: value for name, value in loadmat(path).items() if not name.startswith("__")}
-    ((name, value),) = content.items()
-    changed = change(value)
-    savemat(path, {name: value if changed is None else changed})
-
-
-def test_boxes_without_area_are_dropped_and_unsigned_numbers_widened(tmp_path):
+def test_boxes_without_area_are_dropped_and_unsigned_numbers_widened(tmp_path, caplog):
     small_tree("cuhk_sysu", tmp_path)
     boxes = [(np.array([[200, 10, 100, 250]], np.uint8), 0), (np.array([[5, 5, 0, 9]], np.uint8), 0)]
 
@@ -166,10 +132,8 @@ def test_boxes_without_area_are_dropped_and_unsigned_numbers_widened(tmp_path):
         images[0, 0]["box"] = struct(boxes, ("idlocate", "ishard"), (1, 2))
 
     rewrite(tmp_path / "annotation/Images.mat", change)
-    with pytest.warns(
-        UserWarning, match=r"Train.mat: 1 records equal no box .*identity 2 at \[10, 20, 40, 110\] in s1.jpg"
-    ):
-        dataset = build_dataset("CUHK-SYSU", tmp_path, "train")
+    dataset = build_dataset("CUHK-SYSU", tmp_path, "train")
+    assert re.search(r"Train.mat: 1 records that equal no box .*identity 2: \[10, 20, 40, 110\] .* s1.jpg", caplog.text)
     annotation = by_name(dataset.annotations)["s1.jpg"]
     assert annotation["boxes"].tolist() == [[200, 10, 300, 260]]
     assert annotation["pids"].tolist() == [-1]
@@ -197,11 +161,11 @@ def test_protocols_of_different_queries_are_refused(tmp_path):
     small_tree("cuhk_sysu", tmp_path)
     rewrite(tmp_path / PROTOCOLS / "TestG100.mat", lambda protocol: protocol[:, ::-1])
     gallery_set, query_set = (build_dataset("CUHK-SYSU", tmp_path, split) for split in ("gallery", "query"))
-    with pytest.raises(DatasetError, match="TestG100.mat: query 0 is not that of TestG50.mat"):
+    with pytest.raises(DatasetError, match="TestG100.mat, query 1: asks for another person than TestG50.mat"):
         query_set.galleries(gallery_set, 100)
     assert len(list(query_set.galleries(gallery_set, 50))) == 2
     rewrite(tmp_path / PROTOCOLS / "TestG100.mat", lambda protocol: protocol[:, 1:])
-    with pytest.raises(DatasetError, match="has 1 queries, TestG50.mat 2"):
+    with pytest.raises(DatasetError, match="has 1 queries against 2 in TestG50.mat"):
         query_set.galleries(gallery_set, 100)
 
 
@@ -284,8 +248,8 @@ def test_contents_that_contradict_the_format_are_named(tmp_path):
     annotation = tmp_path / "prw/annotations/c1s1_000001.jpg.mat"
     for content, message in (
         ({"box_new": np.ones((2, 4))}, "does not hold n x 5 numbers"),
-        ({"box_new": np.array([[0.0, 1, 2, 3, 4]])}, "id 0 in c1s1_000001.jpg"),
-        ({"box_new": np.array([[3, 1, np.nan, 3, 4]])}, "does not hold n x 5 numbers"),
+        ({"box_new": np.array([[0.0, 1, 2, 3, 4]])}, "row 1: id 0: ids are whole numbers"),
+        ({"box_new": np.array([[3, 1, np.nan, 3, 4]])}, "row 1: the box x 1, y nan, w 3, h 4 is not four finite"),
         ({"other": 1}, "has no variable box_new or anno_file or anno_previous"),
     ):
         savemat(annotation, content)
@@ -293,7 +257,7 @@ def test_contents_that_contradict_the_format_are_named(tmp_path):
             build_dataset("PRW", tmp_path / "prw", "train")
     small_tree("cuhk_sysu", tmp_path / "cuhk")
     savemat(tmp_path / "cuhk/annotation/pool.mat", {"pool": cell([np.array([3])], (1, 1))})
-    with pytest.raises(DatasetError, match="pool.mat: expected a name"):
+    with pytest.raises(DatasetError, match="pool.mat, name 1: expected a name"):
         build_dataset("CUHK-SYSU", tmp_path / "cuhk", "gallery")
 
 
@@ -340,6 +304,11 @@ def test_items(fmt, tmp_path):
     # The first box is cut to the image, the second lies outside and is of no use in training.
     assert target["boxes"].tolist() == [[10, 20, 40, 100]]
     assert target["labels"].tolist() == [2]
+    (told,) = target["outside"]
+    assert re.search(
+        r"annotation file \S+, \S+: \[300, 20, 330, 110\] \(.*\) lies outside the 120 x 100 pixels of \S+; correct",
+        told,
+    )
     assert (target["boxes"].dtype, target["labels"].dtype) == (torch.float32, torch.int64)
     assert (target["img_name"], target["index"]) == (annotation["img_name"], index)
     target["boxes"] += 1

@@ -94,6 +94,11 @@ def test_search_writes_ranks_and_reports(folder):
     assert [Path(row["file"]).name for row in results["failed"]] == ["zz_broken.jpg"]
 
 
+def test_images_beyond_the_limit_of_pixels_are_not_read(folder):
+    with pytest.raises(ValueError, match=r"query.jpg is 640 x 480, more than 1000 pixels: .* INPUT.MAX_PIXELS"):
+        search_gallery(StubModel(), request_of(folder), folder / "out", max_pixels=1000)
+
+
 def test_pictures_show_the_best_match_and_the_others(folder):
     results = search_gallery(StubModel(), request_of(folder), folder / "out")
     pictures = {}

@@ -1,6 +1,7 @@
 """Two processes on the CPU (gloo): tables, parameters and results are those of one."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from datasets import build_dataset
 from engine import extraction
+from engine.damaged import DamagedImages
 from engine.extraction import extract_features
 from engine.feature_parts import FeatureParts
 from engine.features import Features
@@ -133,6 +135,20 @@ def extraction_worker(number: int, data: Path, folder: Path) -> dict:
     }
 
 
+def damaged_worker(rank: int) -> dict:
+    """What each process logs: both meet a.jpg, the second alone b.jpg."""
+    lines = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())
+    logging.getLogger("train").addHandler(handler)
+    damaged = DamagedImages()
+    targets = [{"damaged": ["a.jpg"]}, {"damaged": ["a.jpg", "b.jpg"]} if rank else {}]
+    assert len(list(damaged.watch([([], targets)]))) == 1
+    damaged.tell("epoch 1")
+    damaged.tell("epoch 2")
+    return {"lines": lines}
+
+
 def _enter(rank: int, worker, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     torch.set_num_threads(1)
@@ -192,6 +208,13 @@ def test_an_interrupted_extraction_goes_on_in_two_processes(cuhk, tmp_path):
     assert not other["rows"]
     for ours, theirs in zip(main["rows"], expected, strict=True):
         np.testing.assert_allclose(ours.numpy().reshape(theirs.shape), theirs, atol=1e-4)
+
+
+def test_the_main_process_names_and_counts_damaged_images_of_all(tmp_path):
+    first, second = (result["lines"] for result in in_two_processes(damaged_worker, tmp_path))
+    named = [f"left out of training: {name}" for name in ("a.jpg", "b.jpg")]
+    assert first == [*named, "epoch 1: 3 images replaced, 2 files could not be read so far"]
+    assert second == named
 
 
 def test_torchrun_trains_and_scores_once(cuhk, tmp_path):

@@ -8,6 +8,8 @@ from torch.utils.data import Dataset
 from datasets import build_train_loader
 from datasets.samplers import TrainBatchSampler
 from datasets.transforms import horizontal_flip
+from engine.damaged import DamagedImages
+from utils.images import ImageError
 
 
 class Numbered(Dataset):
@@ -104,3 +106,57 @@ def test_horizontal_flip_twice_is_nothing_and_edits_no_target():
     assert torch.equal(back["boxes"], target["boxes"])
     empty = horizontal_flip(image, {"boxes": torch.zeros(0, 4)})[1]
     assert empty["boxes"].shape == (0, 4)
+
+
+class Damaged(Numbered):
+    """As Numbered, but the images `bad` cannot be read."""
+
+    def __init__(self, bad, count=11):
+        super().__init__(count)
+        self.bad = bad
+
+    def __getitem__(self, index):
+        if index in self.bad:
+            raise ImageError(f"{index}.jpg cannot be read as an image: copy it again")
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_damaged_image_ends_training_by_default(workers):
+    loader = build_train_loader(Damaged({4, 7}), 2, workers, seed=3)
+    with pytest.raises(ImageError, match=r"[47].jpg cannot be read as an image: .*INPUT.DAMAGED_IMAGES skip"):
+        batches(loader)
+    with pytest.raises(ValueError, match="INPUT.DAMAGED_IMAGES is 'ignore': choose error or skip"):
+        build_train_loader(Numbered(), 2, workers, seed=3, damaged="ignore")
+
+
+def test_a_skipped_image_is_replaced_alike_whatever_the_workers(caplog):
+    whole = build_train_loader(Numbered(), 2, 0, seed=3)
+    alone, shared = (build_train_loader(Damaged({4, 7}), 2, workers, 3, damaged="skip") for workers in (0, 2))
+    replacements = set()
+    for epoch in range(4):
+        expected, found = batches(whole, epoch), batches(alone, epoch)
+        assert batches(shared, epoch) == found
+        assert batches(alone, epoch, start_batch=2) == found[2:]
+        for (index, mirrored), (taken, also) in zip(sum(expected, []), sum(found, []), strict=True):
+            assert mirrored == also
+            assert taken == index if index not in (4, 7) else taken not in (4, 7)
+            replacements |= {(index, taken)} - {(index, index)}
+    assert len(replacements) > 4  # another one in each epoch
+    counted = DamagedImages()
+    for epoch in range(2):
+        shared.batch_sampler.set_epoch(epoch)
+        assert len(list(counted.watch(shared))) == 5
+        counted.tell(f"epoch {epoch + 1}")
+    named = [record.getMessage() for record in caplog.records if "left out of training" in record.getMessage()]
+    assert sorted(named) == [f"left out of training: {i}.jpg cannot be read as an image: copy it again" for i in (4, 7)]
+    missed = [sum(index in (4, 7) for batch in batches(whole, epoch) for index, _ in batch) for epoch in range(2)]
+    totals = [record.getMessage() for record in caplog.records if "images replaced" in record.getMessage()]
+    assert [line.partition(" images")[0] for line in totals] == [f"epoch {e + 1}: {n}" for e, n in enumerate(missed)]
+
+
+def test_batches_of_damaged_images_alone_are_filled():
+    found = batches(build_train_loader(Damaged(set(range(1, 11))), 2, 0, 3, damaged="skip"))
+    assert [[index for index, _ in batch] for batch in found] == [[0, 0]] * 5
+    with pytest.raises(ImageError, match=r"none of the 11 training images can be read, the first: \d+.jpg"):
+        batches(build_train_loader(Damaged(set(range(11))), 2, 0, 3, damaged="skip"))

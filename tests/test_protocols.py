@@ -1,5 +1,6 @@
 """Protocol files read by NumPy and through SciPy: both ways agree, and what is not plain is left to SciPy."""
 
+import os
 import struct
 import zlib
 
@@ -7,8 +8,10 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from datasets import DatasetError, matlab_blocks
+from datasets import DatasetError, cuhk_files, matlab_blocks
+from datasets.annotation_file import AnnotationFile
 from datasets.cuhk_files import read_any_protocol, read_protocol
+from datasets.findings import Report
 from datasets.matlab_write import cell, text
 from datasets.matlab_write import struct as struct_array
 from datasets.protocol import SCENE_FIELDS
@@ -28,6 +31,10 @@ def assert_same(protocol, other):
         values, expected = getattr(protocol, column), getattr(other, column)
         assert values.dtype == expected.dtype
         np.testing.assert_array_equal(values, expected)
+
+
+def opened(path):
+    return AnnotationFile(path, os.path.realpath(path.parent), Report())
 
 
 def record(fields, **values):
@@ -51,7 +58,7 @@ def drawn_entries(dtype, sizes):
     rng, empty = np.random.default_rng(SEED), [np.zeros((1, 0)), np.zeros((0, 0), np.uint8)]
     entries = []
     for size in sizes:
-        boxes = (rng.uniform(0, 120, (size + 1, 1, 4))).astype(dtype)
+        boxes = (rng.uniform(1, 120, (size + 1, 1, 4))).astype(dtype)
         gallery = [
             (text(NAMES[rng.integers(len(NAMES))]), box if rng.random() < 0.3 else empty[rng.integers(2)])
             for box in boxes[1:]
@@ -74,7 +81,7 @@ def test_both_ways_agree(dtype, compress, fields, outer, path):
     entries = drawn_entries(dtype, [7, 0, 40, 1, 12])
     write(path, entries, fields, ("idname", *fields), outer, compress)
     protocol = read_plain_protocol(path)
-    assert_same(protocol, read_any_protocol(path))
+    assert_same(protocol, read_any_protocol(opened(path)))
     assert np.bincount(protocol.query, minlength=5).tolist() == [7, 0, 40, 1, 12]
     assert len(protocol.positives) == sum(box.size > 0 for _, _, gallery in entries for _, box in gallery) > 0
 
@@ -135,7 +142,7 @@ def matlab_variable(name=b"TestG5"):
 def test_files_as_matlab_writes_them(compress, path):
     path.write_bytes(matlab_file(matlab_variable(), compress))
     protocol = read_plain_protocol(path)
-    assert_same(protocol, read_any_protocol(path))
+    assert_same(protocol, read_any_protocol(opened(path)))
     assert [query.img_name for query in protocol.queries] == ["s1.jpg", "q"]
     assert [query.box.tolist() for query in protocol.queries] == [[70000, 2, 70003, 6], [250, 2, 280, 6]]
     assert (protocol.names, protocol.images.tolist()) == (["s22.jpg", "ab"], [0, 1, 1])
@@ -144,6 +151,7 @@ def test_files_as_matlab_writes_them(compress, path):
 
 
 BOX, EMPTY = np.array([[1, 2, 3, 4]]), np.zeros((1, 0))
+PLAIN_BOX = BOX.astype(np.int32)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +162,7 @@ BOX, EMPTY = np.array([[1, 2, 3, 4]]), np.zeros((1, 0))
 def test_other_names_are_left_to_scipy(name, path):
     write(path, [(text("a"), BOX, [(name, BOX), (text("b"), EMPTY)])])
     assert read_plain_protocol(path) is None
-    assert read_protocol(path).names[1] == "b"
+    assert read_protocol(opened(path)).names[1] == "b"
 
 
 @pytest.mark.parametrize(
@@ -172,7 +180,7 @@ def test_faults_are_left_to_scipy(name, box, message, path):
     write(path, [(text("a"), BOX, [(name, box)])])
     assert read_plain_protocol(path) is None
     with pytest.raises(DatasetError, match=message):
-        read_protocol(path)
+        read_protocol(opened(path))
 
 
 def test_other_files_are_left_to_scipy(path):
@@ -212,8 +220,35 @@ def test_cut_and_garbled_files_give_nothing_worse_than_none(compress, path):
             assert len(protocol.queries) == 2
 
 
+@pytest.mark.parametrize("name", [text("s1.jpg"), cell([text("s1.jpg")], (1, 1))], ids=["plain", "nested"])
+def test_protocols_without_fault_are_read_once(name, path, monkeypatch):
+    reads = []
+    for reader in ("read_plain_protocol", "read_any_protocol"):
+        function = getattr(cuhk_files, reader)
+        monkeypatch.setattr(cuhk_files, reader, lambda at, f=function, r=reader: (reads.append(r), f(at))[1])
+    write(path, [(text("a"), PLAIN_BOX, [(name, PLAIN_BOX)])])
+    first = read_protocol(opened(path))
+    assert read_protocol(opened(path)) is first
+    assert reads == ["read_plain_protocol", "read_any_protocol"][: 1 + (name.dtype == object)]
+    os.utime(path, ns=(0, 0))  # it has changed
+    assert read_protocol(opened(path)) is not first
+
+
+@pytest.mark.parametrize("bad", ["../../s1.jpg", "/etc/passwd", "C:s1.jpg", "a\\..\\b"])
+def test_names_that_lead_out_are_refused_wherever_they_stand(bad, path):
+    for entry, record in [
+        ((text(bad), PLAIN_BOX, []), "query 1"),
+        ((text("a"), PLAIN_BOX, [(text("b"), EMPTY), (text(bad), EMPTY)]), "query 1, gallery image 2"),
+    ]:
+        write(path, [entry])
+        assert read_plain_protocol(path) is not None
+        os.utime(path, ns=(len(record), 0))
+        with pytest.raises(DatasetError, match=f"{record}: image name .* leads out of the image folder"):
+            read_protocol(opened(path))
+
+
 def test_published_protocol(shared_dir):
     path = shared_dir / "real" / "cuhk_sysu" / "TestG100.mat"
     protocol = read_plain_protocol(path)
-    assert_same(protocol, read_any_protocol(path))
+    assert_same(protocol, read_any_protocol(opened(path)))
     assert (len(protocol.queries), len(protocol.images), len(protocol.names)) == (2900, 290_000, 6978)

@@ -12,7 +12,10 @@ import numpy as np
 import pytest
 import torch
 from tiny import draw, words
+from trees import rewrite
 
+from datasets import build_dataset
+from datasets.matlab_write import struct
 from tools import test as test_tool
 from tools import train as train_tool
 from tools.common import run_program
@@ -73,6 +76,14 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(run, cuhk, tmp_path, monk
         assert torch.equal(value, ours["model"][name]), name
 
 
+def test_loader_workers_change_no_weight(run, cuhk, tmp_path):
+    assert train(*words(cuhk, tmp_path, INPUT__NUM_WORKERS=2)) == 0
+    ours, theirs = (torch.load(folder / "last.pth", weights_only=True) for folder in (tmp_path, run))
+    assert ours["best"] == theirs["best"]
+    for name, value in theirs["model"].items():
+        assert torch.equal(value, ours["model"][name]), name
+
+
 def test_a_resumed_run_takes_the_rates_it_is_given(run, cuhk, tmp_path, caplog):
     shutil.copy(run / "last.pth", tmp_path)
     changed = words(cuhk, tmp_path, SOLVER__MAX_EPOCHS=3, SOLVER__BASE_LR=0.0007, SOLVER__AMP="bf16")
@@ -123,6 +134,12 @@ def test_one_pass_is_scored_under_every_setting_and_again_from_its_features(run,
         (run / "hidden.pth").rename(run / "best.pth")
     assert json.loads((tmp_path / "metrics.json").read_text()) == first
     assert "ground truth" in capsys.readouterr().out
+
+
+def test_what_cannot_be_scored_is_refused_before_the_network_works(cuhk, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(test_tool, "_features", lambda *_: pytest.fail("the network worked"))
+    assert test(*words(cuhk, tmp_path), "--gallery-size", "7") == 1
+    assert "no gallery size 7" in capsys.readouterr().err
 
 
 def test_features_of_other_images_are_refused(run, cuhk, tmp_path, capsys):
@@ -198,3 +215,42 @@ def test_wrong_options_are_one_sentence(options, message, cuhk, tmp_path, capsys
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
+
+
+def test_damaged_images_end_training_or_are_skipped(cuhk, tmp_path, capsys):
+    data = tmp_path / "data"
+    shutil.copytree(cuhk, data)
+    first = build_dataset("CUHK-SYSU", data, "train").annotations[0]["img_path"]
+    Path(first).write_bytes(Path(first).read_bytes()[:300])
+    once = {"SOLVER__MAX_EPOCHS": 1, "SOLVER__MILESTONES": "[]", "INPUT__BATCH_SIZE_TRAIN": 4}
+    assert train(*words(data, tmp_path / "error", **once)) == 1
+    assert re.search(rf"error: {first} cannot be read as an image .*DAMAGED_IMAGES skip", capsys.readouterr().err)
+    assert train(*words(data, tmp_path / "skip", INPUT__DAMAGED_IMAGES="skip", INPUT__NUM_WORKERS=2, **once)) == 0
+    log = (tmp_path / "skip" / "log.txt").read_text()
+    assert log.count(f"left out of training: {first} cannot be read") == 1
+    assert "epoch 1/1: 1 images replaced, 1 files could not be read so far" in log
+    assert train(*words(data, tmp_path / "small", INPUT__MAX_PIXELS=100, **once)) == 1
+    assert "160 x 96, more than 100 pixels: scale it down or raise INPUT.MAX_PIXELS" in capsys.readouterr().err
+
+
+def test_what_is_wrong_with_annotations_is_in_the_log(cuhk, tmp_path, capsys):
+    data = tmp_path / "data"
+    shutil.copytree(cuhk, data)
+    shown = next(item for item in build_dataset("CUHK-SYSU", data, "train").annotations if len(item["boxes"]))
+    away, empty = [[900, 20, 30, 90]], [[5, 5, 0, 9]]
+
+    def change(images):
+        (found,) = [image for image in images.flat if image["imname"][0] == shown["img_name"]]
+        fields = ("idlocate", "ishard")
+        found["box"] = struct([(np.array(box), 0) for box in (away, empty)], fields, (1, 2))
+
+    rewrite(data / "annotation" / "Images.mat", change)
+    assert train(*words(data, tmp_path / "run", INPUT__BATCH_SIZE_TRAIN=4, EVAL_PERIOD=0)) == 0
+    log, screen = (tmp_path / "run" / "log.txt").read_text(), capsys.readouterr().err
+    (line,) = [line for line in log.splitlines() if "train split" in line and "1 boxes without area" in line]
+    assert "WARNING CUHK-SYSU, train split: annotation file" in line
+    assert line in screen
+    message = r"box left out of training: annotation file \S+Images.mat, (\S+): \[900, 20, 930, 110\] .* lies outside"
+    assert re.findall(message, log) == [shown["img_name"]]
+    counts = re.findall(r"epoch (\d)/2: 1 boxes outside their images left out, 1 boxes so far", log)
+    assert counts == ["1", "2"]

@@ -97,7 +97,8 @@ def open_split(cfg: CfgNode, split: str) -> PersonSearchDataset:
     """One split of the dataset that the options name."""
     name = cfg.INPUT.DATASET
     options = {"train_appearances": cfg.INPUT.TRAIN_APPEARANCES} if name == "MovieNet-CS" else {}
-    return build_dataset(name, dataset_root(name, cfg.SYS_HOME_DIR, cfg.INPUT.DATA_ROOT), split, **options)
+    root = dataset_root(name, cfg.SYS_HOME_DIR, cfg.INPUT.DATA_ROOT)
+    return build_dataset(name, root, split, max_pixels=cfg.INPUT.MAX_PIXELS, **options)
 
 
 def with_identities(cfg: CfgNode, num_identities: int) -> CfgNode:

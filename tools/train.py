@@ -25,7 +25,7 @@ from tools.common import (
 from tools.training_run import STATE, Run, Splits
 from utils.distributed import barrier, is_distributed, is_main, join_processes, leave_processes, world_size
 from utils.files import write_text
-from utils.logging import only_warnings_in_file, set_up_logging
+from utils.logging import only_warnings_in_file, remembering, set_up_logging, write_to_file
 from utils.signals import ECHO_SECONDS, StopSignals
 
 log = logging.getLogger("train")
@@ -94,12 +94,15 @@ def _set_up(args: argparse.Namespace, cfg: CfgNode, device: torch.device, signal
     set_up_logging(quiet=not is_main())
     checkpoint, path, faults = _checkpoint_to_resume(folder, args.resume)
     barrier()  # every process has read it
-    splits = Splits(*(open_split(cfg, split) for split in ("train", "gallery", "query")))
-    next(iter(splits.query.galleries(splits.gallery, cfg.EVAL.GALLERY_SIZE or None, cfg.EVAL.CROSS_CAMERA)))
+    with remembering() as told:
+        splits = Splits(*(open_split(cfg, split) for split in ("train", "gallery", "query")))
+        next(iter(splits.query.galleries(splits.gallery, cfg.EVAL.GALLERY_SIZE or None, cfg.EVAL.CROSS_CAMERA)))
     cfg = with_identities(cfg, splits.train.num_identities)
     if is_main():
         folder.cut_back(checkpoint)
         set_up_logging(folder.log)
+        if checkpoint is None:
+            write_to_file(told)
         folder.set_aside(faults)
     torch.manual_seed(cfg.SEED)
     if cfg.DETERMINISTIC:

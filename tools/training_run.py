@@ -14,6 +14,7 @@ from yacs.config import CfgNode
 
 from datasets import PersonSearchDataset, build_train_loader
 from engine.checkpoint import load_weights
+from engine.damaged import DamagedImages
 from engine.extraction import extract_features
 from engine.features import Features
 from engine.run_folder import RunFolder
@@ -24,7 +25,6 @@ from engine.trainer import Batch, StepSettings, Trainer, new_scaler
 from models import build_model
 from utils.distributed import any_process, barrier, is_main, rank, share_buffers, world_size
 from utils.files import write_json
-from utils.images import read_image
 from utils.logging import TensorBoard
 from utils.sheets import detection_sheet
 from utils.signals import StoppedError, StopSignals
@@ -34,7 +34,7 @@ log = logging.getLogger("train")
 SHEET_IMAGES = 4
 """Gallery images whose detections are shown in TensorBoard."""
 STATE = {
-    **dict.fromkeys(("model", "optimizer", "scheduler", "scaler", "since_report", "files"), dict),
+    **dict.fromkeys(("model", "optimizer", "scheduler", "scaler", "since_report", "damaged", "files"), dict),
     **dict.fromkeys(("epoch", "step", "steps_per_epoch", "evaluated"), int),
     "best": float,
     "config": str,
@@ -87,7 +87,9 @@ class Run:
             rank(),
             world_size(),
             cfg.INPUT.FLIP_PROB,
+            cfg.INPUT.DAMAGED_IMAGES,
         )
+        self.damaged = DamagedImages()
         self.steps_per_epoch = -(-len(self.loader) // cfg.SOLVER.ACCUMULATE)
         self.trainer = self._trainer()
         self.epoch, self.step, self.evaluated, self.best = 0, 0, 0, -1.0
@@ -145,6 +147,7 @@ class Run:
         self.epoch, self.best, self.evaluated = (checkpoint[name] for name in ("epoch", "best", "evaluated"))
         self.step = checkpoint["step"]
         self.trainer.load_since_report(checkpoint["since_report"])
+        self.damaged.load_state_dict(checkpoint["damaged"])
 
     def _fresh_groups(self, checkpoint: dict) -> list[dict]:
         """The optimiser's groups with today's rates and decays, which may differ from those of the checkpoint."""
@@ -154,7 +157,8 @@ class Run:
     def _state(self) -> dict:
         self.board.flush()  # for the sizes of the files, which become part of the checkpoint
         place = {name: getattr(self, name) for name in ("epoch", "step", "best", "evaluated", "steps_per_epoch")}
-        return {"model": self.model.state_dict(), **self.trainer.state_dict(), **place, "config": self.cfg.dump()}
+        own = {"model": self.model.state_dict(), "damaged": self.damaged.state_dict(), "config": self.cfg.dump()}
+        return own | self.trainer.state_dict() | place
 
     def _place(self) -> tuple[int, int, int]:
         return self.epoch, self.step, self.evaluated
@@ -223,12 +227,13 @@ class Run:
                 self.step = step
                 self._stop_or_save_if_asked()
             self.trainer.report()
+        self.damaged.tell(self._epoch_name())
         seconds = monotonic() - start
         each = seconds / max(len(self.loader) - done, 1)
         log.info("%s took %.0f s, %.2f s a batch", self._epoch_name(), seconds, each)
 
     def _batches(self) -> Iterator[Batch]:
-        for batch in self.loader:
+        for batch in self.damaged.watch(self.loader):
             yield batch
             self._bar.update()
 
@@ -286,6 +291,6 @@ class Run:
 
 def _sheet(gallery_set: PersonSearchDataset, features: Features):
     shown = range(0, len(gallery_set), -(-len(gallery_set) // SHEET_IMAGES))
-    pictures = [read_image(gallery_set.annotations[i]["img_path"]) for i in shown]
+    pictures = [gallery_set.read_image(gallery_set.annotations[i]["img_path"]) for i in shown]
     dets = [features.gallery_dets[i] for i in shown]
     return detection_sheet(pictures, [d[:, :4] for d in dets], [d[:, 4] for d in dets])

@@ -8,6 +8,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 
+def target_outside(path: str | Path, folder: str) -> str | None:
+    """Where `path` leads if links take it out of `folder`, a real path (os.path.realpath); None while it stays inside.
+
+    Cheap: one look at each part of the path. What does not exist stays inside.
+    """
+    real = os.path.realpath(path)
+    return None if real.startswith(os.path.join(folder, "")) else real  # noqa: PTH118 (thousands of paths: pathlib is slow)
+
+
 class _CountingFile(io.RawIOBase):
     """A file to write to, front to back, that takes note of its first failure and counts the bytes that come after.
 

@@ -52,12 +52,35 @@ def set_up_logging(file: Path | None = None, quiet: bool = False) -> None:
 @contextmanager
 def only_warnings_in_file() -> Iterator[None]:
     """Inside, only warnings go to the log file, and the rest to the screen alone."""
-    files = [handler for handler in logging.getLogger().handlers if isinstance(handler, _StrictFileHandler)]
-    for handler in files:
+    for handler in _files():
         handler.setLevel(logging.WARNING)
     yield
-    for handler in files:
+    for handler in _files():
         handler.setLevel(logging.NOTSET)
+
+
+@contextmanager
+def remembering() -> Iterator[list[logging.LogRecord]]:
+    """Gives what is logged inside, for a file that is opened later (`write_to_file`)."""
+    records: list[logging.LogRecord] = []
+    keeper = logging.Handler(logging.INFO)
+    keeper.emit = records.append
+    logging.getLogger().addHandler(keeper)
+    try:
+        yield records
+    finally:
+        logging.getLogger().removeHandler(keeper)
+
+
+def write_to_file(records: list[logging.LogRecord]) -> None:
+    """Write what was logged before the log file was open to it, and not to the screen again."""
+    for handler in _files():
+        for record in records:
+            handler.handle(record)
+
+
+def _files() -> list[_StrictFileHandler]:
+    return [handler for handler in logging.getLogger().handlers if isinstance(handler, _StrictFileHandler)]
 
 
 class LossAverages:
