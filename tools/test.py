@@ -125,7 +125,7 @@ def _features(
         features = load_features(args.features, *names)
         if args.gt and features.truth_feats is None:
             raise ValueError(f"{args.features} holds no ground-truth boxes: extract anew, with --gt, to another file")
-        if args.cbgm and features.query_context is None:
+        if args.cbgm and not all(len(dets) for dets, _ in features.query_context or [((), ())]):
             raise ValueError(f"{args.features} holds no contexts, which --cbgm needs: extract anew to another file")
         return features, None
     features, parts = _extract(args, cfg, device, gallery_set, query_set)
