@@ -7,6 +7,8 @@ import pytest
 import torch
 from tiny import draw
 
+from datasets.writers import FORMATS
+
 
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
@@ -38,3 +40,9 @@ def fixed_seed():
 def cuhk(tmp_path_factory) -> Path:
     """A small synthetic dataset in CUHK-SYSU's format; not to be written to."""
     return draw(tmp_path_factory.mktemp("data") / "cuhk_sysu", "cuhk_sysu")
+
+
+@pytest.fixture(params=FORMATS)
+def fmt(request) -> str:
+    """Each format of a dataset in turn."""
+    return request.param

@@ -160,3 +160,19 @@ def test_batches_of_damaged_images_alone_are_filled():
     assert [[index for index, _ in batch] for batch in found] == [[0, 0]] * 5
     with pytest.raises(ImageError, match=r"none of the 11 training images can be read, the first: \d+.jpg"):
         batches(build_train_loader(Damaged(set(range(11))), 2, 0, 3, damaged="skip"))
+
+
+def test_what_was_left_out_is_counted_on_after_an_interruption(caplog):
+    """Named once, counted as in one go: also where a run was interrupted within an epoch."""
+    batches_seen = [([], [{"damaged": ["a.jpg"]}]), ([], [{"damaged": ["a.jpg"], "outside": ["b.jpg, box 1"]}, {}])]
+    whole, before, after = DamagedImages(), DamagedImages(), DamagedImages()
+    list(whole.watch(batches_seen))
+    whole.tell("epoch 1")
+    expected = [record.getMessage() for record in caplog.records]
+    assert len(expected) == 4
+    caplog.clear()
+    list(before.watch(batches_seen[:1]))
+    after.load_state_dict(before.state_dict())
+    list(after.watch(batches_seen[1:]))
+    after.tell("epoch 1")
+    assert [record.getMessage() for record in caplog.records] == expected
