@@ -4,13 +4,11 @@ import logging
 from collections.abc import Iterable, Iterator
 
 import torch.distributed as dist
-from torch import Tensor
 
+from engine.trainer import Batch
 from utils.distributed import is_distributed, is_main, world_size
 
 log = logging.getLogger("train")
-
-Batch = tuple[list[Tensor], list[dict]]
 
 
 class DamagedImages:
@@ -21,6 +19,8 @@ class DamagedImages:
 
     def __init__(self):
         self._images = _Tally("left out of training", "%s: %d images replaced, %d files could not be read so far")
+        self._read: list[list[tuple]] = []
+        self._settled = 0
         self._boxes = _Tally("box left out of training", "%s: %d boxes outside their images left out, %d boxes so far")
 
     def state_dict(self) -> dict:
@@ -33,16 +33,26 @@ class DamagedImages:
         self._boxes.restore(state["boxes"])
 
     def watch(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """The batches as they are; what was left out is counted, and named once in this process's log."""
+        """The batches as they are; what they tell of is counted by `settle`."""
+        self._read, self._settled = [], 0
         for batch in batches:
-            for target in batch[1]:
-                replaced, outside = target.get("damaged", ()), target.get("outside", ())
+            self._read.append([(target.get("damaged", ()), target.get("outside", ())) for target in batch[1]])
+            yield batch
+
+    def settle(self, batches: int | None = None) -> None:
+        """Count, and name in this process's log, what the first batches of `watch` told (None: all of them).
+
+        Batches are read before they are learnt from: an interruption in between has them read again.
+        """
+        for batch in self._read[self._settled : batches]:
+            for replaced, outside in batch:
                 self._images.add(int(bool(replaced)), replaced)
                 self._boxes.add(len(outside), outside)
-            yield batch
+            self._settled += 1
 
     def tell(self, epoch: str) -> None:
         """Log the counts of an epoch, and what other processes alone have met. All processes must call this."""
+        self.settle()
         self._images.tell(epoch)
         self._boxes.tell(epoch)
 
@@ -61,7 +71,7 @@ class _Tally:
         return {"named": sorted(self._named), "count": self._count}
 
     def restore(self, state: dict) -> None:
-        self._named, self._count = set(state["named"]), state["count"]
+        self._named, self._count = set(state["named"]), int(state["count"])
 
     def add(self, count: int, messages: Iterable[str]) -> None:
         self._count += count

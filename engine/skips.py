@@ -78,12 +78,14 @@ class SkippedSteps:
     def read(self) -> list[Skip]:
         """The steps left out since the last reading; waits for the device."""
         self._fetch()
-        for skip in self._known:
+        skips, known, self._known = [], self._known, []
+        for skip in known:
             self._in_a_row = self._in_a_row + 1 if skip else 0
-            self.total += skip is not None
-            if self._in_a_row >= self._limit:
+            if skip:
+                self.total += 1
+                skips.append(skip)
+            if self._in_a_row >= self._limit:  # training ends with this one
                 break
-        skips, self._known = [skip for skip in self._known if skip], []
         return skips
 
     def check(self, skips: list[Skip]) -> None:

@@ -18,6 +18,7 @@ from disks import fill_disk
 from tiny import words
 from training_process import ROOT, assert_same, ended, left_by, run, start, start_two
 
+from datasets import build_dataset
 from engine.run_folder import RunFolder
 from tools import training_run
 
@@ -159,10 +160,15 @@ def test_a_disk_that_is_full_at_each_write_in_turn_costs_time_alone(unbroken, cu
     assert_ends_as(unbroken, tmp_path)
 
 
-def test_options_of_another_length_of_epoch_are_refused_within_one(cuhk, tmp_path, capsys):
-    assert ended(start(small(cuhk, tmp_path), tmp_path / "screen", ("terminate", 0, 1))) == STOPPED
+@pytest.mark.parametrize("steps", [2, 4])
+def test_epochs_of_another_length_are_refused_and_nothing_is_touched(steps, cuhk, tmp_path, capsys):
+    """At the end of an epoch too: the learning rate's milestones would shift."""
+    stopped = start(small(cuhk, tmp_path), tmp_path / "screen", ("terminate", 0, steps - 1))
+    assert ended(stopped) == STOPPED
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert run(["--resume", *small(cuhk, tmp_path, INPUT__BATCH_SIZE_TRAIN=4)]) == 1
-    assert "after 2 of 4 steps of an epoch, which now has 2" in capsys.readouterr().err
+    assert f"after {steps} of 4 steps of an epoch, which now has 2" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_steps_that_are_not_finite_end_training_with_a_code_of_its_own(cuhk, tmp_path, capsys):
@@ -207,3 +213,18 @@ def test_a_process_that_fails_ends_the_others_with_its_message(action, place, do
     else:
         state = RunFolder(tmp_path, keep=2).newest()[0]
         assert (state["epoch"], state["step"]) == done  # of two steps an epoch
+
+
+def test_images_left_out_are_counted_as_in_a_run_that_was_never_stopped(cuhk, tmp_path):
+    data, whole, broken = (tmp_path / name for name in ("data", "whole", "broken"))
+    shutil.copytree(cuhk, data)
+    for image in build_dataset("CUHK-SYSU", data, "train").annotations[::2]:
+        Path(image["img_path"]).write_bytes(b"")
+    for folder in (whole, broken):
+        folder.mkdir()
+    options = {"INPUT__DAMAGED_IMAGES": "skip", "CKPT_MINUTES": 0}
+    assert run(small(data, whole, **options)) == 0
+    assert "images replaced" in (whole / "log.txt").read_text()
+    assert ended(start(small(data, broken, **options), tmp_path / "screen", ("terminate", 0, 1))) == STOPPED
+    assert run(["--resume", *small(data, broken, **options)]) == 0
+    assert_ends_as(whole, broken)

@@ -4,6 +4,7 @@ import argparse
 import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from yacs.config import CfgNode
@@ -11,6 +12,7 @@ from yacs.config import CfgNode
 from datasets import PersonSearchDataset, build_dataset, dataset_root
 from defaults import load_cfg
 from engine.skips import DivergedError
+from engine.solver import precision
 from utils.allocator import keep_freed_memory
 from utils.signals import StoppedError
 
@@ -73,7 +75,11 @@ def check_evaluation_options(cfg: CfgNode) -> None:
     """Refuse what would fail only when the network, or the scoring, begins."""
     check_least("INPUT.BATCH_SIZE_TEST", cfg.INPUT.BATCH_SIZE_TEST, 1)
     check_least("INPUT.NUM_WORKERS", cfg.INPUT.NUM_WORKERS, 0)
+    check_least("INPUT.MIN_SIZE", cfg.INPUT.MIN_SIZE, 1)
+    check_least("INPUT.MAX_SIZE", cfg.INPUT.MAX_SIZE, 1)
     check_least("EVAL.BLOCK_MB", cfg.EVAL.BLOCK_MB, 0)
+    check_least("SEED", cfg.SEED, 0)
+    precision(cfg.EVAL.AMP, "EVAL.AMP")
 
 
 def resolve_device(name: str) -> torch.device:
@@ -91,6 +97,15 @@ def resolve_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"DEVICE {name} is not on this machine, which has {torch.cuda.device_count()} CUDA devices")
     return device
+
+
+@dataclass
+class Splits:
+    """The three splits of the dataset."""
+
+    train: PersonSearchDataset
+    gallery: PersonSearchDataset
+    query: PersonSearchDataset
 
 
 def open_split(cfg: CfgNode, split: str) -> PersonSearchDataset:

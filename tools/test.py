@@ -125,7 +125,7 @@ def _features(
         features = load_features(args.features, *names)
         if args.gt and features.truth_feats is None:
             raise ValueError(f"{args.features} holds no ground-truth boxes: extract anew, with --gt, to another file")
-        if args.cbgm and not all(len(dets) for dets, _ in features.query_context or [((), ())]):
+        if args.cbgm and not _has_contexts(features):
             raise ValueError(f"{args.features} holds no contexts, which --cbgm needs: extract anew to another file")
         return features, None
     features, parts = _extract(args, cfg, device, gallery_set, query_set)
@@ -134,6 +134,11 @@ def _features(
         parts.remove()
         log.info("features are in %s", args.features)
     return features, parts
+
+
+def _has_contexts(features: Features) -> bool:
+    """Whether each query's image was searched too; the query itself is always in its context."""
+    return features.query_context is not None and all(len(dets) for dets, _ in features.query_context)
 
 
 def main(args: argparse.Namespace) -> None:

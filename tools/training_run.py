@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Iterator
 from copy import copy
-from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
@@ -23,6 +22,7 @@ from engine.skips import Skip
 from engine.solver import build_optimizer, build_scheduler, lay_out_momentum, precision
 from engine.trainer import Batch, StepSettings, Trainer, new_scaler
 from models import build_model
+from tools.common import Splits
 from utils.distributed import any_process, barrier, is_main, rank, share_buffers, world_size
 from utils.files import write_json
 from utils.logging import TensorBoard
@@ -40,15 +40,6 @@ STATE = {
     "config": str,
 }
 """What a checkpoint to go on from holds, and of which type."""
-
-
-@dataclass
-class Splits:
-    """The three splits of the dataset."""
-
-    train: PersonSearchDataset
-    gallery: PersonSearchDataset
-    query: PersonSearchDataset
 
 
 class Run:
@@ -97,7 +88,11 @@ class Run:
             self._restore(checkpoint, path)
         self._saved = self._place()
         self._saved_at = monotonic()
-        self.board = TensorBoard(folder.events, self.trainer.scheduler.last_epoch + 1) if is_main() else None
+        self.board: TensorBoard | None = None
+
+    def open_board(self) -> None:
+        """Begin to write events, which goes on from where the checkpoint was; of the main process alone."""
+        self.board = TensorBoard(self.folder.events, self.trainer.scheduler.last_epoch + 1)
 
     def _trainer(self) -> Trainer:
         cfg = self.cfg
@@ -127,7 +122,7 @@ class Run:
                 "the options that it had, or choose another OUTPUT_DIR"
             ) from error
         before = checkpoint["steps_per_epoch"]
-        if self.step and before != self.steps_per_epoch:
+        if before != self.steps_per_epoch:  # the learning rate's milestones would shift, or the place in the epoch
             raise ValueError(
                 f"{path}: the run to resume stopped after {self.step} of {before} steps of an epoch, "
                 f"which now has {self.steps_per_epoch}: give the options and the number of processes that it had"
@@ -147,7 +142,8 @@ class Run:
         self.epoch, self.best, self.evaluated = (checkpoint[name] for name in ("epoch", "best", "evaluated"))
         self.step = checkpoint["step"]
         self.trainer.load_since_report(checkpoint["since_report"])
-        self.damaged.load_state_dict(checkpoint["damaged"])
+        if is_main():  # whose it is
+            self.damaged.load_state_dict(checkpoint["damaged"])
 
     def _fresh_groups(self, checkpoint: dict) -> list[dict]:
         """The optimiser's groups with today's rates and decays, which may differ from those of the checkpoint."""
@@ -225,6 +221,7 @@ class Run:
         ) as self._bar:
             for step in self.trainer.steps(self._batches(), self.epoch, first):
                 self.step = step
+                self.damaged.settle((step - first) * self.cfg.SOLVER.ACCUMULATE)
                 self._stop_or_save_if_asked()
             self.trainer.report()
         self.damaged.tell(self._epoch_name())

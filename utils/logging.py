@@ -50,16 +50,6 @@ def set_up_logging(file: Path | None = None, quiet: bool = False) -> None:
 
 
 @contextmanager
-def only_warnings_in_file() -> Iterator[None]:
-    """Inside, only warnings go to the log file, and the rest to the screen alone."""
-    for handler in _files():
-        handler.setLevel(logging.WARNING)
-    yield
-    for handler in _files():
-        handler.setLevel(logging.NOTSET)
-
-
-@contextmanager
 def remembering() -> Iterator[list[logging.LogRecord]]:
     """Gives what is logged inside, for a file that is opened later (`write_to_file`)."""
     records: list[logging.LogRecord] = []

@@ -1,5 +1,6 @@
 """Files that torch.save wrote, read as data."""
 
+import errno
 import warnings
 import zipfile
 from pathlib import Path
@@ -17,7 +18,7 @@ def read_tensor_file(path: Path, kind: str) -> object:
         kind: what errors call such a file.
 
     Raises:
-        OSError: there is no such file, or it cannot be opened.
+        OSError: there is no such file, it cannot be opened, or it is whole but memory does not suffice.
         ValueError: the file is damaged, or holds anything but data.
     """
     with path.open("rb"):  # one that cannot be opened may be whole
@@ -28,10 +29,16 @@ def read_tensor_file(path: Path, kind: str) -> object:
             warnings.simplefilter("ignore")  # PyTorch's advice on files of other kinds
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the parsers trust what they read, so a damaged file raises almost anything
+        if _lacks_memory(error) and is_as_written(path):
+            raise OSError(errno.ENOMEM, "there is not enough memory to read", str(path)) from error
         # PyTorch's own message is left out: it advises to run the file's code.
         raise ValueError(
             f"{path} is damaged, or is not a {kind} of data alone: fetch or copy it anew, or take another one"
         ) from error
+
+
+def _lacks_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "allocate memory" in str(error))
 
 
 def _check_sums(path: Path) -> None:
