@@ -64,7 +64,7 @@ def load_features(path: Path, gallery_names: list[str], query_names: list[str]) 
     except READ_ERRORS as error:
         fault = f"it lacks {error}" if isinstance(error, KeyError) else error
         raise ValueError(
-            f"{path} is not a whole file of features ({fault}): delete it, or name another file, to extract them anew"
+            f"{path} is not a whole file of features ({fault}): name another file to extract them anew"
         ) from error
     if [contents["gallery_names"].tolist(), contents["query_names"].tolist()] != [gallery_names, query_names]:
         raise ValueError(f"{path} holds features of other images than this dataset's; delete it or name another file")

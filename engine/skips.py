@@ -93,8 +93,8 @@ class SkippedSteps:
         if self._in_a_row >= self._limit:
             raise DivergedError(
                 f"training diverged: {self._in_a_row} steps in a row were not finite; in the last one "
-                f"{skips[-1].reason()}. Go on from the last checkpoint (--resume) with a lower "
-                "SOLVER.BASE_LR, a longer warm-up or another precision"
+                f"{skips[-1].reason()}. Take a lower SOLVER.BASE_LR, a longer warm-up or another precision; --resume "
+                "goes on from the last checkpoint, where there is one"
             )
 
     def state_dict(self) -> dict:

@@ -113,6 +113,13 @@ def test_values_beyond_half_precision_are_refused(model, own, tmp_path, capsys):
     assert not (tmp_path / "half.pth").exists()
 
 
+def test_the_file_that_is_read_is_not_written(own, capsys):
+    before = own.read_bytes()
+    assert convert(own, own, "--strip") == 1
+    assert "is the file that is read: name another one to write" in capsys.readouterr().err
+    assert own.read_bytes() == before
+
+
 def told(out: str) -> dict[str, str]:
     """The facts printed, by their name."""
     return {line[:11].strip(): line[11:].strip() for line in out.splitlines()}

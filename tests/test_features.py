@@ -103,7 +103,7 @@ def test_arrays_that_do_not_fit_each_other_are_refused(change, message, path):
     np.savez(path, **{name: array for name, array in contents.items() if array is not None})
     with pytest.raises(ValueError, match=rf"f.npz is not a whole file of features \(.*({message})") as error:
         load_features(path, GALLERY, QUERIES)
-    assert "delete it, or name another file, to extract them anew" in str(error.value)
+    assert "name another file to extract them anew" in str(error.value)
 
 
 def header_of_4_tb(path: Path) -> None:
@@ -133,9 +133,7 @@ def plain_npy(path: Path) -> None:
 @pytest.mark.parametrize("spoil", [header_of_4_tb, encrypted, no_array, plain_npy, lambda path: path.write_bytes(b"")])
 def test_files_of_other_kinds_are_refused(spoil, path):
     spoil(path)
-    with pytest.raises(
-        ValueError, match=r"f.npz is not a whole file of features \(it .*\): delete it, or name another"
-    ):
+    with pytest.raises(ValueError, match=r"f.npz is not a whole file of features \(it .*\): name another"):
         load_features(path, GALLERY, QUERIES)
 
 

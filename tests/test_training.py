@@ -149,7 +149,7 @@ def test_features_of_other_images_are_refused(run, cuhk, tmp_path, capsys):
     assert "not a whole file of features" in capsys.readouterr().err
     np.savez(features, gallery_names=np.array(["other.jpg"]))
     assert test(*words(cuhk, run), "--features", str(features)) == 1
-    assert "delete it" in capsys.readouterr().err
+    assert "name another file to extract them anew" in capsys.readouterr().err
 
 
 def test_features_without_contexts_are_scored_but_not_with_cbgm(run, cuhk, tmp_path, capsys):
@@ -181,10 +181,32 @@ def test_each_format_trains_and_tests_through_the_shell_scripts(fmt, tmp_path):
     assert len(metrics["search"]) == 3
 
 
-def test_shell_scripts_ask_for_the_device():
-    done = subprocess.run(["sh", str(ROOT / "run_prw.sh")], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("script", ["run_prw.sh", "test_prw.sh"])
+def test_shell_scripts_ask_for_the_device(script):
+    done = subprocess.run(["sh", str(ROOT / script)], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "name the devices first" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments, reached", [([], "best.pth"), (["here.pth"], "here.pth"), (["SEED", "1"], "best.pth")]
+)
+def test_test_scripts_take_a_checkpoint_or_none(arguments, reached, cuhk, tmp_path):
+    """As far as the error that there is no such checkpoint."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    for name in ("test_cuhk.sh", "tools", "configs", "defaults.py", "engine", "models", "datasets", "utils"):
+        (folder / name).symlink_to(ROOT / name)
+    home = tmp_path / "datasets" / "ps"
+    home.mkdir(parents=True)
+    (home / "cuhk_sysu").symlink_to(cuhk)
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["sh", str(folder / "test_cuhk.sh"), "cpu", *arguments],
+        env=os.environ | {"PATH": path, "SYS_HOME_DIR": str(tmp_path)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert re.search(f"error: .*{reached}", done.stderr)
 
 
 @pytest.mark.parametrize(

@@ -136,6 +136,8 @@ def main(args: argparse.Namespace) -> None:
     name = str(args.source)
     checkpoint = read_checkpoint(args.source)
     weights = identify(checkpoint, name)
+    if args.out and args.out.exists() and args.out.samefile(args.source):
+        raise ValueError(f"{args.out} is the file that is read: name another one to write")
     if not args.out and not args.save_config:
         if args.strip or args.half:
             raise ValueError("--strip and --half say how to write: name a file OUT")

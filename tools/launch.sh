@@ -30,7 +30,8 @@ launch() {
 launch_test() {
     config=$1 devices=$2
     shift 2
-    if [ -f "${1:-}" ] || [ "${1:-}" != "${1%.pth}" ]; then
+    first=${1:-}
+    if [ -f "$first" ] || [ "$first" != "${first%.pth}" ]; then
         set -- --ckpt "$@"
     fi
     launch test "$config" "$devices" --cbgm --gt "$@"

@@ -250,7 +250,9 @@ class Run:
             log.warning("%s: step %d of it left out (%d so far): %s", name, skip.step + 1, number, skip.reason())
         if not losses:
             return
-        step, rate = self.trainer.scheduler.last_epoch, self.trainer.optimizer.param_groups[0]["lr"]
+        scheduler = self.trainer.scheduler
+        step = scheduler.last_epoch
+        rate = scheduler.base_lrs[0] * scheduler.lr_lambdas[0](step - 1)  # the last step's: the scheduler is one ahead
         self._bar.set_postfix({n.removeprefix("loss_"): f"{v:.3f}" for n, v in losses.items()})
         log.info("%s step %d lr %.6f %s", name, step, rate, " ".join(f"{n} {v:.4f}" for n, v in losses.items()))
         if self.board is not None:
