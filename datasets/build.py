@@ -71,6 +71,7 @@ def build_train_loader(
     world_size: int = 1,
     flip_prob: float = 0.5,
     damaged: str = "error",
+    pin_memory: bool = False,
 ) -> DataLoader:
     """Batches (list of uint8 images 3 x H x W, list of targets) of this process's share of a shuffled epoch.
 
@@ -82,10 +83,14 @@ def build_train_loader(
         batch_size: images per process.
         flip_prob: probability that an image is mirrored, its boxes with it.
         damaged: what to do about an image that cannot be read, "error" or "skip": see TrainingImages.
+        pin_memory: put batches into page-locked memory, which opens a CUDA context: for training on CUDA alone.
     """
     sampler = TrainBatchSampler(len(dataset), batch_size, seed, rank, world_size, flip_prob)
     return DataLoader(
-        TrainingImages(dataset, damaged, seed), batch_sampler=sampler, **_worker_options(num_workers, seed)
+        TrainingImages(dataset, damaged, seed),
+        batch_sampler=sampler,
+        pin_memory=pin_memory,
+        **_worker_options(num_workers, seed),
     )
 
 
@@ -100,7 +105,6 @@ def _worker_options(num_workers: int, seed: int) -> dict:
     return {
         "num_workers": num_workers,
         "collate_fn": collate,
-        "pin_memory": torch.cuda.is_available(),
         "persistent_workers": num_workers > 0,
         "generator": torch.Generator().manual_seed(seed),
         "worker_init_fn": _set_up_worker,
