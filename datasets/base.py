@@ -76,7 +76,7 @@ class PersonSearchDataset(Dataset):
             raise ValueError(f"unknown split {split!r}: {self.name} has {', '.join(SPLITS)}")
         self.root, self.split = Path(root), split
         self._real_root = os.path.realpath(root)
-        self.read_image = ImageReader(max_pixels, within=self._real_root)
+        self.read_image = ImageReader(max_pixels)
         """Reads an image of this dataset, see utils.images.read_image."""
         self._report = report or Report()
         self.complete = False

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -160,16 +160,7 @@ class Searcher:
     def _search(self, batch: list["_Decoded"]) -> list[ImageResult]:
         images = [item.image.to(self.device, non_blocking=True) for item in batch]
         boxes = [torch.from_numpy(item.boxes) for item in batch]
-        return [
-            _collect(result) if len(result.boxes) or len(asked) < 2 else self._search_each_alone(image, asked)
-            for image, asked, result in zip(images, boxes, to_cpu(self.model.search(images, boxes)), strict=True)
-        ]
-
-    def _search_each_alone(self, image: Tensor, boxes: Tensor) -> ImageResult:
-        """Where nobody is detected, boxes asked about together would be each other's context, so each has its pass."""
-        results = [_collect(to_cpu(self.model.search([image], [box[None]]))[0]) for box in boxes]
-        embeddings = np.concatenate([result.query_embeddings for result in results])
-        return replace(results[0], query_embeddings=embeddings, contexts=[result.contexts[0] for result in results])
+        return [_collect(result) for result in to_cpu(self.model.search(images, boxes))]
 
 
 class _Decoded(NamedTuple):

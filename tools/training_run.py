@@ -14,10 +14,10 @@ from yacs.config import CfgNode
 from datasets import PersonSearchDataset, build_train_loader
 from engine.checkpoint import load_weights
 from engine.damaged import DamagedImages
-from engine.extraction import extract_features
-from engine.features import Features
+from engine.features import Features, extract_features
 from engine.run_folder import RunFolder
 from engine.scoring import Setting, score_detection, score_search
+from engine.searcher import Searcher
 from engine.skips import Skip
 from engine.solver import build_optimizer, build_scheduler, lay_out_momentum, precision
 from engine.trainer import Batch, StepSettings, Trainer, new_scaler
@@ -262,16 +262,16 @@ class Run:
     def _evaluate(self) -> None:
         cfg = self.cfg
         with self.signals.stopping_at_once():  # what leads here is saved
-            features = extract_features(
+            searcher = Searcher(
                 self.model,
-                self.splits.gallery,
-                self.splits.query,
-                device=self.device,
+                self.device,
                 batch_size=cfg.INPUT.BATCH_SIZE_TEST,
                 num_workers=cfg.INPUT.NUM_WORKERS,
                 amp=precision(cfg.EVAL.AMP, "EVAL.AMP"),
                 compiled=cfg.EVAL.COMPILE,
+                max_pixels=cfg.INPUT.MAX_PIXELS,
             )
+            features = extract_features(searcher, self.splits.gallery, self.splits.query)
             if features is None:
                 return
             setting = Setting(gallery_size=cfg.EVAL.GALLERY_SIZE or None, cross_camera=cfg.EVAL.CROSS_CAMERA)

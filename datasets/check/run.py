@@ -1,6 +1,5 @@
 """The check of a whole dataset: annotation files, counts and images."""
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,7 +108,7 @@ def check_dataset(
     Raises:
         ValueError: an unknown dataset, option or gallery size, or `max_pixels` below 1.
     """
-    reader = ImageReader(max_pixels, within=os.path.realpath(root))
+    reader = ImageReader(max_pixels)
     if not Path(root).is_dir():
         missing = Finding(findings.MISSING_FOLDER, f"{name}: no folder", str(root))
         return DatasetCheck(name, str(root), {split: {} for split in SPLITS}, 0, [missing])

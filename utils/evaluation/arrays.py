@@ -50,7 +50,7 @@ def joined(
 
 
 def joined_features(feats: Sequence, det_counts: np.ndarray, what: str, width: int) -> np.ndarray:
-    """Embeddings of the detections of each image, joined: n x width, float32; raises as `joined`, or if counts differ."""
+    """Embeddings of each detection, sum(n_i) x width, float32; raises as `joined`, or where counts differ."""
     rows, counts = joined(feats, len(det_counts), what, width, np.float32)
     if (counts != det_counts).any():
         index = int(np.argmax(counts != det_counts))
