@@ -206,8 +206,9 @@ _C.SOLVER.WEIGHT_DECAY = 0.0005
 _C.SOLVER.WEIGHT_DECAY_BIAS = 0.0005
 # Largest norm of the gradient of all parameters; 0 does not clip (published).
 _C.SOLVER.CLIP_GRADIENTS = 10.0
-# A step whose losses or gradient are not finite is left out; after so many in a row training stops.
-_C.SOLVER.MAX_SKIPPED = 10
+# A step whose losses or gradient are not finite is skipped; after so many in a row training stops. In fp16 the first
+# steps may be skipped until the loss scale fits.
+_C.SOLVER.MAX_SKIPPED = 20
 # Mixed precision in training: "off", "fp16" (with loss scaling) or "bf16".
 _C.SOLVER.AMP = "off"
 # Forward passes whose gradients are averaged before the optimiser steps.
