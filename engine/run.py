@@ -2,7 +2,6 @@
 
 import logging
 import os
-from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -10,7 +9,6 @@ from time import monotonic
 
 import numpy as np
 import torch
-import yaml
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
@@ -30,6 +28,7 @@ from utils.distributed import all_cores, any_process, barrier, from_main, is_mai
 from utils.errors import UserError
 from utils.files import remove_parts, write_json, write_text
 from utils.logging import log_to_file
+from utils.options import changed_options
 from utils.sheets import detection_sheet
 from utils.signals import StoppedError, StopSignals
 
@@ -119,8 +118,8 @@ class TrainingRun:
                 self.scaler.load_state_dict(checkpoint["scaler"])
             self.progress = Progress(**_same_types(asdict(self.progress), checkpoint))
             self.samples = SkippedSamples(checkpoint.get("skipped_samples"))
-            self.changed_options = _changes(yaml.safe_load(checkpoint["config"]), yaml.safe_load(self.cfg.dump()))
-        except (LookupError, TypeError, AttributeError, ValueError, RuntimeError, yaml.YAMLError) as error:
+            self.changed_options = changed_options(checkpoint["config"], str(path), self.cfg)
+        except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
             raise UserError(
                 f"{path} does not fit the training that the options describe ({type(error).__name__}: {error}): give "
                 "the options that it had, or choose another OUTPUT_DIR"
@@ -284,9 +283,7 @@ def _with_identities(cfg: CfgNode, num_identities: int) -> CfgNode:
             f"MODEL.OIM.NUM_IDS is {asked}, but the training set has {num_identities} identities; 0 fits it"
         )
     filled = cfg.clone()
-    filled.defrost()
-    filled.MODEL.OIM.NUM_IDS = asked or num_identities
-    filled.freeze()
+    filled.merge_from_list(["MODEL.OIM.NUM_IDS", asked or num_identities])
     return filled
 
 
@@ -296,21 +293,6 @@ def _same_types(defaults: dict, stored: dict) -> dict:
         if type(stored.get(name, default)) is not type(default):
             raise TypeError(f"{name} is {stored[name]!r}")
     return {name: stored.get(name, default) for name, default in defaults.items()}
-
-
-def _changes(before: dict, now: dict) -> list[str]:
-    """The options that differ between two trees, each by its dotted name with both values."""
-    old, new = dict(_flat(before)), dict(_flat(now))
-    names = dict.fromkeys([*new, *old])
-    return [f"{name} {old.get(name)} -> {new.get(name)}" for name in names if old.get(name) != new.get(name)]
-
-
-def _flat(tree: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _sheet(gallery_set: PersonSearchDataset, features: Features) -> np.ndarray:
