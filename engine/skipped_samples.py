@@ -13,17 +13,15 @@ KINDS = {"damaged": "images that cannot be read", "outside": "boxes outside thei
 
 
 class SkippedSamples:
-    """What the loaders' targets say was skipped, in all processes.
+    """What the loader's targets say was skipped, in all processes.
 
     Args:
         state: what `gather` gave before the run was interrupted.
     """
 
     def __init__(self, state: dict | None = None):
-        state = state or {}
-        self._named: dict[str, list[str]] = {kind: list(state.get("named", {}).get(kind, [])) for kind in KINDS}
-        first = state.get("counts", {}) if is_main() else {}  # of all processes together
-        self._counts: dict[str, int] = {kind: first.get(kind, 0) for kind in KINDS}
+        self._named = {kind: set(state["named"][kind] if state else ()) for kind in KINDS}
+        self._counts = {kind: state["counts"][kind] if state and is_main() else 0 for kind in KINDS}
 
     def counted(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """The batches as they are, each counted when it is taken."""
@@ -35,14 +33,12 @@ class SkippedSamples:
             yield images, targets
 
     def gather(self) -> dict:
-        """What was named, and counted in this epoch, in all processes: for a checkpoint. All must call it."""
-        everyone = gather_objects({"named": self._named, "counts": self._counts})
+        """What was named, and counted in this epoch, in all processes: for a checkpoint. All must call this."""
+        everyone = gather_objects((self._named, self._counts))
         for kind in KINDS:
-            self._name(kind, [message for state in everyone for message in state["named"][kind]])
-        return {
-            "named": self._named,
-            "counts": {kind: sum(state["counts"][kind] for state in everyone) for kind in KINDS},
-        }
+            self._name(kind, sorted(set().union(*(named[kind] for named, _ in everyone))))
+        counts = {kind: sum(counts[kind] for _, counts in everyone) for kind in KINDS}
+        return {"named": {kind: sorted(messages) for kind, messages in self._named.items()}, "counts": counts}
 
     def finish_epoch(self, epoch: int) -> None:
         """Log the counts of an epoch and begin the next one. All processes must call this."""
@@ -54,5 +50,5 @@ class SkippedSamples:
     def _name(self, kind: str, messages: list[str]) -> None:
         for message in messages:
             if message not in self._named[kind]:
-                self._named[kind].append(message)
+                self._named[kind].add(message)
                 log.warning("skipped: %s", message)
