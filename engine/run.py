@@ -24,6 +24,7 @@ from engine.skipped_samples import SkippedSamples
 from engine.solver import build_optimizer, build_schedule, precision
 from engine.train import DivergedError, Progress, TrainSettings, train_one_epoch
 from models import build_model
+from models.fast import accelerate
 from utils.distributed import all_cores, any_process, barrier, from_main, is_main, rank, share_buffers, world_size
 from utils.errors import UserError
 from utils.files import remove_parts, write_json, write_text
@@ -63,7 +64,7 @@ class TrainingRun:
         if cfg.DETERMINISTIC:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which deterministic cuBLAS asks for
             torch.use_deterministic_algorithms(True)
-        self.model = build_model(cfg, pretrained=checkpoint is None).to(device)
+        self.model = accelerate(build_model(cfg, pretrained=checkpoint is None).to(device))
         self.loader = self._build_loader()
         self.settings = self._build_settings()
         self.progress = Progress(-(-len(self.loader) // cfg.SOLVER.ACCUMULATE))

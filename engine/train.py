@@ -140,8 +140,8 @@ def train_one_epoch(
 
 
 def to_device(images: list[Tensor], targets: list[dict], device: torch.device) -> tuple[list[Tensor], list[dict]]:
-    """A batch of the loader as networks take it."""
-    images = [image.to(device, non_blocking=True).float() / 255 for image in images]
+    """A batch of the loader with the parts of targets that networks take."""
+    images = [image.to(device, non_blocking=True) for image in images]
     wanted = ("boxes", "labels")
     return images, [{name: target[name].to(device, non_blocking=True) for name in wanted} for target in targets]
 

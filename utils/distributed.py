@@ -92,10 +92,15 @@ def gather_objects(value: T) -> list[T]:
 
 def any_process(*flags: bool) -> list[bool]:
     """For each flag whether it is set in any process. Exchanged on the CPU: devices go on working meanwhile."""
-    counts = torch.tensor(flags, dtype=torch.int64)
+    return sum_over_processes(torch.tensor(flags, dtype=torch.int64)).bool().tolist()
+
+
+def sum_over_processes(value: Tensor) -> Tensor:
+    """The sum of a tensor over all processes, without gradient."""
+    total = value.detach().clone()
     if is_distributed():
-        dist.all_reduce(counts)
-    return counts.bool().tolist()
+        dist.all_reduce(total)
+    return total
 
 
 def gather_counts(count: int, device: torch.device) -> list[int]:
