@@ -14,11 +14,12 @@ from pathlib import Path
 
 from defaults import load_cfg
 from engine.checkpoint import load_weights
+from engine.devices import select_device
 from engine.gallery_search import GalleryRequest, search_gallery
 from engine.searcher import Searcher
 from engine.solver import precision
 from models import build_model
-from tools.common import add_traceback_argument, resolve_device, run_program
+from tools.common import add_traceback_argument, run_program
 from utils.errors import UserError
 
 QUICKSTART = Path("outputs/quickstart")
@@ -43,9 +44,7 @@ def read_request(args: argparse.Namespace) -> GalleryRequest:
         folder = QUICKSTART / "data"
         file = folder / "demo.json"
         if not file.is_file():
-            raise UserError(
-                f"no sample at {file}: run `bash quickstart.sh` or give --query, --box and --gallery"
-            )
+            raise UserError(f"no sample at {file}: run `bash quickstart.sh` or give --query, --box and --gallery")
         sample = json.loads(file.read_text(encoding="utf-8"))
         gallery = [folder / name for name in sample["gallery"]]
         return GalleryRequest(folder / sample["query"], tuple(sample["box"]), gallery)
@@ -95,7 +94,7 @@ def main(args: argparse.Namespace) -> None:
     load_weights(model, checkpoint)
     searcher = Searcher(
         model,
-        resolve_device(args.device or cfg.DEVICE),
+        select_device(args.device or cfg.DEVICE),
         batch_size=cfg.INPUT.BATCH_SIZE_TEST,
         num_workers=cfg.INPUT.NUM_WORKERS,
         amp=precision(cfg.EVAL.AMP, "EVAL.AMP"),

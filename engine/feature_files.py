@@ -167,7 +167,7 @@ class PartialResults:
                 found.extend(_read(path))
             except (OSError, UserError) as error:
                 log.warning("%s; its images are searched again", error)
-        done = from_main(set(found.gallery_names))
+        done = from_main(lambda: set(found.gallery_names))
         self.num_found = len(done)
         if done:
             log.info("%s: going on with the features of %d images found earlier", self.folder, len(done))

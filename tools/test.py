@@ -10,23 +10,17 @@ from time import monotonic
 import torch
 from yacs.config import CfgNode
 
-from datasets import PersonSearchDataset
-from engine.checkpoint import load_weights
+from datasets import PersonSearchDataset, open_split
+from engine.checkpoint import load_weights, read_checkpoint
+from engine.devices import select_device
 from engine.feature_files import Features, PartialResults, extraction_id, load_features, save_features
 from engine.features import extract_features, names_of
 from engine.scoring import Setting, check_galleries, score_detection, score_search
 from engine.searcher import Searcher
 from engine.solver import precision
 from models import build_model
-from tools.common import (
-    add_config_arguments,
-    check_evaluation_options,
-    load_options,
-    open_split,
-    resolve_device,
-    run_program,
-)
-from utils.distributed import is_main, join_processes, leave_processes
+from tools.common import add_config_arguments, load_options, run_program
+from utils.distributed import all_cores, from_main, is_main, process_group
 from utils.files import write_json
 from utils.logging import format_table, set_up_logging
 
@@ -82,7 +76,8 @@ def _features(
     torch.manual_seed(cfg.SEED)
     model = build_model(cfg)
     if not args.untrained:
-        load_weights(model, args.ckpt or Path(cfg.OUTPUT_DIR) / "best.pth")
+        path = args.ckpt or Path(cfg.OUTPUT_DIR) / "best.pth"
+        load_weights(model, from_main(lambda: read_checkpoint(path)), str(path))
     inputs = cfg.INPUT
     settings = (cfg.MODEL, inputs.MIN_SIZE, inputs.MAX_SIZE, inputs.BATCH_SIZE_TEST, cfg.EVAL.AMP, args.gt)
     partial = PartialResults(_out(args, cfg) / f"partial-{extraction_id(model, gallery_set, query_set, *settings)}")
@@ -111,21 +106,19 @@ def _out(args: argparse.Namespace, cfg: CfgNode) -> Path:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Test as the arguments say. After an error a process ends at once, without waiting for the others."""
+    """Test as the arguments say."""
     cfg = load_options(args)
-    check_evaluation_options(cfg)
-    device = resolve_device(cfg.DEVICE)
-    device = join_processes(device.type) or device
-    set_up_logging(quiet=not is_main())
-    gallery_set, query_set = open_split(cfg, "gallery"), open_split(cfg, "query")
-    settings = _settings(args, cfg)
-    check_galleries(settings, gallery_set, query_set)
-    features, partial = _features(args, cfg, device, gallery_set, query_set)
-    if is_main():
-        _score(args, cfg, gallery_set, query_set, features, settings)
-        if partial is not None:
-            partial.remove()
-    leave_processes()
+    device = select_device(cfg.DEVICE)
+    with process_group(device):
+        set_up_logging(quiet=not is_main())
+        gallery_set, query_set = open_split(cfg, "gallery"), open_split(cfg, "query")
+        settings = _settings(args, cfg)
+        check_galleries(settings, gallery_set, query_set)
+        features, partial = _features(args, cfg, device, gallery_set, query_set)
+        if is_main():
+            _score(args, cfg, gallery_set, query_set, features, settings)
+            if partial is not None:
+                partial.remove()
 
 
 def _score(
@@ -137,11 +130,12 @@ def _score(
     settings: list[Setting],
 ) -> None:
     start, name = monotonic(), cfg.INPUT.DATASET
-    detection = score_detection(features, gallery_set, cfg.EVAL.DETECTION_SCORE_THRESH)
-    rows = [
-        setting.describe() | score_search(features, gallery_set, query_set, setting, cfg.EVAL.BLOCK_MB)
-        for setting in settings
-    ]
+    with all_cores():
+        detection = score_detection(features, gallery_set, cfg.EVAL.DETECTION_SCORE_THRESH)
+        rows = [
+            setting.describe() | score_search(features, gallery_set, query_set, setting, cfg.EVAL.BLOCK_MB)
+            for setting in settings
+        ]
     log.info("scored in %.1f s", monotonic() - start)
     out = _out(args, cfg) / "metrics.json"
     write_json(out, {"dataset": name, "detection": detection, "search": rows})
