@@ -25,7 +25,7 @@ from engine.feature_parts import FeatureParts
 from engine.features import Features
 from models.oim import OIMLoss
 from models.two_stage.person_search import PersonSearch
-from utils.distributed import gather_counts, gather_rows, rank, share_buffers
+from utils.distributed import gather_counts, gather_rows, leave_processes, rank, share_buffers
 
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = (3, 7)
@@ -153,7 +153,7 @@ def _enter(rank: int, worker, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     torch.set_num_threads(1)
     torch.save(worker(rank), f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    leave_processes()
 
 
 def in_two_processes(worker, folder: Path) -> list[dict]:

@@ -52,7 +52,11 @@ def join_processes(device_type: str, patience: timedelta = timedelta(hours=2)) -
 def leave_processes() -> None:
     """Undo `join_processes`."""
     if is_distributed():
+        # torch before 2.8 destroys the group without letting go of the GIL and waits for gloo's threads, which may need
+        # it to free the tensors of the last exchange: a deadlock. Gloo's own destructor releases it, so it goes last.
+        backend = dist.group.WORLD._get_backend(torch.device("cpu"))
         dist.destroy_process_group()
+        del backend
 
 
 def share_buffers(module: nn.Module) -> None:
