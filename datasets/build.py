@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
+from yacs.config import CfgNode
 
 from datasets.base import SPLITS, PersonSearchDataset
 from datasets.cuhk_sysu import CUHKSYSU
@@ -62,6 +63,14 @@ def class_of(name: str) -> type[PersonSearchDataset]:
     return DATASETS[name]
 
 
+def open_split(cfg: CfgNode, split: str) -> PersonSearchDataset:
+    """One split of the dataset that the options name; errors as `build_dataset`."""
+    inputs, name = cfg.INPUT, cfg.INPUT.DATASET
+    options = {"train_appearances": inputs.TRAIN_APPEARANCES} if name == MovieNetCS.name else {}
+    root = dataset_root(name, cfg.SYS_HOME_DIR, inputs.DATA_ROOT)
+    return build_dataset(name, root, split, max_pixels=inputs.MAX_PIXELS, **options)
+
+
 def build_train_loader(
     dataset: PersonSearchDataset,
     batch_size: int,
@@ -71,6 +80,7 @@ def build_train_loader(
     world_size: int = 1,
     flip_prob: float = 0.5,
     damaged: str = "error",
+    pin_memory: bool = False,
 ) -> DataLoader:
     """Batches (list of uint8 images 3 x H x W, list of targets) of this process's share of a shuffled epoch.
 
@@ -82,10 +92,14 @@ def build_train_loader(
         batch_size: images per process.
         flip_prob: probability that an image is mirrored, its boxes with it.
         damaged: what to do about an image that cannot be read, "error" or "skip": see TrainingImages.
+        pin_memory: put batches into page-locked memory, which opens a CUDA context: for training on CUDA alone.
     """
     sampler = TrainBatchSampler(len(dataset), batch_size, seed, rank, world_size, flip_prob)
     return DataLoader(
-        TrainingImages(dataset, damaged, seed), batch_sampler=sampler, **_worker_options(num_workers, seed)
+        TrainingImages(dataset, damaged, seed),
+        batch_sampler=sampler,
+        pin_memory=pin_memory,
+        **_worker_options(num_workers, seed),
     )
 
 
@@ -100,7 +114,6 @@ def _worker_options(num_workers: int, seed: int) -> dict:
     return {
         "num_workers": num_workers,
         "collate_fn": collate,
-        "pin_memory": torch.cuda.is_available(),
         "persistent_workers": num_workers > 0,
         "generator": torch.Generator().manual_seed(seed),
         "worker_init_fn": _set_up_worker,

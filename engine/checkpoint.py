@@ -3,13 +3,11 @@
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
 import torch
 from torch import Tensor, nn
 
 from engine.weights import Weights, identify, list_keys
-from utils.checksum import SummedFile
 from utils.files import write_atomically
 from utils.tensor_files import read_tensor_file
 
@@ -22,19 +20,9 @@ COUNTERS = ("num_batches_tracked", "search_head.oim.header")
 """Ends of the keys of counters that old files lack: batch norm's batches, which nothing reads, and the queue's head."""
 
 
-def save_checkpoint(path: Path, state: dict, make_way: Callable[[], None] = lambda: None) -> None:
-    """Write a dict of tensors, numbers, text, lists and dicts; after a crash the old file or the new one is whole.
-
-    The checksum at its end does not hinder other readers of PyTorch's files. For `make_way` and errors see
-    `write_atomically`.
-    """
-
-    def write(file: BinaryIO) -> None:
-        summed = SummedFile(file)
-        torch.save(state, summed)
-        summed.write_sum()
-
-    write_atomically(Path(path), write, make_way)
+def save_checkpoint(path: Path, state: dict, make_way: Callable[[], None] | None = None) -> None:
+    """Write a dict of tensors, numbers, text, lists and dicts; see `utils.files.write_atomically`."""
+    write_atomically(Path(path), lambda file: torch.save(state, file), make_way)
 
 
 def read_checkpoint(path: Path) -> dict:
@@ -62,7 +50,7 @@ def read_checkpoint(path: Path) -> dict:
 def load_weights(model: nn.Module, source: str | Path | dict, name: str | None = None) -> list[str]:
     """Load a network's weights, strictly: every key is placed, every weight is found, every shape fits.
 
-    Takes this project's weights and those of the releases in `released_weights`, which it tells by their keys. Weights
+    Takes this project's weights and those of published releases, which it tells by their keys. Weights
     in another precision are converted to the network's. Left out, with a note in the log, are identity tables that the
     file lacks or has in another size than the network (those of another training set): they play no part in searching.
 
