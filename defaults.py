@@ -8,11 +8,12 @@ and, before it, SeqNet (2021), whose values it keeps.
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from yacs.config import CfgNode as CN
 
-from utils.options import merge_file, merge_text, merge_words
+from utils import options
 
 _C = CN()
 
@@ -206,8 +207,8 @@ _C.SOLVER.WEIGHT_DECAY = 0.0005
 _C.SOLVER.WEIGHT_DECAY_BIAS = 0.0005
 # Largest norm of the gradient of all parameters; 0 does not clip (published).
 _C.SOLVER.CLIP_GRADIENTS = 10.0
-# A step whose losses or gradient are not finite is left out; after so many in a row training stops.
-_C.SOLVER.MAX_SKIPPED = 10
+# Steps in a row whose losses or gradients are not finite before training stops; each of them is skipped.
+_C.SOLVER.MAX_SKIPPED = 20
 # Mixed precision in training: "off", "fp16" (with loss scaling) or "bf16".
 _C.SOLVER.AMP = "off"
 # Forward passes whose gradients are averaged before the optimiser steps.
@@ -238,7 +239,7 @@ def get_default_cfg() -> CN:
     return _C.clone()
 
 
-def load_cfg(path: str | Path | None, opts: list[str] | tuple = ()) -> CN:
+def load_cfg(path: str | Path | None, opts: Sequence[str] = ()) -> CN:
     """The options of a config file and then `opts`, over the defaults; frozen.
 
     Args:
@@ -247,31 +248,19 @@ def load_cfg(path: str | Path | None, opts: list[str] | tuple = ()) -> CN:
 
     Raises:
         OSError: a config file is missing, or cannot be opened.
-        KeyError: a key does not exist; the message names the nearest one.
-        ValueError: a value has the wrong type, a key comes twice in a file, the file is not a mapping, `opts` has an
-            odd length, or files name each other as base in a circle.
+        UserError: a key does not exist (the nearest one is named), comes twice in a file or lacks a value; a value has
+            the wrong type; a file is not a mapping in YAML; or files name each other as base in a circle.
     """
-    cfg = get_default_cfg()
-    if path is not None:
-        merge_file(cfg, Path(path))
-    merge_words(cfg, opts)
-    cfg.freeze()
-    return cfg
+    files = [] if path is None else options.read_file(Path(path))
+    return options.merge(_C, [*files, options.read_words(opts)])
 
 
-def read_cfg(text: str, source: str, opts: list[str] | tuple = ()) -> CN:
+def read_cfg(text: str, source: str, opts: Sequence[str] = ()) -> CN:
     """The options of a config that came inside another file; otherwise as `load_cfg`.
 
     Args:
         text: YAML. It may be a stranger's, so `BASE` in it, which would open a file, is refused.
-        source: what errors call it.
+        source: name of the config in errors.
         opts: see `load_cfg`.
-
-    Raises:
-        KeyError, ValueError: see `load_cfg`.
     """
-    cfg = get_default_cfg()
-    merge_text(cfg, text, source)
-    merge_words(cfg, opts)
-    cfg.freeze()
-    return cfg
+    return options.merge(_C, [options.read_text(text, source), options.read_words(opts)])

@@ -3,13 +3,11 @@
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
 import torch
 from torch import Tensor, nn
 
 from engine.weights import Weights, identify, list_keys
-from utils.checksum import SummedFile
 from utils.files import write_atomically
 from utils.tensor_files import read_tensor_file
 
@@ -22,19 +20,9 @@ COUNTERS = ("num_batches_tracked", "search_head.oim.header")
 """Ends of the keys of counters that old files lack: batch norm's batches, which nothing reads, and the queue's head."""
 
 
-def save_checkpoint(path: Path, state: dict, make_way: Callable[[], None] = lambda: None) -> None:
-    """Write a dict of tensors, numbers, text, lists and dicts; after a crash the old file or the new one is whole.
-
-    The checksum at its end does not hinder other readers of PyTorch's files. For `make_way` and errors see
-    `write_atomically`.
-    """
-
-    def write(file: BinaryIO) -> None:
-        summed = SummedFile(file)
-        torch.save(state, summed)
-        summed.write_sum()
-
-    write_atomically(Path(path), write, make_way)
+def save_checkpoint(path: Path, state: dict, make_way: Callable[[], None] | None = None) -> None:
+    """Write a dict of tensors, numbers, text, lists and dicts; see `utils.files.write_atomically`."""
+    write_atomically(Path(path), lambda file: torch.save(state, file), make_way)
 
 
 def read_checkpoint(path: Path) -> dict:

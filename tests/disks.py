@@ -29,10 +29,13 @@ class _Failing:
     def fileno(self) -> int:
         return self._file.fileno()
 
+    def flush(self) -> None:
+        self._file.flush()
+
     def write(self, data) -> int:
-        """Take what there is room for, as a real file does; fail where there is none."""
-        if not self._room:
-            raise OSError(errno.ENOSPC, "No space left on device")
+        """Take what there is room for, and fail if that is not all."""
         taken = self._file.write(data[: self._room])
         self._room -= taken
+        if taken < len(data):
+            raise OSError(errno.ENOSPC, "No space left on device")
         return taken

@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from yacs.config import CfgNode
 
 from defaults import get_default_cfg, load_cfg
+from utils.options import UniqueKeyLoader
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -165,21 +167,12 @@ def test_arrays_are_read_without_pickle():
 
 
 def test_yaml_is_read_as_data():
-    readers = [
-        (function, f"{name}:{node.lineno}")
-        for name, tree in TREES.items()
-        for function in (
-            "safe_load",
-            "load",
-            "load_all",
-            "full_load",
-            "full_load_all",
-            "unsafe_load",
-            "unsafe_load_all",
-        )
-        for node, _ in uses(tree, f"yaml.{function}")
+    unsafe = [f"yaml.{kind}load{many}" for kind in ("", "full_", "unsafe_") for many in ("", "_all")]
+    found = [(name, call) for name, tree in TREES.items() for function in unsafe for _, call in uses(tree, function)]
+    assert [(name, ast.unparse(call)) for name, call in found] == [
+        ("utils/options.py", "yaml.load(text, Loader=UniqueKeyLoader)")
     ]
-    assert {function for function, _ in readers} == {"safe_load"}, readers
+    assert issubclass(UniqueKeyLoader, yaml.SafeLoader)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

@@ -155,7 +155,7 @@ def test_a_disk_that_is_full_at_each_write_in_turn_costs_time_alone(unbroken, cu
             fill_disk(patch, 100, name)
             assert run(["--resume", *options]) == 1
         error = capsys.readouterr().err.strip().splitlines()[-1]
-        assert re.search(rf"No space left on device: [1-9]\d* bytes more are needed for: .*{name}", error)
+        assert re.search(rf"No space left on device: .*{name}", error)
     assert run(["--resume", *options]) == 0
     assert_ends_as(unbroken, tmp_path)
 

@@ -1,204 +1,133 @@
-"""How a tree of options takes values from files and from the command line, and what is said of wrong ones."""
+"""Config files and command-line options merged over a tree of defaults, with errors that name file and option."""
 
 import ast
 import difflib
 import math
 import reprlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import yaml
-from yacs.config import CfgNode as CN
+from yacs.config import CfgNode
 
-BASE_KEY = "BASE"
-"""Key by which a config file names the one it builds on."""
+from utils.errors import UserError
 
-_brief = reprlib.Repr()
-_brief.maxlevel, _brief.maxstring, _brief.maxother = 2, 80, 80
+Source = tuple[str, dict]
+"""Name of a file or "command line", and its options, nested as in YAML."""
 
 
-def merge_file(cfg: CN, path: Path) -> None:
-    """Put the options of a YAML file over the tree's, those of the files it builds on first.
+class UniqueKeyLoader(yaml.SafeLoader):
+    """Reads YAML as data and refuses a key that comes twice in a mapping, of which YAML would take the last one."""
 
-    Raises:
-        OSError: a config file is missing, or cannot be opened.
-        KeyError: a key does not exist; the message names the nearest one.
-        ValueError: a value has the wrong type, a file is not a mapping, or files name each other as base in a circle.
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        """Raise a MarkedYAMLError for a duplicate key; otherwise as the base class."""
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"{key.value} comes twice", problem_mark=key.start_mark)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
+def read_file(path: Path, named_by: tuple[Path, ...] = ()) -> list[Source]:
+    """Options of the files that a config file builds on (its key BASE, a path relative to it), then its own.
+
+    Raises FileNotFoundError, or UserError if a file is not YAML or the files (`named_by`: those so far) form a circle.
     """
-    for file, options in _chain(path):
-        _merge(cfg, _flatten(options, cfg, str(file)), str(file))
-
-
-def merge_text(cfg: CN, text: str, source: str) -> None:
-    """Put the options of a YAML text that comes from `source` over the tree's; it may not build on a file.
-
-    Raises:
-        KeyError, ValueError: as `merge_file`.
-    """
-    options = _parse(text, source)
-    if BASE_KEY in options:
-        raise ValueError(f"{source} names a file to build on ({BASE_KEY}), which only config files may: not read")
-    _merge(cfg, _flatten(options, cfg, source), source)
-
-
-def merge_words(cfg: CN, words: Sequence[str]) -> None:
-    """Put keys and values in turn, as on a command line, over the tree's.
-
-    Raises:
-        KeyError, ValueError: as `merge_file`; ValueError too for a key without a value.
-    """
-    if len(words) % 2:
-        raise ValueError(
-            f"options come in pairs KEY VALUE, but {len(words)} words were given: {' '.join(map(str, words))}"
-        )
-    source = "command line"
-    _merge(cfg, _flatten(dict(zip(words[::2], words[1::2], strict=True)), cfg, source), source)
-
-
-def _chain(path: Path, seen: tuple[Path, ...] = ()) -> list[tuple[Path, dict]]:
-    """The files that `path` builds on, base first, each with its options."""
     path = path.resolve()
-    if path in seen:
-        raise ValueError(f"config files build on each other in a circle: {' -> '.join(str(p) for p in (*seen, path))}")
+    if path in named_by:
+        circle = " -> ".join(str(file) for file in (*named_by, path))
+        raise UserError(f"config files build on each other in a circle: {circle}")
     if not path.is_file():
-        named_by = f", named as {BASE_KEY} in {seen[-1]}" if seen else ""
-        raise FileNotFoundError(f"no config file at {path}{named_by}; see the folder configs/ for those that exist")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path} is not a YAML file: byte {error.start} is not UTF-8 text; save it as UTF-8"
-        ) from error
-    options = _parse(text, str(path))
-    if BASE_KEY not in options:
-        return [(path, options)]
-    base = options.pop(BASE_KEY)
+        by = f", named as BASE in {named_by[-1]}" if named_by else ""
+        raise FileNotFoundError(f"no config file at {path}{by}; see the folder configs/ for those that exist")
+    options = _parse(path.read_bytes(), str(path))
+    if "BASE" not in options:
+        return [(str(path), options)]
+    base = options.pop("BASE")
     if not isinstance(base, str) or not base:
-        raise ValueError(f"{path}: {BASE_KEY} must be the path of a config file, but is {_brief.repr(base)}")
-    return [*_chain(path.parent / base, (*seen, path)), (path, options)]
+        raise UserError(f"{path}: BASE must be the path of a config file, but is {reprlib.repr(base)}")
+    return [*read_file(path.parent / base, (*named_by, path)), (str(path), options)]
 
 
-def _parse(text: str, source: str) -> dict:
-    """The mapping that a YAML text holds, read as data; none is an empty one."""
-    try:
-        _refuse_doubles(yaml.compose(text, Loader=yaml.SafeLoader))
-        options = yaml.safe_load(text)
-    except Exception as error:  # values such as !!float x raise almost anything
-        raise ValueError(f"{source} is not a YAML file of options: {_fault(error)}") from error
-    options = {} if options is None else options
-    if not isinstance(options, dict):
-        raise ValueError(f"{source} must hold options as KEY: VALUE, but holds a {type(options).__name__}")
-    return options
+def read_text(text: str, source: str) -> Source:
+    """Options of a YAML text that came inside another file; UserError if it names a BASE, a file of its own choice."""
+    options = _parse(text, source)
+    if "BASE" in options:
+        raise UserError(f"{source} names a file to build on (BASE), which only config files may: not read")
+    return source, options
 
 
-def _refuse_doubles(root: yaml.Node | None) -> None:
-    """Raise a YAMLError where a key comes twice in one mapping: YAML would silently take the second one."""
-    left, seen = [root], set()
-    while left:
-        node = left.pop()
-        if id(node) in seen or not isinstance(node, yaml.CollectionNode):
-            continue
-        seen.add(id(node))  # aliases may lead back to it
-        if not isinstance(node, yaml.MappingNode):
-            left += node.value
-            continue
-        names = set()
-        for key, value in node.value:
-            left += [key, value]
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in names:
-                    raise yaml.MarkedYAMLError(problem=f"{key.value} comes twice", problem_mark=key.start_mark)
-                names.add(key.value)
+def read_words(words: Sequence[str]) -> Source:
+    """Options of a command line: keys and values in turn."""
+    if len(words) % 2:
+        given = " ".join(map(str, words))
+        raise UserError(f"options come in pairs KEY VALUE, but {len(words)} words were given: {given}")
+    return "command line", dict(zip(words[::2], words[1::2], strict=True))
 
 
-def _fault(error: Exception) -> str:
-    """What is wrong with a YAML text, on one line."""
-    if isinstance(error, RecursionError):
-        return "it is nested too deeply"
-    if not isinstance(error, yaml.YAMLError):
-        return "one of its values is not of the kind that its tag names"
-    if not isinstance(error, yaml.MarkedYAMLError):
-        return str(error).partition("\n")[0]
-    mark = error.problem_mark or error.context_mark
-    return f"{error.problem or error.context}{f' (line {mark.line + 1})' if mark else ''}"
+def merge(defaults: CfgNode, sources: Iterable[Source]) -> CfgNode:
+    """A frozen copy of the defaults with the options of all sources, of which later ones win.
 
-
-def _flatten(options: dict, tree: CN, source: str) -> dict:
-    """Options under their dotted names.
-
-    Raises:
-        KeyError: a key does not exist in the tree; the message names the nearest one.
-        ValueError: an option comes twice.
+    Raises UserError for a key that does not exist, with the nearest one, or a value of the wrong type.
     """
-    flat, known = {}, dict(_leaves(tree))
-    for key, value in _named(options, {name.rpartition(".")[0] for name in known}):
-        if key not in known:
-            near = difflib.get_close_matches(key.upper(), known, n=1, cutoff=0)
-            raise KeyError(
-                f"{source}: there is no option {_brief.repr(key)}; the nearest is {near[0]!r} (all are in defaults.py)"
-            )
-        if key in flat:
-            raise ValueError(f"{source}: {key} comes twice: leave one out")
-        flat[key] = value
-    return flat
+    cfg, known = defaults.clone(), dict(_flatten(defaults, defaults))
+    for source, options in sources:
+        for key, value in _flatten(options, defaults):
+            if key not in known:
+                near = difflib.get_close_matches(key.upper(), known, n=1, cutoff=0)[0]
+                raise UserError(f"{source}: there is no option {reprlib.repr(key)}; the nearest is {near!r}")
+            try:
+                converted = _as_type_of(known[key], value)
+            except (ValueError, SyntaxError, TypeError, OverflowError, MemoryError, RecursionError):
+                given, wanted = reprlib.repr(value)[:100], _type_name(known[key])
+                raise UserError(f"{source}: {key} must be of type {wanted}, but is {given}") from None
+            cfg.merge_from_list([key, repr(converted)])  # yacs evaluates text
+    cfg.freeze()
+    return cfg
 
 
-def _leaves(tree: CN, prefix: str = "") -> Iterator[tuple[str, object]]:
-    for key, value in tree.items():
-        if isinstance(value, CN):
-            yield from _leaves(value, f"{prefix}{key}.")
+def _parse(text: str | bytes, source: str) -> dict:
+    try:
+        options = yaml.load(text, Loader=UniqueKeyLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        fault = getattr(error, "problem", None) or str(error).partition("\n")[0]
+        line = f" (line {mark.line + 1})" if mark else ""
+        raise UserError(f"{source} is not a YAML file of options in UTF-8: {fault[:200]}{line}") from error
+    except Exception as error:  # values that do not fit their tags, such as !!float x, raise almost anything
+        raise UserError(f"{source} is not a YAML file of options: wrong tags, or nested too deeply") from error
+    if not isinstance(options, dict | None):
+        raise UserError(f"{source} must hold options as KEY: VALUE, but holds a {type(options).__name__}")
+    return options or {}
+
+
+def _flatten(options: dict, tree: CfgNode, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Options under their dotted names; a dict that is no section of the tree is a value."""
+    for key, value in options.items():
+        section = tree.get(key)
+        if isinstance(section, CfgNode) and isinstance(value, dict):
+            yield from _flatten(value, section, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 
 
-def _named(options: dict, sections: set[str], prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Values under their dotted names, down to the options: what is no section is not entered."""
-    for key, value in options.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, dict) and any(f"{section}.".startswith(f"{name}.") for section in sections):
-            yield from _named(value, sections, f"{name}.")
-        else:
-            yield name, value
-
-
-def _merge(cfg: CN, options: dict, source: str) -> None:
-    for key, value in options.items():
-        *sections, name = key.split(".")
-        node = cfg
-        for section in sections:
-            node = node[section]
-        try:
-            converted = _converted(value, node[name])
-            fits = _fits(converted, node[name])
-        except (ValueError, SyntaxError, TypeError, OverflowError, MemoryError, RecursionError):
-            fits = False  # no literal, or one that is nested too deeply
-        if not fits:
-            raise ValueError(f"{source}: {key} must be of type {_wanted(node[name])}, but is {_brief.repr(value)}")
-        node[name] = converted
-
-
-def _converted(value: object, default: object) -> object:
-    """A value as the default's type where it is another way to write one; other values as they are."""
-    if isinstance(default, str):
-        words = {True: "on", False: "off"}  # YAML reads a bare off as False
-        return words[value] if isinstance(value, bool) else value
-    if isinstance(value, str):  # as on the command line
+def _as_type_of(default: object, value: object) -> object:
+    """A value as its option's type where it is another way to write one; an error of some kind where it is not."""
+    if isinstance(default, str) and isinstance(value, bool):
+        return "on" if value else "off"  # YAML reads a bare off as False
+    if isinstance(value, str) and not isinstance(default, str):
         value = ast.literal_eval(value.capitalize() if isinstance(default, bool) else value)
+    if isinstance(default, list) and isinstance(value, list | tuple):
+        return [_as_type_of(default[0], element) for element in value]
     if isinstance(default, float) and type(value) is int:
-        return float(value)
-    return list(value) if isinstance(value, tuple) else value
+        value = float(value)
+    if type(value) is not type(default) or (isinstance(value, float) and not math.isfinite(value)):
+        raise TypeError
+    return value
 
 
-def _fits(value: object, default: object) -> bool:
-    """Whether a value has the type of the default; the elements of lists too. Numbers have to be finite."""
+def _type_name(default: object) -> str:
     if isinstance(default, list):
-        return isinstance(value, list) and all(_fits(element, default[0]) for element in value)
-    if isinstance(default, float):
-        return type(value) in (int, float) and math.isfinite(value)
-    return type(value) is type(default)
-
-
-def _wanted(default: object) -> str:
-    if isinstance(default, list):
-        return f"list of {_wanted(default[0])}"
+        return f"list of {_type_name(default[0])}"
     return "float (and finite)" if isinstance(default, float) else type(default).__name__

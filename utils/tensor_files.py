@@ -1,4 +1,4 @@
-"""Files that torch.save wrote, read as data."""
+"""Files of torch.save, read as data only."""
 
 import errno
 import warnings
@@ -7,52 +7,43 @@ from pathlib import Path
 
 import torch
 
-from utils.checksum import is_as_written
+from utils.errors import UserError
+
+_ZIP_MAGIC = b"PK\x03\x04"
+_FOLDER = 0x10
+"""Bit of an archive entry's attributes. PyTorch reads nothing of an entry that has it: its tensor would be garbage."""
 
 
 def read_tensor_file(path: Path, kind: str) -> object:
-    """What a file of torch.save holds, with its tensors on the CPU. A file that holds code is refused and runs nothing.
+    """Content of a file of torch.save, tensors on the CPU. A file that holds code is refused and runs nothing.
+
+    The zip archives that torch.save writes hold checksums, which torch.load does not compare; here they are. Plain
+    pickles of PyTorch before 1.6 have none.
 
     Args:
         path: the file.
-        kind: what errors call such a file.
+        kind: name of such a file in errors.
 
     Raises:
-        OSError: there is no such file, it cannot be opened, or it is whole but memory does not suffice.
-        ValueError: the file is damaged, or holds anything but data.
+        OSError: the file is missing or cannot be opened, or it is whole but memory does not suffice.
+        UserError: the file is damaged, or holds anything but data.
     """
-    with path.open("rb"):  # one that cannot be opened may be whole
-        pass
+    whole = False
+    with path.open("rb") as file:  # before reading: a file that cannot be opened is not a damaged one
+        is_zip = file.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC
     try:
-        _check_sums(path)
+        if is_zip:
+            with zipfile.ZipFile(path) as archive:
+                whole = archive.testzip() is None and not any(e.external_attr & _FOLDER for e in archive.infolist())
+            if not whole:
+                raise zipfile.BadZipFile("an entry is not what was written")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PyTorch's advice on files of other kinds
             return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the parsers trust what they read, so a damaged file raises almost anything
-        if _lacks_memory(error) and is_as_written(path):
+    except Exception as error:  # parsers trust what they read: a damaged file raises almost anything
+        if whole and (isinstance(error, MemoryError) or "allocate memory" in str(error)):
             raise OSError(errno.ENOMEM, "there is not enough memory to read", str(path)) from error
         # PyTorch's own message is left out: it advises to run the file's code.
-        raise ValueError(
+        raise UserError(
             f"{path} is damaged, or is not a {kind} of data alone: fetch or copy it anew, or take another one"
         ) from error
-
-
-def _lacks_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "allocate memory" in str(error))
-
-
-def _check_sums(path: Path) -> None:
-    """Compare a file with its checksum, or in files of others with those of the zip archives that torch.save writes.
-
-    PyTorch looks at neither when it reads.
-
-    Raises:
-        Exception: of any kind; the file is not what was written.
-    """
-    as_written = is_as_written(path)
-    if as_written is False:
-        raise ValueError("the checksum is wrong")
-    if as_written is None and zipfile.is_zipfile(path):  # PyTorch before 1.6 wrote plain pickles
-        with zipfile.ZipFile(path) as archive:
-            if damaged := archive.testzip():
-                raise ValueError(f"the checksum of {damaged} is wrong")
