@@ -13,7 +13,7 @@ from datasets.build import DATASETS, dataset_root
 from datasets.check import PUBLISHED, DatasetCheck, check_dataset
 from datasets.faults import Fault
 from defaults import get_default_cfg
-from tools.common import add_traceback_argument, check_least, run_program
+from tools.common import add_traceback_argument, run_program
 from utils.errors import UserError
 from utils.files import write_json
 from utils.logging import format_table
@@ -43,8 +43,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     """Check as the arguments say; raises UserError where something is wrong."""
-    check_least("--workers", args.workers, 1)
-    check_least("--show", args.show, 0)
+    for option, value, least in (("--workers", args.workers, 1), ("--show", args.show, 0)):
+        if value < least:
+            raise UserError(f"{option} must be {least} or more, not {value}")
     cfg = get_default_cfg()
     check = check_dataset(
         args.name,
