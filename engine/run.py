@@ -232,17 +232,12 @@ class TrainingRun:
     def _evaluate_if_due(self) -> None:
         if not self._evaluation_is_due():
             return
-        progress, evaluation = self.progress, self.cfg.EVAL
+        progress, inputs = self.progress, self.cfg.INPUT
+        amp, compiled = precision(self.cfg.EVAL.AMP, "EVAL.AMP"), self.cfg.EVAL.COMPILE
         progress.evaluated = progress.epoch
         with self.signals.stopping_at_once():  # what led here is saved
             searcher = Searcher(
-                self.model,
-                self.device,
-                batch_size=self.cfg.INPUT.BATCH_SIZE_TEST,
-                num_workers=self.cfg.INPUT.NUM_WORKERS,
-                amp=precision(evaluation.AMP, "EVAL.AMP"),
-                compiled=evaluation.COMPILE,
-                max_pixels=self.cfg.INPUT.MAX_PIXELS,
+                self.model, self.device, inputs.BATCH_SIZE_TEST, inputs.NUM_WORKERS, amp, compiled, inputs.MAX_PIXELS
             )
             features = extract_features(searcher, self.gallery_set, self.query_set)
             mean_ap = from_main(partial(self._score, features))
