@@ -70,20 +70,9 @@ class PersonSearchDataset(Dataset):
         self, root: str | Path, split: str, *, max_pixels: int = MAX_PIXELS, faults: list[Fault] | None = None
     ):
         if split not in SPLITS:
-<<<<<<< HEAD
-            raise ValueError(f"unknown split {split!r}: {self.name} has {', '.join(SPLITS)}")
-        self.root, self.split = Path(root), split
-        self._real_root = os.path.realpath(root)
-        self.read_image = ImageReader(max_pixels)
-        """Reads an image of this dataset, see utils.images.read_image."""
-        self._report = report or Report()
-        self.complete = False
-        """Whether the files that the split needs are of use; it is empty where the report let pass that one is not."""
-=======
             raise UserError(f"unknown split {split!r}: {self.name} has {', '.join(SPLITS)}")
         self.root, self.split, self._faults = Path(root), split, faults
         self.read_image = partial(read_image, max_pixels=max_pixels)
->>>>>>> main
         if not self.root.is_dir():
             raise DatasetError(Fault(str(root), "is no folder", advice=UNPACK))
         with self._reading() as found:
