@@ -17,7 +17,7 @@ from engine.checkpoint import load_weights
 from engine.gallery_search import Request, search_gallery
 from engine.solver import precision
 from models import build_model
-from models.inference import prepare_for_inference
+from models.fast import prepare_for_inference
 from tools.common import add_traceback_argument, resolve_device, run_program
 
 QUICKSTART = Path("outputs/quickstart")

@@ -24,7 +24,7 @@ from engine.extraction import extract_features
 from engine.feature_parts import FeatureParts
 from engine.features import Features
 from models.oim import OIMLoss
-from models.person_search import PersonSearch
+from models.two_stage.person_search import PersonSearch
 from utils.distributed import gather_counts, gather_rows, rank, share_buffers
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -6,12 +6,11 @@ import torch.nn.functional as F
 from tiny import picture, target, tiny_model
 
 from engine.checkpoint import load_weights
-from models.features import GlobalFeatures
-from models.pixelwise import PixelwiseEmbedding, _coverage
-from models.roi import RoISampler, Samples
-from models.roi_align import RoIAlign, RoIs
-from models.rpn import ProposalNetwork, anchors_and_head
-from models.tails import Tail
+from models.roi import RoIAlign, RoIs, Tail
+from models.two_stage.boxes import RoISampler, Samples
+from models.two_stage.features import GlobalFeatures
+from models.two_stage.pixelwise import PixelwiseEmbedding, _coverage
+from models.two_stage.rpn import ProposalNetwork
 
 NO_CONTEXT = {"MODEL__CONTEXT__SCENE": "none", "MODEL__CONTEXT__GROUP": "none"}
 SINGLE = NO_CONTEXT | {"MODEL__DETECTION_HEAD__TYPE": "none"}

@@ -14,7 +14,7 @@ from yacs.config import CfgNode
 
 from engine.solver import precision
 from engine.trainer import to_device
-from models.person_search import PersonSearch
+from models.base import PersonSearchModel
 from tools.benchmark_cases import Case, Measurement, repeated, seconds_of, wait_for
 from tools.benchmark_machine import forget_peak, peak_memory
 from tools.benchmark_network import drawn_images, new_network
@@ -24,9 +24,8 @@ from utils.images import read_image
 JPEG_QUALITY = 90
 MILLISECONDS = 1000
 
-TRANSFORMS = ("normalize", "resize", "batch_images")
-"""Methods of the network's transform."""
 MODULES = {
+    "preprocess": "preprocess",
     "stem": "stem",
     "RPN": "rpn",
     "first head": "detection_head",
@@ -35,7 +34,7 @@ MODULES = {
     "second head": "search_head",
 }
 """Stage -> the submodule whose calls it is. Those that a network lacks are left out; features begin with RoIAlign."""
-STAGES = ("decode", "transform", *MODULES, "post-processing")
+STAGES = ("decode", *MODULES, "post-processing")
 
 
 class StageClock:
@@ -73,7 +72,7 @@ class StageClock:
 
 
 @contextmanager
-def watched(model: PersonSearch, clock: StageClock, counts: dict[str, int]) -> Iterator[None]:
+def watched(model: PersonSearchModel, clock: StageClock, counts: dict[str, int]) -> Iterator[None]:
     """While open, the network's parts report to the clock, and to `counts` how many proposals and people there were."""
     handles = []
     for stage, path in MODULES.items():
@@ -88,15 +87,11 @@ def watched(model: PersonSearch, clock: StageClock, counts: dict[str, int]) -> I
         counts["people"] = sum(len(found.boxes) for found in detections)
 
     handles.append(model.detection_head.register_forward_hook(count))
-    for name in TRANSFORMS:
-        setattr(model.transform, name, clock.timed("transform", getattr(model.transform, name)))
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
-        for name in TRANSFORMS:
-            delattr(model.transform, name)  # the method of the class is in sight again
 
 
 def measure_inference(case: Case, cfg: CfgNode, device: torch.device) -> Measurement:
@@ -132,7 +127,7 @@ def _check_finite(found: list[dict[str, Tensor]]) -> None:
 
 
 def _stages(
-    model: PersonSearch, images: list[Tensor], device: torch.device, repeat: int, counts: dict[str, int]
+    model: PersonSearchModel, images: list[Tensor], device: torch.device, repeat: int, counts: dict[str, int]
 ) -> dict[str, list[float]]:
     """Milliseconds an image of each stage, in passes of their own: the waiting would spoil those of the whole."""
     samples: dict[str, list[float]] = defaultdict(list)
@@ -143,7 +138,7 @@ def _stages(
             read = clock.timed("decode", lambda: [_read(file) for file in files])()
             with watched(model, clock, counts):
                 searched = model.search(to_device(read, [], device)[0])
-            clock.timed("post-processing", lambda found: [image.as_gallery() for image in found])(searched)
+            clock.timed("post-processing", lambda found: [image.gallery() for image in found])(searched)
             for stage, seconds in clock.seconds.items():
                 samples[stage].append(MILLISECONDS * seconds / len(images))
     return dict(samples)

@@ -9,7 +9,7 @@ from yacs.config import CfgNode
 from defaults import load_cfg
 from engine.trainer import to_device
 from models import build_model
-from models.person_search import PersonSearch
+from models.base import PersonSearchModel
 from tools.benchmark_cases import Case
 from utils.labels import UNLABELLED
 
@@ -79,7 +79,7 @@ def drawn_targets(count: int, size: tuple[int, int], identities: int) -> list[di
     return targets
 
 
-def new_network(cfg: CfgNode, device: torch.device) -> PersonSearch:
+def new_network(cfg: CfgNode, device: torch.device) -> PersonSearchModel:
     """The network that the options describe, in eval mode, with the same random weights each time.
 
     Its batch norms have the statistics of drawn images, so that activations neither grow nor vanish from layer to
@@ -92,12 +92,12 @@ def new_network(cfg: CfgNode, device: torch.device) -> PersonSearch:
 
 
 @torch.no_grad()
-def _settle(model: PersonSearch, identities: int) -> None:
+def _settle(model: PersonSearchModel, identities: int) -> None:
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     side = (SETTLING_SIZE, 2 * SETTLING_SIZE)
-    own_sizes = model.transform.min_size, model.transform.max_size
-    model.transform.min_size, model.transform.max_size = (side[0],), side[1]
+    own_sizes = model.preprocess.min_size, model.preprocess.max_size
+    model.preprocess.min_size, model.preprocess.max_size = side
     model.train()
     for norm in norms:
         norm.train()
@@ -106,4 +106,4 @@ def _settle(model: PersonSearch, identities: int) -> None:
     model(*to_device(images, targets, torch.device("cpu")))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
-    model.transform.min_size, model.transform.max_size = own_sizes
+    model.preprocess.min_size, model.preprocess.max_size = own_sizes

@@ -1,38 +1,30 @@
 """The variants of a network that a benchmark compares: from what is straightforward to what the programs run."""
 
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from models.inference import prepare_for_inference
-from models.person_search import PersonSearch
-from models.roi_align import RoIAlign, torchvision_crops
-from models.tails import Tail
+from models.base import PersonSearchModel
+from models.fast import accelerate, prepare_for_inference
 
 
-def straightforward(model: PersonSearch, dtype: torch.dtype | None, memory_format: torch.memory_format) -> PersonSearch:
+def straightforward(
+    model: PersonSearchModel, dtype: torch.dtype | None, memory_format: torch.memory_format
+) -> PersonSearchModel:
     """The network layer by layer as trained, in one memory format throughout; the one handed in is changed.
 
-    RoIAlign is torchvision's, tails run on its crops, batch norms are layers of their own, and reduced precision is
-    autocast's alone.
+    Reduced precision is autocast's alone.
     """
 
     def in_format(_, inputs: tuple[Tensor, ...]) -> Tensor:
         return inputs[0].contiguous(memory_format=memory_format)
 
-    def crops(*arguments) -> Tensor:
-        return torchvision_crops(*arguments).contiguous(memory_format=memory_format)
-
-    for part in model.modules():
-        if isinstance(part, RoIAlign):
-            part.kernel = crops
-        elif isinstance(part, Tail):
-            part.of_rois = partial(Tail.of_rois, part)
     model.to(memory_format=memory_format)
     model.stem.register_forward_pre_hook(in_format)
-    model.precision = dtype
+    if dtype is not None:
+        device = next(model.parameters()).device
+        model.forward = torch.autocast(device.type, dtype)(model.forward)
     return model
 
 
@@ -52,7 +44,7 @@ class Variant:
     compiled: bool = False
     tuned_allocator: bool = True
 
-    def searcher(self, model: PersonSearch, dtype: torch.dtype | None) -> PersonSearch:
+    def searcher(self, model: PersonSearchModel, dtype: torch.dtype | None) -> PersonSearchModel:
         """The network that searches, in reduced precision unless `dtype` is None.
 
         `model` is in eval mode and on its device, and not to be used any more.
@@ -64,9 +56,9 @@ class Variant:
             model.stem = nn.Sequential(model.stem)  # hooks on the stem stay outside of what is compiled
         return model
 
-    def learner(self, model: PersonSearch) -> PersonSearch:
+    def learner(self, model: PersonSearchModel) -> PersonSearchModel:
         """The network that is trained; `model` is not to be used any more."""
-        return model if self.plain is None else straightforward(model, None, self.plain)
+        return accelerate(model) if self.plain is None else straightforward(model, None, self.plain)
 
 
 VARIANTS = {

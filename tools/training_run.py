@@ -22,6 +22,7 @@ from engine.skips import Skip
 from engine.solver import build_optimizer, build_scheduler, lay_out_momentum, precision
 from engine.trainer import Batch, StepSettings, Trainer, new_scaler
 from models import build_model
+from models.fast import accelerate
 from tools.common import Splits
 from utils.distributed import any_process, barrier, is_main, rank, share_buffers, world_size
 from utils.files import write_json
@@ -69,7 +70,7 @@ class Run:
         path: Path | None,
     ):
         self.cfg, self.splits, self.device, self.folder, self.signals = cfg, splits, device, folder, signals
-        self.model = build_model(cfg, pretrained=checkpoint is None).to(device)
+        self.model = accelerate(build_model(cfg, pretrained=checkpoint is None).to(device))
         self.loader = build_train_loader(
             splits.train,
             cfg.INPUT.BATCH_SIZE_TRAIN,
