@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from tiny import picture, target, tiny_model
 
 from engine.checkpoint import load_weights
+from models.preprocess import ImageBatch
 from models.roi import RoIAlign, RoIs, Tail
 from models.two_stage.boxes import RoISampler, Samples
 from models.two_stage.features import GlobalFeatures
@@ -80,7 +81,8 @@ def test_boxes_keep_their_precision_in_mixed_precision():
     assert samples.matched[samples.is_person][0].tolist() == [1301.0, 401, 1350, 501]
     rpn = tiny_model().rpn.eval()
     with torch.autocast("cpu", torch.bfloat16):
-        proposals = rpn.propose(torch.rand(1, 256, 6, 10, dtype=torch.bfloat16), (96, 160), [(96, 160)])
+        batch = ImageBatch(torch.zeros(1, 3, 96, 160), [(96, 160)], [(96, 160)])
+        proposals = rpn.propose(torch.rand(1, 256, 6, 10, dtype=torch.bfloat16), batch)
     assert proposals[0].dtype is torch.float32
 
 
@@ -114,7 +116,7 @@ def test_parts_that_do_not_go_together_are_refused(options, message):
 def test_rpn_box_loss_is_l1_or_smooth_l1():
     def loss(name):
         rpn = ProposalNetwork(
-            box_loss=name, **anchors_and_head(4, [32], [1.0]), fg_iou_thresh=0.7, bg_iou_thresh=0.3,
+            4, [32], [1.0], name, fg_iou_thresh=0.7, bg_iou_thresh=0.3,
             batch_size_per_image=4, positive_fraction=0.5, pre_nms_top_n={}, post_nms_top_n={}, nms_thresh=0.7,
         )  # fmt: skip
         deltas = torch.tensor([[0.05, 0.5, 0, 0], [0, 0, 0, 0]])

@@ -9,6 +9,7 @@ import argparse
 import dataclasses
 import sys
 import time
+from collections.abc import Sequence
 
 from datasets.synthetic.build import build_synthetic
 from datasets.synthetic.config import SyntheticConfig
@@ -16,39 +17,41 @@ from datasets.writers import FORMATS
 from tools.common import add_traceback_argument, run_program
 
 
-def parse_args(argv=None):
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m tools.make_synthetic", description=__doc__.splitlines()[0])
     add_traceback_argument(parser)
     parser.add_argument("--out", required=True, help="folder of the dataset; its image folder must be empty")
     parser.add_argument("--workers", type=int, default=1, help="processes that draw")
     for field in dataclasses.fields(SyntheticConfig):
-        kind = type(field.default)
-        option = {"type": float, "nargs": 2} if kind is tuple else {"type": kind}
-        if field.name == "format":
-            option["choices"] = FORMATS
-        shown = " ".join(map(str, field.default)) if kind is tuple else field.default
+        several = isinstance(field.default, tuple)
         parser.add_argument(
-            f"--{field.name.replace('_', '-')}", default=field.default, help=f"default {shown}", **option
+            f"--{field.name.replace('_', '-')}",
+            type=float if several else type(field.default),
+            nargs=len(field.default) if several else None,
+            choices=FORMATS if field.name == "format" else None,
+            default=field.default,
+            help=f"default {' '.join(map(str, field.default)) if several else field.default}",
         )
     return parser.parse_args(argv)
 
 
-def main(args):
-    """Draw as the arguments say, and tell what came of it."""
+def main(args: argparse.Namespace) -> None:
+    """Draw as the arguments say, and print a summary."""
     start = time.perf_counter()
     options = {field.name: getattr(args, field.name) for field in dataclasses.fields(SyntheticConfig)}
-    config = SyntheticConfig(**{**options, "person_height": tuple(args.person_height)})
-    _report(build_synthetic(config, args.out, args.workers), args.out, time.perf_counter() - start)
+    options["person_height"] = tuple(args.person_height)
+    summary = build_synthetic(SyntheticConfig(**options), args.out, args.workers)
+    _report(summary, args.out, time.perf_counter() - start)
 
 
-def _report(summary, out, seconds):
+def _report(summary: dict, out: str, seconds: float) -> None:
     lines = [f"{out}: {summary['config']['format']}, {summary['queries']} queries"]
     for split, figures in summary["context"].items():
         lines.append(
             f"  {split}: {figures['images']} images, {figures['boxes']} boxes, {figures['identities']} identities; "
-            f"seen with their group {figures['together']:.0%} (by chance {figures['together_by_chance']:.0%}), "
-            f"at their own cameras {figures['at_home']:.0%} (by chance {figures['at_home_by_chance']:.0%})"
+            f"seen with their group {figures['together']:.0%} (random: {figures['together_by_chance']:.0%}), "
+            f"at their own cameras {figures['at_home']:.0%} (random: {figures['at_home_by_chance']:.0%})"
         )
     images = sum(figures["images"] for figures in summary["context"].values())
     lines.append(f"  {seconds:.1f} s, {1000 * seconds / images:.0f} ms an image")

@@ -4,12 +4,16 @@ World coordinates are metres: x to the right of the camera's axis, y up from the
 """
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.random import Generator
+
+from datasets.synthetic.canvas import Colour
 
 STATURE = 1.7  # metres of an average person
-_NEAR = 0.6  # metres: what is nearer is cut away
+_NEAR = 0.6  # metres: nearer points are clipped
 _WEATHER = {
     # tint of the light RGB, sky at the top and at the horizon, strength of cast shadows
     "sunny": ((1.06, 1.02, 0.94), (92, 148, 214), (196, 220, 238), 0.5),
@@ -22,12 +26,15 @@ _WEATHER = {
 
 @dataclass(frozen=True)
 class Light:
-    """`tint` multiplies what it falls on (RGB); `side` -1 (from the left) to 1; `shadow` 0 to 1, the cast shadow's
-    strength, `shadow_length` in heights of what casts it."""
+    """The light of a camera's place.
 
-    tint: tuple
-    sky_top: tuple
-    sky_low: tuple
+    `tint` multiplies every colour (RGB); `side` -1 (from the left) to 1; `shadow` 0 to 1, the strength of cast shadows,
+    `shadow_length` in heights of what casts them.
+    """
+
+    tint: Colour
+    sky_top: Colour
+    sky_low: Colour
     side: float
     shadow: float
     shadow_length: float
@@ -37,12 +44,13 @@ class Light:
 class Camera:
     """`horizon` is the horizon's row, `focal` the focal length, `middle` the axis's column, in pixels; `height` metres.
 
-    `half_street` and `depth` bound where people walk: |x| <= half_street and z <= depth, in metres.
+    `size` is width and height of the image in pixels. `half_street` and `depth` bound where people walk:
+    |x| <= half_street and z <= depth, in metres.
     """
 
     number: int
     kind: str
-    size: tuple
+    size: tuple[int, int]
     horizon: float
     focal: float
     middle: float
@@ -51,35 +59,30 @@ class Camera:
     depth: float
     light: Light
 
-    def project(self, points):
-        """n x 2 pixels of n x 3 points before the camera."""
+    def project(self, points: Sequence[Sequence[float]] | np.ndarray) -> np.ndarray:
+        """n x 2 pixels of n x 3 points in front of the camera."""
         x, y, z = np.atleast_2d(np.float64(points)).T
         return np.stack([self.middle + self.focal * x / z, self.horizon + self.focal * (self.height - y) / z], 1)
 
-    def enlarged(self, factor):
+    def enlarged(self, factor: int) -> "Camera":
         """The same view on an image `factor` times as large."""
-        return dataclasses.replace(
-            self,
-            size=tuple(side * factor for side in self.size),
-            horizon=self.horizon * factor,
-            focal=self.focal * factor,
-            middle=self.middle * factor,
-        )
+        pixels = {name: getattr(self, name) * factor for name in ("horizon", "focal", "middle")}
+        return dataclasses.replace(self, size=(self.size[0] * factor, self.size[1] * factor), **pixels)
 
-    def metre(self, z):
+    def metre(self, z: float) -> float:
         """Pixels of a metre at distance z."""
         return self.focal / z
 
-    def distance(self, row):
+    def distance(self, row: float) -> float:
         """Distance of the ground seen in a row under the horizon."""
         return self.focal * self.height / (row - self.horizon)
 
 
-def clip_near(points):
+def clip_near(points: Sequence[Sequence[float]]) -> np.ndarray:
     """The polygon (n x 3) cut at the near plane; it may become empty."""
-    points = np.float64(points)
+    polygon = np.float64(points)
     kept = []
-    for start, end in zip(points, np.roll(points, -1, 0), strict=True):
+    for start, end in zip(polygon, np.roll(polygon, -1, 0), strict=True):
         if start[2] >= _NEAR:
             kept.append(start)
         if (start[2] >= _NEAR) != (end[2] >= _NEAR):
@@ -87,7 +90,7 @@ def clip_near(points):
     return np.array(kept).reshape(-1, 3)
 
 
-def _draw_light(rng, indoors):
+def _draw_light(rng: Generator, indoors: bool) -> Light:
     weather = "overcast" if indoors else list(_WEATHER)[rng.integers(len(_WEATHER))]
     tint, top, low, shadow = _WEATHER[weather]
     tint = np.clip(np.multiply(tint, rng.normal(1, 0.015, 3) * rng.normal(1, 0.05)), 0.5, 1.15)
@@ -95,20 +98,19 @@ def _draw_light(rng, indoors):
     return Light(tuple(tint), top, low, side, shadow, float(rng.uniform(0.4, 0.9)))
 
 
-def draw_camera(rng, number, kind, size, tallest):
+def draw_camera(rng: Generator, number: int, kind: str, size: tuple[int, int], tallest: float) -> Camera:
     """A random camera for a kind of scene; `tallest` is the height of the nearest people, as a share of the image's."""
     width, height = size
     horizon = rng.uniform(0.16, 0.34)
     near_share = tallest * rng.uniform(0.84, 1.0)
-    camera_height = STATURE * (1 - horizon) / near_share
     return Camera(
         number=number,
         kind=kind,
-        size=(width, height),
+        size=size,
         horizon=horizon * height,
         focal=1.15 * height,
         middle=width * rng.uniform(0.4, 0.6),
-        height=camera_height,
+        height=STATURE * (1 - horizon) / near_share,
         half_street=rng.uniform(4.2, 5.6) if kind in ("canyon", "arcade") else 12.0,
         depth=rng.uniform(13.0, 16.0),
         light=_draw_light(rng, kind == "arcade"),

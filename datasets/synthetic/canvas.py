@@ -4,28 +4,31 @@ Colours are RGB in [0, 255] as float32. A canvas keeps premultiplied colour and 
 be scaled with area averaging and laid over any background without a fringe.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.random import Generator
+
+Colour = Sequence[float] | np.ndarray
+Window = tuple[slice, slice]
+Shader = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""RGB that broadcasts to h x w x 3, from the pixels' columns (1 x w) and rows (h x 1)."""
 
 _SHIFT = 4  # fractional bits of OpenCV's polygon coordinates
 _EDGE = 3.0  # steepness of a pattern's edges: soft enough not to alias when small
 
 
-def _stripes(coordinate):
+def _stripes(coordinate: np.ndarray) -> np.ndarray:
     return np.clip(0.5 + _EDGE * np.sin(2 * np.pi * coordinate), 0, 1)
 
 
-def _dots(along, across):
-    return np.clip(_EDGE * (np.cos(2 * np.pi * along) + np.cos(2 * np.pi * across) - 1.0), 0, 1)
-
-
-PATTERNS = {
+PATTERNS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "hoops": lambda along, _across: _stripes(along),
     "pinstripes": lambda _along, across: _stripes(1.3 * across),
     "checks": lambda along, across: (_stripes(along) + _stripes(across)) / 2,
-    "dots": _dots,
+    "dots": lambda along, across: np.clip(_EDGE * (np.cos(2 * np.pi * along) + np.cos(2 * np.pi * across) - 1.0), 0, 1),
     "diagonal": lambda along, across: _stripes(0.7 * (along + across)),
 }
 """Share of the second colour, given two coordinates in periods of the pattern (along the body part, across it)."""
@@ -35,12 +38,12 @@ PATTERNS = {
 class Cloth:
     """What a body part is covered with. `period` is that of the pattern, in statures."""
 
-    colour: tuple
-    second: tuple = (0.0, 0.0, 0.0)
+    colour: Colour
+    second: Colour = (0.0, 0.0, 0.0)
     pattern: str = "plain"
     period: float = 0.06
 
-    def paint(self, along, across):
+    def paint(self, along: np.ndarray, across: np.ndarray) -> np.ndarray:
         """RGB at the given coordinates in statures: grids that broadcast to h x w give what broadcasts to h x w x 3."""
         base = np.float32(self.colour)
         if self.pattern == "plain":
@@ -52,17 +55,16 @@ class Cloth:
 class Canvas:
     """Premultiplied RGB (`colour`, h x w x 3) and `coverage` (h x w, 0 to 1), painted from back to front."""
 
-    def __init__(self, width, height):
+    def __init__(self, width: int, height: int) -> None:
         self.colour = np.zeros((height, width, 3), np.float32)
         self.coverage = np.zeros((height, width), np.float32)
 
-    def paint(self, outline, shader, opacity=1.0):
+    def paint(self, outline: np.ndarray, shader: Colour | Shader, opacity: float = 1.0) -> None:
         """Fill a polygon.
 
         Args:
-            outline: n x 2 pixels of the canvas, may leave it.
-            shader: an RGB colour, or a function of the pixels' columns (1 x w) and rows (h x 1) giving RGB that
-                broadcasts to h x w x 3.
+            outline: n x 2 pixels of the canvas; what lies outside is clipped.
+            shader: an RGB colour, or a function of the pixels.
             opacity: 0 to 1.
         """
         outline = np.asarray(outline, np.float64)
@@ -85,6 +87,13 @@ class Canvas:
         coverage += weight * (1 - coverage)
 
 
+def overlap(size: tuple[int, int], left: int, top: int, frame: tuple[int, ...]) -> tuple[Window, Window]:
+    """Slices of a frame (h x w) and of a picture of `size` (h, w) laid at (left, top) of it, where both overlap."""
+    x1, y1 = min(max(left, 0), frame[1]), min(max(top, 0), frame[0])
+    x2, y2 = max(min(left + size[1], frame[1]), x1), max(min(top + size[0], frame[0]), y1)
+    return np.s_[y1:y2, x1:x2], np.s_[y1 - top : y2 - top, x1 - left : x2 - left]
+
+
 @dataclass(frozen=True)
 class Sprite:
     """A cut-out picture: premultiplied RGB and coverage with the pixel of the frame its upper left corner falls on."""
@@ -94,12 +103,16 @@ class Sprite:
     left: int
     top: int
 
+    def windows(self, frame: tuple[int, ...]) -> tuple[Window, Window]:
+        """Slices of a frame of the given shape and of the sprite where both overlap."""
+        return overlap(self.coverage.shape, self.left, self.top, frame)
 
-def cut_out(canvas, scale, left, top):
+
+def cut_out(canvas: Canvas, scale: float, left: int, top: int) -> Sprite:
     """The canvas scaled by `scale` (at most 1) and laid at (left, top) of the frame, cropped to what is painted."""
     colour, coverage = canvas.colour, canvas.coverage
     if scale < 1:
-        size = tuple(max(1, round(side * scale)) for side in (coverage.shape[1], coverage.shape[0]))
+        size = tuple(max(1, round(side * scale)) for side in coverage.shape[::-1])
         colour = cv2.resize(colour, size, interpolation=cv2.INTER_AREA)
         coverage = cv2.resize(coverage, size, interpolation=cv2.INTER_AREA)
     rows, columns = np.flatnonzero(coverage.any(1)), np.flatnonzero(coverage.any(0))
@@ -109,7 +122,7 @@ def cut_out(canvas, scale, left, top):
     return Sprite(colour[window], coverage[window], left + int(columns[0]), top + int(rows[0]))
 
 
-def smooth_noise(rng, shape, cell, amplitude):
+def smooth_noise(rng: Generator, shape: tuple[int, int], cell: tuple[float, float], amplitude: float) -> np.ndarray:
     """Smooth noise h x w of standard deviation near `amplitude`; `cell` (x, y) is the size of its grains in pixels."""
     height, width = shape
     rows, columns = max(2, round(height / cell[1])), max(2, round(width / cell[0]))

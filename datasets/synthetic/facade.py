@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.random import Generator
 
+from datasets.synthetic.canvas import Colour
 from datasets.synthetic.surface import blend, bricks, cell_noise, flat, inside, periodic
 
 _WALLS = ((196, 182, 160), (172, 108, 84), (150, 84, 66), (206, 200, 190), (188, 160, 120), (140, 146, 150),
@@ -14,20 +16,31 @@ _SHOP_HEIGHT, _SHOP_WIDTH = 3.6, 5.2
 
 @dataclass(frozen=True)
 class Facade:
-    """A building's front. Lengths in metres; `lit` is the share of windows with light behind them."""
+    """The style of a front. Lengths in metres; `lit` is the share of windows with light behind them."""
 
-    wall: tuple
+    wall: Colour
     brick: bool
     storey: float
     bay: float
-    window: tuple
-    frame: tuple
+    window: tuple[float, float]
+    frame: Colour
     shop: bool
     lit: float
     seed: int
 
 
-def draw_facade(rng, shop, lit):
+@dataclass(frozen=True)
+class Front:
+    """A front in the picture: grids of metres along it, metres up from the ground, and metres per pixel; `sky` is the
+    RGB that the panes reflect."""
+
+    along: np.ndarray
+    up: np.ndarray
+    footprint: np.ndarray
+    sky: Colour
+
+
+def draw_facade(rng: Generator, shop: bool, lit: float) -> Facade:
     """A random `Facade`."""
     wall = np.clip(np.float64(_WALLS[rng.integers(len(_WALLS))]) + rng.normal(0, 8, 3), 30, 240)
     return Facade(
@@ -43,74 +56,66 @@ def draw_facade(rng, shop, lit):
     )
 
 
-def paint_facade(style, along, up, footprint, sky):
-    """RGB of a front.
-
-    Args:
-        style: a `Facade`.
-        along, up, footprint: grids in metres, `up` from the ground.
-        sky: RGB that the panes reflect.
-    """
+def paint_facade(style: Facade, front: Front) -> np.ndarray:
+    """RGB of a front."""
+    up, footprint = front.up, front.footprint
     if style.brick:
-        rgb = bricks(along, up, footprint, style.wall, style.seed)
+        rgb = bricks(front.along, up, footprint, style.wall, style.seed)
     else:
-        rgb = flat(along.shape, style.wall) * (1 - 0.1 * periodic(up, style.storey, 0.04, footprint))[..., None]
-    rgb = _windows(style, rgb, along, up, footprint, sky)
+        rgb = flat(up.shape, style.wall) * (1 - 0.1 * periodic(up, style.storey, 0.04, footprint))[..., None]
+    rgb = _paint_windows(style, rgb, front)
     if style.shop:
-        rgb = _shops(style, rgb, along, up, footprint, sky)
+        rgb = _paint_shops(style, rgb, front)
     else:
         rgb = blend(rgb, np.multiply(style.wall, 0.66), inside(up, -1.0, 0.6, footprint))
     return rgb * (0.86 + 0.14 * np.clip(up / 2.0, 0, 1))[..., None]
 
 
-def _windows(style, rgb, along, up, footprint, sky):
+def _paint_windows(style: Facade, rgb: np.ndarray, front: Front) -> np.ndarray:
+    along, up, edge = front.along, front.up, front.footprint / style.bay
     column, row = np.floor(along / style.bay), np.floor(up / style.storey)
     x, y = np.mod(along, style.bay) / style.bay, np.mod(up, style.storey) / style.storey
     wide, tall = style.window
     left, low = (1 - wide) / 2, 0.28
-    edge = footprint / style.bay
     frame = inside(x, left - 0.03, left + wide + 0.03, edge) * inside(y, low - 0.03, low + tall + 0.02, edge)
+    sill = inside(y, low - 0.09, low - 0.05, edge) * inside(x, 0.12, 0.88, edge)
     pane = inside(x, left, left + wide, edge) * inside(y, low, low + tall, edge)
     pane = pane * (1 - 0.8 * inside(x, 0.485, 0.515, edge))
-    tone = cell_noise(column, row, style.seed)
-    glass = flat(along.shape, (44, 56, 70)) + (0.42 * (y - low) / tall)[..., None] * np.float32(sky)
-    glass = blend(glass, (206, 200, 186), 0.5 * ((tone > 0.72) & (y > low + 0.55 * tall)))
-    glass = blend(
-        glass,
-        np.float32((255, 216, 140)) * (1 + style.lit),
-        0.9 * (cell_noise(column, row, style.seed + 1) < style.lit),
-    )
+    blind = (cell_noise(column, row, style.seed) > 0.72) & (y > low + 0.55 * tall)
+    lamp = np.float32((255, 216, 140)) * (1 + style.lit)
+    glass = flat(along.shape, (44, 56, 70)) + (0.42 * (y - low) / tall)[..., None] * np.float32(front.sky)
+    glass = blend(glass, (206, 200, 186), 0.5 * blind)
+    glass = blend(glass, lamp, 0.9 * (cell_noise(column, row, style.seed + 1) < style.lit))
     rgb = blend(rgb, style.frame, frame)
-    rgb = blend(
-        rgb, np.multiply(style.wall, 0.7), inside(y, low - 0.09, low - 0.05, edge) * inside(x, 0.12, 0.88, edge)
-    )
+    rgb = blend(rgb, np.multiply(style.wall, 0.7), sill)
     return blend(rgb, glass, pane)
 
 
-def _shops(style, rgb, along, up, footprint, sky):
-    shop = np.floor(along / _SHOP_WIDTH)
-    x = np.mod(along, _SHOP_WIDTH)
-    choice = (cell_noise(shop, 0 * shop, style.seed + 2) * len(_SIGNS)).astype(int)
-    sign = np.float32(_SIGNS)[choice]
-    front = inside(up, -1.0, _SHOP_HEIGHT, footprint)
-    rgb = blend(rgb, 0.45 * sign + np.float32((56, 54, 52)), front)
-    pane = inside(x, 0.35, 3.45, footprint) * inside(up, 0.5, 2.6, footprint)
-    door = inside(x, 3.75, 4.85, footprint) * inside(up, 0.0, 2.6, footprint)
-    glow = 0.35 + 0.5 * cell_noise(shop, 1 + 0 * shop, style.seed + 3) + 1.5 * style.lit
-    display = flat(along.shape, (84, 84, 88)) + (glow * (1 - 0.2 * up))[..., None] * np.float32((120, 112, 94))
-    display = display + 0.1 * np.float32(sky)
-    goods = cell_noise(np.floor(x / 0.34), np.floor(along / 0.34), style.seed + 4)
-    shelf = inside(up, 0.55, 0.7 + 1.1 * goods, footprint)
-    ware = np.stack([cell_noise(np.floor(along / 0.34), k + 0 * shop, style.seed + 5) for k in range(3)], -1)
-    display = blend(display, 60 + 150 * ware, 0.75 * shelf)
-    rgb = blend(rgb, display, pane)
-    rgb = blend(rgb, 0.62 * display, door * (1 - inside(x, 4.26, 4.34, footprint)))
-    rgb = blend(rgb, sign, inside(up, 2.9, 3.5, footprint) * inside(x, 0.15, 5.05, footprint))
-    letters = (
-        periodic(along, 0.34, 0.62, footprint) * inside(x, 1.2, 4.0, footprint) * inside(up, 3.06, 3.34, footprint)
-    )
+def _paint_shops(style: Facade, rgb: np.ndarray, front: Front) -> np.ndarray:
+    along, up, edge = front.along, front.up, front.footprint
+    shop, x = np.floor(along / _SHOP_WIDTH), np.mod(along, _SHOP_WIDTH)
+    sign = np.float32(_SIGNS)[(cell_noise(shop, 0, style.seed + 2) * len(_SIGNS)).astype(int)]
+    rgb = blend(rgb, 0.45 * sign + np.float32((56, 54, 52)), inside(up, -1.0, _SHOP_HEIGHT, edge))
+    display = _shop_window(style, front, shop, x)
+    door = inside(x, 3.75, 4.85, edge) * inside(up, 0.0, 2.6, edge) * (1 - inside(x, 4.26, 4.34, edge))
+    rgb = blend(rgb, display, inside(x, 0.35, 3.45, edge) * inside(up, 0.5, 2.6, edge))
+    rgb = blend(rgb, 0.62 * display, door)
+    rgb = blend(rgb, sign, inside(up, 2.9, 3.5, edge) * inside(x, 0.15, 5.05, edge))
+    letters = periodic(along, 0.34, 0.62, edge) * inside(x, 1.2, 4.0, edge) * inside(up, 3.06, 3.34, edge)
     rgb = blend(rgb, (244, 240, 230), 0.85 * letters)
-    awning = cell_noise(shop, 2 + 0 * shop, style.seed + 6) < 0.5
+    has_awning = cell_noise(shop, 2, style.seed + 6) < 0.5
     stripes = 0.5 + 0.5 * np.sign(np.sin(along * 14))
     cloth = sign + (stripes * 0.75)[..., None] * (np.float32((242, 240, 234)) - sign)
-    return blend(rgb, cloth, awning * inside(up, 2.35, 2.86, footprint) * inside(x, 0.15, 5.05, footprint))
+    return blend(rgb, cloth, has_awning * inside(up, 2.35, 2.86, edge) * inside(x, 0.15, 5.05, edge))
+
+
+def _shop_window(style: Facade, front: Front, shop: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """RGB of what is behind the glass of shop number `shop`, `x` metres from its left edge: goods on a shelf."""
+    along, up = front.along, front.up
+    glow = 0.35 + 0.5 * cell_noise(shop, 1, style.seed + 3) + 1.5 * style.lit
+    rgb = flat(along.shape, (84, 84, 88)) + (glow * (1 - 0.2 * up))[..., None] * np.float32((120, 112, 94))
+    rgb = rgb + 0.1 * np.float32(front.sky)
+    place = np.floor(along / 0.34)
+    height = cell_noise(np.floor(x / 0.34), place, style.seed + 4)
+    goods = np.stack([cell_noise(place, channel, style.seed + 5) for channel in range(3)], -1)
+    return blend(rgb, 60 + 150 * goods, 0.75 * inside(up, 0.55, 0.7 + 1.1 * height, front.footprint))

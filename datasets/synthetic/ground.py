@@ -1,7 +1,9 @@
 """The ground of each kind of scene: road, pavement, crossings, lawn and path, seen in perspective."""
 
 import numpy as np
+from numpy.random import Generator
 
+from datasets.synthetic.camera import Camera
 from datasets.synthetic.surface import blend, cell_noise, flat, inside, periodic, slabs
 
 _ASPHALT, _KERB, _PAINT = (92, 93, 97), (168, 166, 160), (226, 226, 220)
@@ -15,7 +17,7 @@ class Ground:
     `across` is the footprint along x, `deep` that along z, which grows faster towards the horizon.
     """
 
-    def __init__(self, camera):
+    def __init__(self, camera: Camera) -> None:
         width, height = camera.size
         self.top = int(np.ceil(camera.horizon + 1.5))
         rows = np.arange(self.top, height, dtype=np.float32)[:, None] - np.float32(camera.horizon)
@@ -25,110 +27,126 @@ class Ground:
         self.across = self.z / np.float32(camera.focal)
         self.deep = self.z / rows
         self.shape = self.z.shape
+        self.half_street = camera.half_street
+
+    def columns(self, left: float | np.ndarray, right: float | np.ndarray) -> np.ndarray:
+        """1 between two x, 0 outside."""
+        return inside(self.x, left, right, self.across)
+
+    def rows(self, near: float, far: float) -> np.ndarray:
+        """1 between two distances, 0 outside."""
+        return inside(self.z, near, far, self.deep)
 
 
-def _asphalt(ground, rng):
+def _asphalt(ground: Ground, rng: Generator) -> np.ndarray:
     base = flat(ground.shape, np.add(_ASPHALT, rng.normal(0, 8)))
     grit = cell_noise(np.floor(ground.x / 0.05), np.floor(ground.z / 0.1), rng.integers(1 << 20)) - 0.5
     return base * (1 + 0.12 * np.clip(1.5 - ground.deep / 0.1, 0, 1) * grit)[..., None]
 
 
-def _paving(ground, rng):
+def _paving(ground: Ground, rng: Generator) -> np.ndarray:
     size = rng.choice((0.4, 0.6, 0.9))
     colour = np.add(_PAVING[rng.integers(len(_PAVING))], rng.normal(0, 6, 3))
-    return slabs(
-        ground.x, ground.z, np.maximum(ground.across, 0.6 * ground.deep), (size, size), colour, rng.integers(1 << 20)
-    )
+    footprint = np.maximum(ground.across, 0.6 * ground.deep)
+    return slabs(ground.x, ground.z, footprint, size, colour, rng.integers(1 << 20))
 
 
-def _grass(ground, rng):
-    seed = rng.integers(1 << 20)
-    patches = cell_noise(np.floor(ground.x / 0.09), np.floor(ground.z / 0.16), seed) - 0.5
+def _grass(ground: Ground, rng: Generator) -> np.ndarray:
+    patches = cell_noise(np.floor(ground.x / 0.09), np.floor(ground.z / 0.16), rng.integers(1 << 20)) - 0.5
     mowing = periodic(ground.x + 0.3 * ground.z, 3.0, 0.5, ground.across) - 0.5
     tone = 1 + 0.25 * np.clip(1.5 - ground.deep / 0.12, 0, 1) * patches + 0.09 * mowing
     return flat(ground.shape, _LAWN) * tone[..., None]
 
 
-def _street_across(ground, rng, zebra):
-    """A road that runs across the picture, pavement beyond and before it."""
+def _road_across(ground: Ground, rng: Generator) -> tuple[np.ndarray, float, float]:
+    """A road from left to right with pavement on both sides, and the distances of its edges."""
     near, far = rng.uniform(4.2, 5.2), rng.uniform(8.2, 9.6)
-    rgb = blend(_paving(ground, rng), _asphalt(ground, rng), inside(ground.z, near, far, ground.deep))
+    rgb = blend(_paving(ground, rng), _asphalt(ground, rng), ground.rows(near, far))
     for edge in (near, far):
-        rgb = blend(rgb, _KERB, inside(ground.z, edge - 0.12, edge + 0.12, ground.deep))
+        rgb = blend(rgb, _KERB, ground.rows(edge - 0.12, edge + 0.12))
+    return rgb, near, far
+
+
+def _shops(ground: Ground, rng: Generator) -> np.ndarray:
+    rgb, near, far = _road_across(ground, rng)
     middle = (near + far) / 2
-    dashes = periodic(ground.x, 3.0, 0.5, ground.across) * inside(ground.z, middle - 0.07, middle + 0.07, ground.deep)
-    if not zebra:
-        return blend(rgb, _PAINT, 0.9 * dashes)
+    dashes = periodic(ground.x, 3.0, 0.5, ground.across) * ground.rows(middle - 0.07, middle + 0.07)
+    return blend(rgb, _PAINT, 0.9 * dashes)
+
+
+def _crossing(ground: Ground, rng: Generator) -> np.ndarray:
+    rgb, near, far = _road_across(ground, rng)
     left = rng.uniform(-4.0, 0.0)
-    bars = periodic(ground.x - left, 1.0, 0.5, ground.across) * inside(ground.x, left, left + 3.6, ground.across)
-    return blend(rgb, _PAINT, 0.9 * bars * inside(ground.z, near + 0.3, far - 0.3, ground.deep))
+    bars = periodic(ground.x - left, 1.0, 0.5, ground.across) * ground.columns(left, left + 3.6)
+    return blend(rgb, _PAINT, 0.9 * bars * ground.rows(near + 0.3, far - 0.3))
 
 
-def _street_along(ground, rng, camera):
+def _canyon(ground: Ground, rng: Generator) -> np.ndarray:
     """A road that leads away, a pavement on both sides."""
-    half = 0.5 * camera.half_street
-    road = inside(ground.x, -half, half, ground.across)
+    half = 0.5 * ground.half_street
+    road = ground.columns(-half, half)
     rgb = blend(_paving(ground, rng), _asphalt(ground, rng), road)
     for edge in (-half, half):
-        rgb = blend(rgb, _KERB, inside(ground.x, edge - 0.1, edge + 0.1, ground.across))
-    line = periodic(ground.z, 3.4, 0.5, ground.deep) * inside(ground.x, -0.07, 0.07, ground.across)
+        rgb = blend(rgb, _KERB, ground.columns(edge - 0.1, edge + 0.1))
     start = rng.uniform(5.0, 7.5)
-    bars = periodic(ground.x, 0.9, 0.5, ground.across) * inside(ground.z, start, start + 2.6, ground.deep) * road
-    return blend(
-        rgb, _PAINT, 0.88 * np.maximum(line * (1 - inside(ground.z, start - 1, start + 3.6, ground.deep)), bars)
-    )
+    bars = periodic(ground.x, 0.9, 0.5, ground.across) * ground.rows(start, start + 2.6) * road
+    line = periodic(ground.z, 3.4, 0.5, ground.deep) * ground.columns(-0.07, 0.07)
+    return blend(rgb, _PAINT, 0.88 * np.maximum(line * (1 - ground.rows(start - 1, start + 3.6)), bars))
 
 
-def _junction(ground, rng):
+def _junction(ground: Ground, rng: Generator) -> np.ndarray:
     rgb = _asphalt(ground, rng)
     start = rng.uniform(4.0, 5.0)
-    bars = periodic(ground.x + rng.uniform(0, 1), 1.1, 0.5, ground.across) * inside(
-        ground.z, start, start + 3.4, ground.deep
-    )
-    rgb = blend(rgb, _PAINT, 0.9 * np.maximum(bars, inside(ground.z, start + 4.3, start + 4.6, ground.deep)))
+    bars = periodic(ground.x + rng.uniform(0, 1), 1.1, 0.5, ground.across) * ground.rows(start, start + 3.4)
+    rgb = blend(rgb, _PAINT, 0.9 * np.maximum(bars, ground.rows(start + 4.3, start + 4.6)))
     kerb = start + 6.5
-    rgb = blend(rgb, _paving(ground, rng), inside(ground.z, kerb, 1e4, ground.deep))
-    return blend(rgb, _KERB, inside(ground.z, kerb - 0.12, kerb + 0.12, ground.deep))
+    rgb = blend(rgb, _paving(ground, rng), ground.rows(kerb, 1e4))
+    return blend(rgb, _KERB, ground.rows(kerb - 0.12, kerb + 0.12))
 
 
-def _park(ground, rng):
+def _park(ground: Ground, rng: Generator) -> np.ndarray:
     bend, width = rng.uniform(-0.6, 0.6), rng.uniform(1.6, 2.4)
     centre = rng.uniform(-1.0, 1.0) + bend * (ground.z - 5) + 0.8 * np.sin(0.35 * ground.z)
-    rgb = blend(_grass(ground, rng), _PATH, inside(ground.x - centre, -width - 0.12, width + 0.12, ground.across))
+    offset = ground.x - centre
+    rgb = blend(_grass(ground, rng), _PATH, inside(offset, -width - 0.12, width + 0.12, ground.across))
     gravel = flat(ground.shape, _PATH) * (0.9 + 0.16 * cell_noise(ground.x / 0.07, ground.z / 0.12, 5))[..., None]
-    return blend(rgb, gravel, inside(ground.x - centre, -width, width, ground.across))
+    return blend(rgb, gravel, inside(offset, -width, width, ground.across))
 
 
-def _plaza(ground, rng):
+def _plaza(ground: Ground, rng: Generator) -> np.ndarray:
     rgb = _paving(ground, rng)
     tile = rng.uniform(2.4, 3.4)
     lattice = np.maximum(periodic(ground.x, tile, 0.12, ground.across), periodic(ground.z, tile, 0.12, ground.deep))
     return blend(rgb, np.multiply(_PAVING[rng.integers(len(_PAVING))], 0.72), 0.7 * lattice)
 
 
-def _campus(ground, rng):
+def _campus(ground: Ground, rng: Generator) -> np.ndarray:
     lawn = rng.uniform(8.5, 10.0)
-    rgb = blend(_paving(ground, rng), _grass(ground, rng), inside(ground.z, lawn, 1e4, ground.deep))
-    return blend(rgb, _KERB, inside(ground.z, lawn - 0.12, lawn + 0.1, ground.deep))
+    rgb = blend(_paving(ground, rng), _grass(ground, rng), ground.rows(lawn, 1e4))
+    return blend(rgb, _KERB, ground.rows(lawn - 0.12, lawn + 0.1))
 
 
-def _hall(ground, rng):
+def _arcade(ground: Ground, rng: Generator) -> np.ndarray:
     size = rng.uniform(0.8, 1.2)
     light, dark = np.float32((206, 200, 190)), np.float32((150, 142, 134))
     odd = np.mod(np.floor(ground.x / size) + np.floor(ground.z / size), 2) * np.clip(2 - 3 * ground.deep / size, 0, 1)
     return flat(ground.shape, light) + odd[..., None] * (dark - light) * np.float32(rng.uniform(0.3, 1.0))
 
 
-def paint_ground(camera, ground, rng):
-    """RGB of the ground's pixels for the camera's kind of scene."""
-    painters = {
-        "shops": lambda: _street_across(ground, rng, zebra=False),
-        "crossing": lambda: _street_across(ground, rng, zebra=True),
-        "canyon": lambda: _street_along(ground, rng, camera),
-        "junction": lambda: _junction(ground, rng),
-        "park": lambda: _park(ground, rng),
-        "plaza": lambda: _plaza(ground, rng),
-        "campus": lambda: _campus(ground, rng),
-        "arcade": lambda: _hall(ground, rng),
-    }
-    return painters[camera.kind]()
+_PAINTERS = {
+    "shops": _shops,
+    "park": _park,
+    "canyon": _canyon,
+    "plaza": _plaza,
+    "crossing": _crossing,
+    "campus": _campus,
+    "junction": _junction,
+    "arcade": _arcade,
+}
+KINDS = tuple(_PAINTERS)
+"""Kinds of scenes."""
+
+
+def paint_ground(ground: Ground, kind: str, rng: Generator) -> np.ndarray:
+    """RGB of the ground's pixels for a kind of scene."""
+    return _PAINTERS[kind](ground, rng)

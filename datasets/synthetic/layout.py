@@ -1,11 +1,14 @@
-"""Where people stand in an image: parties walk side by side over the ground, seen by a camera, without piling up."""
+"""Where people stand in an image: groups walk side by side over the ground, seen by a camera, without piling up."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.random import Generator
 
-from datasets.synthetic.camera import STATURE
-from datasets.synthetic.pose import Pose
+from datasets.synthetic.body import Pose
+from datasets.synthetic.camera import STATURE, Camera
+from datasets.synthetic.wardrobe import Look
 
 _ATTEMPTS = 14
 _MOST_COVERED = 0.5  # share of a person that others may cover, by boxes: the first placement under it is taken
@@ -14,82 +17,100 @@ _SPACING, _ROW_SPACING = 0.78, 0.95  # metres between people side by side, betwe
 _BELOW = 1.05  # feet may be this far down, in image heights
 _DIRECTIONS = np.radians((0, 25, -25, 90, -90, 70, -70, 180, 155, -155))
 
+Obstacle = tuple[float, float, float, float, float]
+"""A box with its distance: x1, y1, x2, y2 in pixels, z in metres."""
+
 
 @dataclass(frozen=True)
-class Place:
-    """A person's place: metres across and away, and the pose it is seen in."""
+class Actor:
+    """A person in an image: its look, its place in metres across and away, and the pose it is seen in."""
 
+    look: Look
     x: float
     z: float
     pose: Pose
 
+    def foot(self, camera: Camera) -> np.ndarray:
+        """The pixel (x, y) where the person stands."""
+        return camera.project([(self.x, 0, self.z)])[0]
 
-def lay_out(camera, parties, obstacles, nearest_height, farthest_height, rng):
-    """A list of `Place`s for each party.
+    def height(self, camera: Camera) -> float:
+        """The person's height in pixels."""
+        return STATURE * self.look.stature * camera.metre(self.z)
+
+
+def lay_out(
+    camera: Camera,
+    parties: Sequence[Sequence[Look]],
+    obstacles: Sequence[Obstacle],
+    heights: tuple[float, float],
+    rng: Generator,
+) -> list[Actor]:
+    """Give each person a place and a pose.
 
     Args:
-        camera: a `Camera`.
-        parties: for each party, the relative statures of its people.
-        obstacles: boxes with distance (x1, y1, x2, y2, z) of what stands in the way, in pixels and metres.
-        nearest_height, farthest_height: of a person of average stature, as shares of the image's height.
-        rng: decides everything.
+        camera: what sees them.
+        parties: for each group of people who walk together, their looks.
+        obstacles: things that people should not stand behind.
+        heights: of the farthest and the nearest person of average stature, as shares of the image's height.
+        rng: for every random choice.
     """
-    obstacles, taken = np.reshape(obstacles, (-1, 5)), []
-    places = []
-    for statures in parties:
-        best, best_cover = None, np.inf
+    things = np.reshape(obstacles, (-1, 5))
+    actors: list[Actor] = []
+    for looks in parties:
+        best, best_cover = [], np.inf
         for _ in range(_ATTEMPTS):
-            party = _place_party(camera, len(statures), nearest_height, farthest_height, rng)
-            boxes = [_box(camera, place, stature) for place, stature in zip(party, statures, strict=True)]
-            cover = _worst_cover(np.array([*taken, *boxes]), obstacles, camera.size)
+            party = _place_party(camera, looks, heights, rng)
+            boxes = np.array([_box(camera, actor) for actor in [*actors, *party]])
+            cover = _worst_cover(boxes, things, camera.size)
             if cover < best_cover:
-                best, best_cover, best_boxes = party, cover, boxes
+                best, best_cover = party, cover
             if best_cover <= _MOST_COVERED:
                 break
-        taken += best_boxes
-        places.append(best)
-    return places
+        actors += best
+    return actors
 
 
-def _place_party(camera, size, nearest_height, farthest_height, rng):
+def _place_party(camera: Camera, looks: Sequence[Look], heights: tuple[float, float], rng: Generator) -> list[Actor]:
+    """People in rows of one to three, walking in one direction."""
     width, height = camera.size
     reach = camera.focal * STATURE / height
-    near = max(reach / nearest_height, camera.distance(_BELOW * height))
-    far = max(min(reach / farthest_height, camera.depth), near + 0.5)
+    near = max(reach / heights[1], camera.distance(_BELOW * height))
+    far = max(min(reach / heights[0], camera.depth), near + 0.5)
     z = near + (far - near) * rng.random() ** 1.35
     left, right = ((column - camera.middle) / camera.metre(z) for column in (0.06 * width, 0.94 * width))
     bound = camera.half_street - 0.3
     x = rng.uniform(max(left, -bound), min(right, bound))
     direction = float(rng.choice(_DIRECTIONS) + rng.normal(0, 0.12))
     abreast = int(rng.integers(1, 4))
-    stride = 0.03 if rng.random() < 0.12 else rng.uniform(0.25, 0.46)
-    places = []
-    for index in range(size):
+    stride = 0.03 if rng.random() < 0.12 else float(rng.uniform(0.25, 0.46))
+    party = []
+    for index, look in enumerate(looks):
         row, column = divmod(index, abreast)
-        aside = (column - (min(size, abreast) - 1) / 2) * _SPACING + rng.normal(0, 0.08)
+        aside = (column - (min(len(looks), abreast) - 1) / 2) * _SPACING + rng.normal(0, 0.08)
         behind = row * _ROW_SPACING + rng.normal(0, 0.18)
         across = x + aside * np.cos(direction) - behind * np.sin(direction)
         away = z + aside * np.sin(direction) + behind * np.cos(direction)
-        pose = Pose(
-            heading=direction + float(rng.normal(0, 0.15)),
-            phase=float(rng.uniform(0, 2 * np.pi)),
-            stride=float(stride),
-            bends=(
-                float(rng.choice((0.2, 0.35, 1.6), p=(0.5, 0.4, 0.1))),
-                float(rng.choice((0.15, 0.3, 1.9), p=(0.5, 0.4, 0.1))),
-            ),
-        )
-        places.append(Place(float(np.clip(across, -bound, bound)), float(np.clip(away, near, far + 1.0)), pose))
-    return places
+        across, away = float(np.clip(across, -bound, bound)), float(np.clip(away, near, far + 1.0))
+        party.append(Actor(look, across, away, _draw_pose(direction, stride, rng)))
+    return party
 
 
-def _box(camera, place, stature):
-    column, row = camera.project([(place.x, 0, place.z)])[0]
-    height = STATURE * stature * camera.metre(place.z)
-    return column - _HALF_WIDTH * height, row - height, column + _HALF_WIDTH * height, row, place.z
+def _draw_pose(direction: float, stride: float, rng: Generator) -> Pose:
+    return Pose(
+        heading=direction + float(rng.normal(0, 0.15)),
+        phase=float(rng.uniform(0, 2 * np.pi)),
+        stride=stride,
+        bends=tuple(float(rng.choice(bends, p=(0.5, 0.4, 0.1))) for bends in ((0.2, 0.35, 1.6), (0.15, 0.3, 1.9))),
+    )
 
 
-def _worst_cover(people, obstacles, size):
+def _box(camera: Camera, actor: Actor) -> Obstacle:
+    (column, row), height = actor.foot(camera), actor.height(camera)
+    return column - _HALF_WIDTH * height, row - height, column + _HALF_WIDTH * height, row, actor.z
+
+
+def _worst_cover(people: np.ndarray, obstacles: np.ndarray, size: tuple[int, int]) -> float:
     """The largest share of any person's box that is hidden by nearer boxes or outside the image."""
     x1, y1, x2, y2, z = people.T[:, :, None]
     left, top, right, bottom, distance = np.concatenate([people, obstacles]).T[:, None]

@@ -2,71 +2,72 @@
 
 import cv2
 import numpy as np
+from numpy.random import Generator
 
-from datasets.synthetic.camera import clip_near
+from datasets.synthetic.camera import Camera, clip_near
 from datasets.synthetic.canvas import Canvas, smooth_noise
-from datasets.synthetic.facade import draw_facade, paint_facade
+from datasets.synthetic.facade import Facade, Front, draw_facade, paint_facade
 from datasets.synthetic.ground import Ground, paint_ground
-from datasets.synthetic.nature import paint_hedge, paint_tree
+from datasets.synthetic.props import paint_hedge, paint_tree, standing_brush
 from datasets.synthetic.surface import blend, flat, inside, periodic
 
-KINDS = ("shops", "park", "canyon", "plaza", "crossing", "campus", "junction", "arcade")
 _OVERSAMPLING = 2
-_HAZE = 90.0  # metres at which half of the colour has gone into the sky's
+_HAZE = 90.0  # metres at which a colour is halfway to the sky's
 _CEILING = 4.6  # metres
 
 
 class Stage:
     """A canvas with a camera: surfaces are painted from far to near."""
 
-    def __init__(self, camera, rng):
+    def __init__(self, camera: Camera, rng: Generator) -> None:
         self.camera, self.rng, self.light = camera, rng, camera.light
         self.canvas = Canvas(*camera.size)
         self.lit = float(np.clip(1.0 - np.mean(self.light.tint), 0, 0.6) * 2)
 
-    def haze(self, rgb, distance):
+    def haze(self, rgb: np.ndarray, distance: float | np.ndarray) -> np.ndarray:
         """The colour as seen through the air; distance a number or a grid."""
         share = np.float32(distance) / (np.float32(distance) + np.float32(_HAZE))
         return rgb + np.broadcast_to(share, rgb.shape[:2])[..., None] * (np.float32(self.light.sky_low) - rgb)
 
-    def front(self, style, left, right, distance, height):
+    def front(self, style: Facade, left: float, right: float, distance: float, height: float) -> None:
         """A building's front facing the camera."""
         camera = self.camera
-        corners = camera.project(
-            [(left, 0, distance), (right, 0, distance), (right, height, distance), (left, height, distance)]
-        )
         scale = np.float32(distance / camera.focal)
 
-        def shade(xx, yy):
+        def shade(xx: np.ndarray, yy: np.ndarray) -> np.ndarray:
             along = (xx - np.float32(camera.middle)) * scale - np.float32(left)
             up = np.float32(camera.height) - (yy - np.float32(camera.horizon)) * scale
-            rgb = paint_facade(style, *np.broadcast_arrays(along, up, scale), self.light.sky_low)
-            return self.haze(rgb, distance)
+            front = Front(*np.broadcast_arrays(along, up, scale), self.light.sky_low)
+            return self.haze(paint_facade(style, front), distance)
 
-        self.canvas.paint(corners, shade)
-        cornice = camera.project([(left, height - 0.3, distance), (right, height - 0.3, distance),
-                                  (right + 0.1, height, distance), (left - 0.1, height, distance)])  # fmt: skip
-        self.canvas.paint(cornice, np.multiply(style.wall, 0.8))
+        wall = [(left, 0), (right, 0), (right, height), (left, height)]
+        cornice = [(left, height - 0.3), (right, height - 0.3), (right + 0.1, height), (left - 0.1, height)]
+        self.canvas.paint(camera.project([(*point, distance) for point in wall]), shade)
+        self.canvas.paint(camera.project([(*point, distance) for point in cornice]), np.multiply(style.wall, 0.8))
 
-    def side(self, style, x, near, far, height):
+    def side(self, style: Facade, x: float, near: float, far: float, height: float) -> None:
         """A building's front along the street, in the plane of one x."""
         camera = self.camera
-        corners = clip_near([(x, 0, near), (x, 0, far), (x, height, far), (x, height, near)])
         shadow = 0.78 if np.sign(x) == np.sign(self.light.side) else 1.0
 
-        def shade(xx, yy):
+        def shade(xx: np.ndarray, yy: np.ndarray) -> np.ndarray:
             offset = xx - np.float32(camera.middle)
             offset = np.where(np.abs(offset) < 1, np.copysign(1, x), offset)
             distance = np.clip(np.float32(camera.focal * x) / offset, np.float32(near), np.float32(far))
             up = np.float32(camera.height) - (yy - np.float32(camera.horizon)) * distance / np.float32(camera.focal)
             grids = np.broadcast_arrays(distance - np.float32(near), up, distance / np.abs(offset))
-            rgb = paint_facade(style, *grids, self.light.sky_low)
+            rgb = paint_facade(style, Front(*grids, self.light.sky_low))
             return self.haze(rgb * np.float32(shadow), distance)
 
+        corners = clip_near([(x, 0, near), (x, 0, far), (x, height, far), (x, height, near)])
         self.canvas.paint(camera.project(corners), shade)
 
+    def facade(self, shop: bool) -> Facade:
+        """A random style of a front in this light."""
+        return draw_facade(self.rng, shop, self.lit)
 
-def _paint_sky(stage):
+
+def _paint_sky(stage: Stage) -> None:
     width, height = stage.camera.size
     rows = np.arange(height, dtype=np.float32)[:, None, None]
     share = np.minimum(rows / np.float32(stage.camera.horizon), 1)
@@ -78,63 +79,63 @@ def _paint_sky(stage):
     stage.canvas.colour[:], stage.canvas.coverage[:] = sky, 1.0
 
 
-def _paint_skyline(stage):
-    rng = stage.rng
-    x = -70.0
+def _paint_skyline(stage: Stage) -> None:
+    x, rng = -70.0, stage.rng
     while x < 70:
         width = rng.uniform(8, 18)
-        stage.front(draw_facade(rng, False, stage.lit), x, x + width, rng.uniform(48, 70), rng.uniform(8, 24))
+        stage.front(stage.facade(shop=False), x, x + width, rng.uniform(48, 70), rng.uniform(8, 24))
         x += width + rng.choice((0.0, 0.0, 5.0))
 
 
-def _paint_row(stage, distance, shop, heights, gap=0.0):
+def _paint_row(stage: Stage, distance: float, shop: bool, heights: tuple[float, float], gap: float = 0.0) -> None:
+    """Buildings side by side, facing the camera."""
     x, rng = -24.0 + stage.rng.uniform(0, 5), stage.rng
     while x < 24:
         width = rng.uniform(7.5, 13)
-        stage.front(draw_facade(rng, shop, stage.lit), x, x + width, distance, rng.uniform(*heights))
+        stage.front(stage.facade(shop), x, x + width, distance, rng.uniform(*heights))
         x += width + gap * rng.random()
 
 
-def _paint_sides(stage, shop, heights):
+def _paint_sides(stage: Stage, shop: bool, heights: tuple[float, float]) -> None:
+    """Buildings along both sides of the street."""
     camera, rng = stage.camera, stage.rng
     for x in (-camera.half_street - 0.6, camera.half_street + 0.6):
-        buildings = []
-        near = 0.6
-        while near < 46:
-            far = near + rng.uniform(7, 12)
-            buildings.append((near, far))
-            near = far
-        for near, far in reversed(buildings):
-            stage.side(draw_facade(rng, shop, stage.lit), x, near, far, rng.uniform(*heights))
+        edges = [0.6]
+        while edges[-1] < 46:
+            edges.append(edges[-1] + rng.uniform(7, 12))
+        for near, far in reversed(list(zip(edges, edges[1:], strict=False))):
+            stage.side(stage.facade(shop), x, near, far, rng.uniform(*heights))
 
 
-def _paint_trees(stage, distances, count):
-    for distance in sorted(stage.rng.uniform(*distances, count), reverse=True):
-        reach = 0.55 * distance
-        paint_tree(stage.canvas, stage.camera, stage.rng.uniform(-reach, reach), distance, stage.rng)
+def _paint_trees(stage: Stage, distances: tuple[float, float], count: int) -> None:
+    rng = stage.rng
+    for distance in sorted(rng.uniform(*distances, count), reverse=True):
+        x = rng.uniform(-0.55 * distance, 0.55 * distance)
+        paint_tree(standing_brush(stage.canvas, stage.camera, x, distance, rng), rng)
 
 
-def _paint_buildings(stage):
-    camera, rng = stage.camera, stage.rng
+def _paint_buildings(stage: Stage) -> None:
+    camera, depth = stage.camera, stage.camera.depth
     if camera.kind == "arcade":
-        stage.front(draw_facade(rng, True, 0.5), -8, 8, 34.0, _CEILING)
+        stage.front(draw_facade(stage.rng, True, 0.5), -8, 8, 34.0, _CEILING)
         _paint_sides(stage, True, (_CEILING, _CEILING))
     elif camera.kind == "canyon":
         _paint_sides(stage, True, (8, 15))
     elif camera.kind == "park":
-        _paint_trees(stage, (camera.depth + 3, 34), 22)
-        paint_hedge(stage.canvas, camera, camera.depth + 2.5, rng)
+        _paint_trees(stage, (depth + 3, 34), 22)
+        brush = standing_brush(stage.canvas, camera, 0, depth + 2.5, stage.rng)
+        paint_hedge(brush, 1.24 * camera.size[0] / brush.unit, stage.rng)
     elif camera.kind == "plaza":
-        _paint_row(stage, camera.depth + 11, False, (7, 14), gap=3.0)
-        _paint_trees(stage, (camera.depth + 2, camera.depth + 9), 5)
+        _paint_row(stage, depth + 11, False, (7, 14), gap=3.0)
+        _paint_trees(stage, (depth + 2, depth + 9), 5)
     elif camera.kind == "campus":
-        _paint_row(stage, camera.depth + 6, False, (9, 13))
-        _paint_trees(stage, (camera.depth + 1.5, camera.depth + 5), 4)
+        _paint_row(stage, depth + 6, False, (9, 13))
+        _paint_trees(stage, (depth + 1.5, depth + 5), 4)
     else:
-        _paint_row(stage, camera.depth + 1.5, True, (7, 12))
+        _paint_row(stage, depth + 1.5, True, (7, 12))
 
 
-def _paint_ceiling(stage):
+def _paint_ceiling(stage: Stage) -> None:
     camera = stage.camera
     rows = np.arange(0, int(camera.horizon) - 1, dtype=np.float32)[:, None] - np.float32(camera.horizon)
     z = np.float32(camera.focal * (camera.height - _CEILING)) / rows
@@ -147,7 +148,7 @@ def _paint_ceiling(stage):
     stage.canvas.colour[: len(rows)] = stage.haze(blend(rgb, (255, 252, 238), lamps), 0.5 * z)
 
 
-def _ground_shadow(stage, ground):
+def _ground_shadow(stage: Stage, ground: Ground) -> np.ndarray:
     """Brightness of the ground: the shade of what stands outside the picture, and stains."""
     rng, light = stage.rng, stage.light
     noise = smooth_noise(rng, ground.shape, (ground.shape[1] / 9, ground.shape[0] / 22), 0.045)
@@ -157,7 +158,7 @@ def _ground_shadow(stage, ground):
     return (1 + noise) * (1 - 0.75 * light.shadow * shade) * distant
 
 
-def draw_background(camera, rng):
+def draw_background(camera: Camera, rng: Generator) -> np.ndarray:
     """RGB h x w x 3 float32 in [0, 255] of the camera's place, before its light's tint."""
     large = camera.enlarged(_OVERSAMPLING)
     stage = Stage(large, rng)
@@ -167,7 +168,7 @@ def draw_background(camera, rng):
     elif camera.kind in ("park", "plaza", "canyon"):
         _paint_skyline(stage)
     ground = Ground(large)
-    rgb = paint_ground(large, ground, rng) * _ground_shadow(stage, ground)[..., None]
+    rgb = paint_ground(ground, camera.kind, rng) * _ground_shadow(stage, ground)[..., None]
     stage.canvas.colour[ground.top :] = stage.haze(rgb, ground.z)
     _paint_buildings(stage)
     return cv2.resize(stage.canvas.colour, camera.size, interpolation=cv2.INTER_AREA)

@@ -6,21 +6,23 @@ a weight of the grids' shape. Detail finer than a pixel fades out instead of ali
 
 import numpy as np
 
+from datasets.synthetic.canvas import Colour
 
-def cell_noise(columns, rows, seed):
-    """A value in [0, 1) for each pair of integers, the same whenever it is asked for."""
+
+def cell_noise(columns: np.ndarray, rows: np.ndarray | float, seed: int) -> np.ndarray:
+    """A value in [0, 1) for each pair of integers: a hash, so the same in every call."""
     columns, rows = np.asarray(columns, np.int64), np.asarray(rows, np.int64)
     mixed = (columns * 73856093) ^ (rows * 19349663) ^ (int(seed) * 83492791)
     mixed = (mixed ^ (mixed >> 13)) * 1274126177
     return ((mixed ^ (mixed >> 16)) & 0xFFFF).astype(np.float32) / np.float32(65536)
 
 
-def inside(coordinate, low, high, footprint):
+def inside(coordinate: np.ndarray, low: float, high: float, footprint: np.ndarray) -> np.ndarray:
     """1 between low and high, 0 outside, with an edge one pixel wide."""
     return np.clip((coordinate - low) / footprint + 0.5, 0, 1) * np.clip((high - coordinate) / footprint + 0.5, 0, 1)
 
 
-def periodic(coordinate, period, share, footprint):
+def periodic(coordinate: np.ndarray, period: float, share: float, footprint: np.ndarray) -> np.ndarray:
     """1 in the first `share` of each period; where a period is finer than two pixels, the share itself."""
     offset = np.mod(coordinate, period)
     sharp = inside(offset, 0, share * period, footprint) + inside(offset, period, 2 * period, footprint)
@@ -28,29 +30,29 @@ def periodic(coordinate, period, share, footprint):
     return fade * np.clip(sharp, 0, 1) + (1 - fade) * share
 
 
-def blend(base, colour, weight):
-    """`base` (RGB grid) with `colour` (RGB, or a grid) laid over it where weight (h x w) says."""
+def blend(base: np.ndarray, colour: Colour, weight: np.ndarray) -> np.ndarray:
+    """`base` (RGB grid) with `colour` (RGB, or a grid) laid over it by `weight` (h x w, 0 to 1)."""
     return base + weight[..., None] * (np.float32(colour) - base)
 
 
-def flat(shape, colour):
+def flat(shape: tuple[int, ...], colour: Colour) -> np.ndarray:
     """An RGB grid of one colour."""
     return np.broadcast_to(np.float32(colour), (*shape, 3))
 
 
-def slabs(along, across, footprint, size, colour, seed):
-    """Paving: slabs of their own brightness with dark joints; `size` (along, across) in metres."""
-    shifted = along + 0.5 * size[0] * np.mod(np.floor(across / size[1]), 2)
-    tone = cell_noise(np.floor(shifted / size[0]), np.floor(across / size[1]), seed)
-    visible = np.clip(2 - 3 * footprint / min(size), 0, 1)
+def slabs(
+    along: np.ndarray, across: np.ndarray, footprint: np.ndarray, size: float, colour: Colour, seed: int
+) -> np.ndarray:
+    """Paving: square slabs of their own brightness with dark joints; `size` in metres."""
+    shifted = along + 0.5 * size * np.mod(np.floor(across / size), 2)
+    tone = cell_noise(np.floor(shifted / size), np.floor(across / size), seed)
+    visible = np.clip(2 - 3 * footprint / size, 0, 1)
     rgb = flat(along.shape, colour) * (1 + 0.16 * visible * (tone - 0.5))[..., None]
-    joints = np.maximum(
-        periodic(shifted, size[0], 0.02 / size[0], footprint), periodic(across, size[1], 0.02 / size[1], footprint)
-    )
+    joints = np.maximum(*(periodic(grid, size, 0.02 / size, footprint) for grid in (shifted, across)))
     return rgb * (1 - 0.35 * joints)[..., None]
 
 
-def bricks(along, up, footprint, colour, seed):
+def bricks(along: np.ndarray, up: np.ndarray, footprint: np.ndarray, colour: Colour, seed: int) -> np.ndarray:
     """Brickwork with light joints."""
     row = np.floor(up / 0.12)
     shifted = along + 0.15 * np.mod(row, 2)

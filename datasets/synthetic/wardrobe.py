@@ -1,80 +1,64 @@
-"""What people look like: body, skin, hair and clothing, drawn at random so that two people rarely agree."""
+"""What people look like: body, skin, hair and clothing, drawn at random so that two people rarely look alike."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.random import Generator
 
-from datasets.synthetic.canvas import Cloth
+from datasets.synthetic.canvas import Cloth, Colour
 
 _SKIN = ((241, 205, 177), (229, 184, 148), (208, 156, 118), (172, 120, 84), (128, 84, 56), (88, 58, 42))
 _HAIR = ((28, 24, 22), (52, 38, 28), (88, 60, 38), (134, 92, 50), (196, 160, 96), (150, 70, 38), (150, 150, 150))
-_CLOTH = (
-    (32, 32, 36),
-    (84, 86, 92),
-    (158, 160, 164),
-    (236, 234, 228),
-    (36, 48, 92),
-    (48, 104, 188),
-    (120, 176, 222),
-    (184, 34, 40),
-    (112, 26, 44),
-    (228, 112, 34),
-    (240, 200, 52),
-    (50, 132, 68),
-    (96, 104, 52),
-    (22, 134, 140),
-    (112, 66, 150),
-    (230, 132, 166),
-    (204, 180, 140),
-    (116, 80, 54),
-)
+_CLOTH = ((32, 32, 36), (84, 86, 92), (158, 160, 164), (236, 234, 228), (36, 48, 92), (48, 104, 188), (120, 176, 222),
+          (184, 34, 40), (112, 26, 44), (228, 112, 34), (240, 200, 52), (50, 132, 68), (96, 104, 52), (22, 134, 140),
+          (112, 66, 150), (230, 132, 166), (204, 180, 140), (116, 80, 54))  # fmt: skip
 _LOWER = ((34, 34, 40), (40, 52, 86), (66, 92, 140), (112, 138, 178), (176, 160, 128), (92, 92, 96), (96, 98, 62))
 _SHOES = ((28, 28, 30), (236, 234, 230), (110, 72, 46), (178, 44, 44), (66, 78, 120))
-_JITTER = 9.0  # standard deviation of a colour about its palette entry
+_JITTER = 9.0  # standard deviation of a colour around its palette entry
 
 
 @dataclass(frozen=True)
 class Look:
-    """A person's appearance. Sizes are factors about 1; colours RGB; kinds are the keys that figure.py draws."""
+    """A person's appearance. Sizes are factors about 1; colours RGB; kinds are the names that figure.py draws."""
 
     stature: float
     build: float
-    skin: tuple
-    hair: tuple
+    skin: Colour
+    hair: Colour
     hair_kind: str
     hat: str
-    hat_colour: tuple
+    hat_colour: Colour
     upper: Cloth
     upper_kind: str
     sleeves: Cloth
-    inner: tuple
+    inner: Colour
     lower: Cloth
     lower_kind: str
-    shoes: tuple
+    shoes: Colour
     bag: str
-    bag_colour: tuple
+    bag_colour: Colour
     logo: bool
     scarf: bool
 
 
-def _shade(rng, palette, jitter=_JITTER):
+def _shade(rng: Generator, palette: Sequence[Colour], jitter: float = _JITTER) -> tuple[float, ...]:
+    """A palette colour, a little changed."""
     colour = np.float64(palette[rng.integers(len(palette))]) + rng.normal(0, jitter, 3)
-    return tuple(float(value) for value in np.clip(colour, 12, 246).round(1))
+    return tuple(np.clip(colour, 12, 246).round(1).tolist())
 
 
-def _choose(rng, **weights):
+def _choose(rng: Generator, **weights: float) -> str:
     kinds, shares = list(weights), np.array(list(weights.values()), float)
     return kinds[rng.choice(len(kinds), p=shares / shares.sum())]
 
 
-def _contrast(rng, colour):
+def _contrast(rng: Generator, colour: Colour) -> tuple[float, ...]:
     """A palette colour clearly apart from the given one."""
-    distances = [np.abs(np.subtract(entry, colour)).sum() for entry in _CLOTH]
-    candidates = [entry for entry, distance in zip(_CLOTH, distances, strict=True) if distance > 160]
-    return _shade(rng, candidates)
+    return _shade(rng, [entry for entry in _CLOTH if np.abs(np.subtract(entry, colour)).sum() > 160])
 
 
-def _upper(rng, kind):
+def _upper(rng: Generator, kind: str) -> Cloth:
     colour = _shade(rng, _CLOTH)
     if kind in ("coat", "jacket"):
         pattern = _choose(rng, plain=8, checks=1)
@@ -83,7 +67,7 @@ def _upper(rng, kind):
     return Cloth(colour, _contrast(rng, colour), pattern, float(rng.uniform(0.045, 0.085)))
 
 
-def _lower(rng, kind, upper):
+def _lower(rng: Generator, kind: str, upper: Cloth) -> Cloth:
     if kind == "dress":
         return upper
     skirt = kind in ("skirt", "long_skirt")
@@ -92,13 +76,12 @@ def _lower(rng, kind, upper):
     return Cloth(colour, _contrast(rng, colour), pattern, float(rng.uniform(0.05, 0.08)))
 
 
-def draw_look(rng):
+def draw_look(rng: Generator) -> Look:
     """A random `Look`."""
     upper_kind = _choose(rng, tee=3, jumper=3, hoodie=1.5, jacket=3, coat=2)
     upper = _upper(rng, upper_kind)
     lower_kind = _choose(rng, trousers=6, shorts=1.6, skirt=1.2, long_skirt=0.7, dress=1 if upper_kind == "tee" else 0)
     contrast_sleeves = upper_kind in ("tee", "jumper") and rng.random() < 0.18
-    sleeves = Cloth(upper.second) if contrast_sleeves else upper
     hair_kind = _choose(rng, short=5, long=3, bun=1, ponytail=1.2, bald=0.7)
     return Look(
         stature=float(np.clip(rng.normal(1.0, 0.055), 0.86, 1.12)),
@@ -110,7 +93,7 @@ def draw_look(rng):
         hat_colour=_shade(rng, _CLOTH),
         upper=upper,
         upper_kind=upper_kind,
-        sleeves=sleeves,
+        sleeves=Cloth(upper.second) if contrast_sleeves else upper,
         inner=_contrast(rng, upper.colour),
         lower=_lower(rng, lower_kind, upper),
         lower_kind=lower_kind,

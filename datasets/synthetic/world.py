@@ -1,49 +1,62 @@
-"""Who lives in a synthetic world: people, their looks, their groups, the cameras they keep to, and who is seen when."""
+"""Who lives in a synthetic world: people, their looks, their groups and cameras, and who is in which image."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.random import Generator
 
-from datasets.synthetic.wardrobe import draw_look
+from datasets.synthetic.config import SyntheticConfig
+from datasets.synthetic.wardrobe import Look, draw_look
 
-_MIN_SIGHTINGS = 3  # planned images of each identity: one more than the rules ask for, in case one is hidden
+_MIN_SIGHTINGS = 3  # planned images of each identity: one more than a query needs, in case the person is hidden in one
+
+Party = tuple[int, ...]
+"""People who walk together."""
 
 
 @dataclass(frozen=True)
 class Population:
-    """The people of one split. Members are indices 0 ... n - 1 of `looks`; cameras are numbered from 1."""
+    """The people of one split, numbered from 0; cameras are numbered from 1."""
 
-    looks: tuple
-    groups: tuple
-    group_of: tuple
-    homes: tuple
+    looks: tuple[Look, ...]
+    groups: tuple[Party, ...]
+    group_of: tuple[int, ...]
+    homes: tuple[tuple[int, ...], ...]
     """For each group, its own cameras."""
+
+    def is_home(self, person: int, camera: int) -> bool:
+        """Whether the camera is one of the person's group's own."""
+        return camera in self.homes[self.group_of[person]]
 
 
 @dataclass(frozen=True)
 class FramePlan:
-    """Who is in an image: `parties` are tuples of people (indices) who walk together."""
+    """Who is in an image; `strangers` is the number of people without identity."""
 
     camera: int
-    parties: tuple
+    parties: tuple[Party, ...]
     strangers: int
 
+    @property
+    def people(self) -> set[int]:
+        """All people with identity."""
+        return {person for party in self.parties for person in party}
 
-def draw_population(config, count, rng):
+
+def draw_population(config: SyntheticConfig, count: int, rng: Generator) -> Population:
     """A `Population` of `count` people."""
     groups = _draw_groups(count, config.group_size, rng)
-    group_of = np.empty(count, int)
-    for number, members in enumerate(groups):
-        group_of[list(members)] = number
+    group_of = [number for number, members in enumerate(groups) for _ in members]
     size = min(config.cameras, max(2, round(config.home_share * config.cameras)))
     homes = [tuple(sorted((1 + rng.permutation(config.cameras)[:size]).tolist())) for _ in groups]
     looks = [draw_look(rng) for _ in range(count)]
     for one, other in _pair_lookalikes(group_of, round(config.lookalikes * count / 2), rng):
         looks[other] = looks[one]
-    return Population(tuple(looks), tuple(groups), tuple(group_of.tolist()), tuple(homes))
+    return Population(tuple(looks), tuple(groups), tuple(group_of), tuple(homes))
 
 
-def _draw_groups(count, mean_size, rng):
+def _draw_groups(count: int, mean_size: int, rng: Generator) -> list[Party]:
     groups, first = [], 0
     while first < count:
         size = int(rng.integers((mean_size + 1) // 2, 3 * mean_size // 2 + 1))
@@ -52,7 +65,7 @@ def _draw_groups(count, mean_size, rng):
     return groups
 
 
-def _pair_lookalikes(group_of, count, rng):
+def _pair_lookalikes(group_of: Sequence[int], count: int, rng: Generator) -> list[tuple[int, int]]:
     """Up to `count` disjoint pairs of people of different groups."""
     left, pairs = rng.permutation(len(group_of)).tolist(), []
     while left and len(pairs) < count:
@@ -65,85 +78,80 @@ def _pair_lookalikes(group_of, count, rng):
 
 
 class _Planner:
-    """Fills images with parties, preferring people who were seen less."""
+    """Fills images with groups of people, preferring those in fewer images so far."""
 
-    def __init__(self, config, population, rng):
+    def __init__(self, config: SyntheticConfig, population: Population, rng: Generator) -> None:
         self.config, self.population, self.rng = config, population, rng
         self.sightings = np.zeros(len(population.looks), int)
 
-    def _prefer(self, numbers, seen):
+    def _prefer_rare(self, numbers: Sequence[int], seen: Sequence[float]) -> int:
         weights = 1.0 / (1.0 + np.asarray(seen, float)) ** 2
         return int(self.rng.choice(numbers, p=weights / weights.sum()))
 
-    def _pick_group(self, camera, present):
+    def _pick_group(self, camera: int, present: set[int]) -> Party:
         groups, homes = self.population.groups, self.population.homes
         free = [number for number, members in enumerate(groups) if not present.intersection(members)]
         if self.rng.random() < self.config.place_loyalty:
             free = [number for number in free if camera in homes[number]]
         if not free:
             return ()
-        return groups[self._prefer(free, [self.sightings[list(groups[number])].mean() for number in free])]
+        return groups[self._prefer_rare(free, [self.sightings[list(groups[number])].mean() for number in free])]
 
-    def _pick_person(self, camera, present):
+    def _pick_person(self, camera: int, present: set[int]) -> int | None:
         free = [person for person in range(len(self.population.looks)) if person not in present]
         if self.rng.random() < self.config.place_loyalty:
-            free = [person for person in free if camera in self.population.homes[self.population.group_of[person]]]
-        return self._prefer(free, self.sightings[free]) if free else None
+            free = [person for person in free if self.population.is_home(person, camera)]
+        return self._prefer_rare(free, self.sightings[free]) if free else None
 
-    def party(self, camera, present):
-        """A group as it turns up: its members, or a random person in the place of each who stays away."""
+    def party(self, camera: int, present: set[int]) -> Party:
+        """The members of a group, a random person in the place of each who stays away; added to `present`."""
         party = []
         for member in self._pick_group(camera, present):
-            person = member
-            if self.rng.random() >= self.config.group_loyalty:
-                person = self._pick_person(camera, present)
+            comes = self.rng.random() < self.config.group_loyalty
+            person = member if comes else self._pick_person(camera, present)
             if person is not None and person not in present:
                 party.append(person)
                 present.add(person)
         self.sightings[party] += 1
         return tuple(party)
 
-    def companions(self, person, present):
-        """The person with those of its group who come along."""
+    def companions(self, person: int, present: set[int]) -> Party:
+        """The person and those of its group who come along."""
         group = self.population.groups[self.population.group_of[person]]
-        party = [person]
-        for member in group:
-            if member != person and member not in present and self.rng.random() < self.config.group_loyalty:
-                party.append(member)
+        others = [member for member in group if member != person and member not in present]
+        party = [person, *(member for member in others if self.rng.random() < self.config.group_loyalty)]
         self.sightings[party] += 1
         return tuple(party)
 
-
-def plan_frames(config, population, count, rng):
-    """`count` `FramePlan`s in which every person is seen; cameras take turns."""
-    planner = _Planner(config, population, rng)
-    empty = set(rng.permutation(count)[: min(round(config.empty_share * count), count - 3)].tolist())
-    plans = []
-    for index in range(count):
-        camera = 1 + index % config.cameras
-        if index in empty:
-            plans.append(FramePlan(camera, (), 0))
-            continue
-        people = int(rng.integers(1, max(2, round(2 * config.people))))
-        strangers = int(rng.binomial(people, config.unlabelled_share))
+    def frame(self, camera: int) -> FramePlan:
+        """An image of a camera with a random number of people."""
+        people = int(self.rng.integers(1, max(2, round(2 * self.config.people))))
+        strangers = int(self.rng.binomial(people, self.config.unlabelled_share))
         parties, present = [], set()
         for _ in range(people):
-            if len(present) + strangers < people and (party := planner.party(camera, present)):
+            if len(present) + strangers < people and (party := self.party(camera, present)):
                 parties.append(party)
-        plans.append(FramePlan(camera, tuple(parties), strangers))
-    return _complete(planner, plans, [index for index in range(count) if index not in empty])
+        return FramePlan(camera, tuple(parties), strangers)
+
+    def complete(self, plans: list[FramePlan], open_frames: Sequence[int]) -> None:
+        """Add people to the least crowded images until everyone has the least number of sightings."""
+        for person in range(len(self.population.looks)):
+            while self.sightings[person] < min(_MIN_SIGHTINGS, len(open_frames)):
+                free = [index for index in open_frames if person not in plans[index].people]
+                chosen = min(free, key=lambda index, person=person: (
+                    not self.population.is_home(person, plans[index].camera), len(plans[index].people), index
+                ))  # fmt: skip
+                plan = plans[chosen]
+                party = self.companions(person, plan.people)
+                plans[chosen] = FramePlan(plan.camera, (*plan.parties, party), plan.strangers)
 
 
-def _complete(planner, plans, open_frames):
-    """Plans in which everyone has the least number of sightings; the least crowded images take more people."""
-    population = planner.population
-    for person in range(len(population.looks)):
-        home = population.homes[population.group_of[person]]
-        while planner.sightings[person] < min(_MIN_SIGHTINGS, len(open_frames)):
-            present = {index: {seen for party in plans[index].parties for seen in party} for index in open_frames}
-            free = [index for index in open_frames if person not in present[index]]
-            chosen = min(free, key=lambda index: (plans[index].camera not in home, len(present[index]), index))
-            party = planner.companions(person, present[chosen])
-            plan = plans[chosen]
-            plans[chosen] = FramePlan(plan.camera, (*plan.parties, party), plan.strangers)
+def plan_frames(config: SyntheticConfig, population: Population, count: int, rng: Generator) -> list[FramePlan]:
+    """`count` images in which every person is seen; cameras take turns."""
+    planner = _Planner(config, population, rng)
+    empty = set(rng.permutation(count)[: min(round(config.empty_share * count), count - 3)].tolist())
+    cameras = [1 + index % config.cameras for index in range(count)]
+    plans = [FramePlan(camera, (), 0) if index in empty else planner.frame(camera)
+             for index, camera in enumerate(cameras)]  # fmt: skip
+    planner.complete(plans, [index for index in range(count) if index not in empty])
     return plans

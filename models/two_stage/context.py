@@ -113,13 +113,11 @@ class CoAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         batch, _, height, width = x.shape
-        queries = (
-            self.query(x).flatten(2).transpose(1, 2) * self.scale
-        )  # B x hw x C; scaled first: float16 ends at 65504
-        keys = self.key(x).flatten(2)  # B x C x hw
-        # Image by image, so that the largest matrix is hw x hw for each image, not (B hw) x (B hw).
-        affinity = torch.stack([(queries @ image_keys).amax(2) for image_keys in keys]).mean(0)  # B x hw
-        weights = affinity.softmax(1).view(batch, 1, height, width)
+        queries = self.query(x).flatten(2).transpose(1, 2) * self.scale  # scaled first: float16 ends at 65504
+        keys = self.key(x).flatten(2)
+        # By pairs of images: the largest matrix is hw x hw, and none is kept for the backward pass.
+        affinity = [torch.stack([(q @ k).max(1).values for k in keys]).mean(0) for q in queries]
+        weights = torch.stack(affinity).softmax(1).view(batch, 1, height, width)
         prototype = self.project(x * weights).mean((0, 2, 3), keepdim=True)
         return (x * prototype).amax((2, 3))
 
