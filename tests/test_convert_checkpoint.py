@@ -142,7 +142,7 @@ def test_a_file_is_described_without_a_network(model, own, release, capsys, monk
     assert ours["parameters"] == f"{millions:.2f} M"
     assert (ours["lut"], ours["cq"], ours["epoch"]) == ("10 x 384", "8 x 384", "7")
     assert ours["config"] == "in the file"
-    assert ours["besides"] == "optimizer, best"
+    assert ours["besides"] == "best, optimizer"
     assert "float32" in ours["types"] and "int64" in ours["types"]
     assert convert(release) == 0
     theirs = facts_in(capsys.readouterr().out)

@@ -38,26 +38,24 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def describe(checkpoint: dict, weights: Weights) -> dict[str, str]:
     """Facts about a checkpoint, by name, found without a network."""
-    state, release = weights.state, weights.release
+    state, release, tables = weights.state, weights.release, _tables(weights.state)
     dtypes = Counter(str(value.dtype).removeprefix("torch.") for value in state.values())
     parameters = sum(value.numel() for key, value in state.items() if not key.endswith(BUFFERS))
-    tables = {name: table.shape for name, table in _tables(state).items()}
-    described = ("model", "config", "source", "epoch")
+    config = " or ".join(release.config_files(state)) if release else "unknown"
+    besides = checkpoint.keys() - {"model", "config", "source", "epoch"} if "model" in checkpoint else ()
     facts = {
         "format": weights.title,
         "tensors": str(len(state)),
         "parameters": f"{parameters / 1e6:.2f} M",
         "types": ", ".join(f"{count} {name}" for name, count in dtypes.most_common()),
-        **{name: " x ".join(map(str, tables[name])) if name in tables else "none" for name in TABLES},
+        **{name: " x ".join(map(str, tables[name].shape)) if name in tables else "none" for name in TABLES},
         "epoch": str(checkpoint.get("epoch", "unknown")),
-        "config": " or ".join(release.config_files(state)) if release else "unknown",
+        "config": "in the file" if "config" in checkpoint else config,
         "source": str(checkpoint.get("source", "unknown")),
-        "besides": ", ".join(key for key in checkpoint if key not in described) if "model" in checkpoint else "",
+        "besides": ", ".join(sorted(besides)),
         "never used": ", ".join(weights.unused),
         "not known": ", ".join(weights.unknown),
     }
-    if "config" in checkpoint:
-        facts["config"] = "in the file"
     return {name: fact for name, fact in facts.items() if fact}
 
 
@@ -68,10 +66,7 @@ def _tables(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def read_options(cfg_file: str | None, checkpoint: dict, weights: Weights, name: str) -> CfgNode:
-    """The options of the network, with tables as large as the file's.
-
-    Raises UserError if the options are wrong, or if none are given and neither the file nor its kind has any.
-    """
+    """The options of the network, from a config file or the checkpoint or its release, with tables as large as its."""
     opts = [word for table, rows in _tables(weights.state).items() for word in (TABLES[table], str(len(rows)))]
     if cfg_file:
         return load_cfg(cfg_file, opts)
@@ -86,9 +81,8 @@ def convert(checkpoint: dict, cfg: CfgNode, name: str, *, strip: bool, half: boo
     """The checkpoint as this project's: `model`, `config` (YAML text), and what else it held if it is our own.
 
     Args:
-        checkpoint: content of the file.
+        checkpoint: content of the file, called `name` in errors.
         cfg: the options of its network, which the weights have to fit.
-        name: name of the file in errors.
         strip: keep weights and config only.
         half: convert floating-point weights to float16; UserError for values beyond its range.
     """
@@ -113,7 +107,7 @@ def _halved(name: str, value: Tensor) -> Tensor:
 
 
 def origin(path: Path, checkpoint: dict, weights: Weights) -> dict[str, str | int]:
-    """Where the weights come from: the file that was not itself converted."""
+    """Where the weights come from: name and checksum of the file that was not itself converted."""
     if "source" in checkpoint:
         return checkpoint["source"]
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
