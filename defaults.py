@@ -209,7 +209,8 @@ _C.SOLVER.WEIGHT_DECAY = 0.0005
 _C.SOLVER.WEIGHT_DECAY_BIAS = 0.0005
 # Largest norm of the gradient of all parameters; 0 does not clip (published).
 _C.SOLVER.CLIP_GRADIENTS = 10.0
-# Steps in a row whose losses or gradients are not finite before training stops; each of them is skipped.
+# Steps in a row whose losses or gradients are not finite before training stops; each of them is skipped. In fp16 the
+# first ones are skipped until the loss scale fits.
 _C.SOLVER.MAX_SKIPPED = 20
 # Mixed precision in training: "off", "fp16" (with loss scaling) or "bf16".
 _C.SOLVER.AMP = "off"

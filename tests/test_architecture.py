@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -26,17 +27,20 @@ MAY_IMPORT = {
     "tools": {"utils", "datasets", "models", "engine", "defaults"},
     "demo": {"utils", "datasets", "models", "engine", "defaults", "tools"},
 }
-CONFIG_READERS = {
+CONFIG_READERS = (
     "demo.py",
+    "tools/*",
     "models/build.py",
-    "models/two_stage/build.py",
+    "models/*/build.py",
     "datasets/build.py",
+    "engine/run.py",
     "engine/solver.py",
     "utils/options.py",
-}
+)
 CONFIG_NAMES = {"cfg", "CfgNode"}
 WEIGHT_READERS = {"utils/tensor_files.py"}
 MAX_LINES = 300
+OPTION = re.compile(r"\b(?:INPUT|MODEL|SOLVER|EVAL)\.[A-Z][A-Z0-9_.]*[A-Z0-9]")
 
 FOLDERS = [name for name in MAY_IMPORT if (ROOT / name).is_dir()]
 SOURCES = {
@@ -44,9 +48,16 @@ SOURCES = {
     for path in sorted([*ROOT.glob("*.py"), *(file for folder in FOLDERS for file in (ROOT / folder).rglob("*.py"))])
 }
 TREES = {name: ast.parse(source, filename=name) for name, source in SOURCES.items()}
+FAMILIES = [folder.name for folder in (ROOT / "models").iterdir() if (folder / "build.py").is_file()]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 SCRIPTS = sorted([*ROOT.glob("*.sh"), *(ROOT / "tools").glob("*.sh"), ROOT / ".ci" / "run"])
-DOCUMENTS = sorted([ROOT / "README.md", *(file for folder in FOLDERS for file in (ROOT / folder).rglob("*.md"))])
+DOCUMENTS = sorted(
+    [
+        ROOT / "README.md",
+        *(ROOT / "docs").glob("*.md"),
+        *(file for folder in FOLDERS for file in (ROOT / folder).rglob("*.md")),
+    ]
+)
 
 
 def package_of(name: str) -> str:
@@ -108,7 +119,7 @@ def leaves(cfg: CfgNode, prefix: str = "") -> dict[str, object]:
 
 
 def reads_config(name: str) -> bool:
-    return name in CONFIG_READERS or package_of(name) == "tools"
+    return any(fnmatch(name, pattern) for pattern in CONFIG_READERS)
 
 
 def test_sources_are_found():
@@ -130,6 +141,37 @@ def test_imports_go_leftwards(package):
         if target in ours - allowed
     ]
     assert not wrong, f"{package} may import {sorted(allowed)}"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_family_is_named_by_the_registry_alone(family):
+    package = f"models/{family}/"
+    others = {name: tree for name, tree in TREES.items() if not name.startswith(package)}
+    importers = {
+        name
+        for name, tree in others.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        and f"models.{family}" in ast.unparse(node)
+        or isinstance(node, ast.ImportFrom)
+        and node.module == "models"
+        and family in {a.name for a in node.names}
+    }
+    assert importers == {"models/build.py"}
+
+
+def test_option_names_stand_in_messages_of_builders_and_programs_only():
+    allowed = (*CONFIG_READERS, "defaults.py", "engine/*")
+    wrong = [
+        f"{name}:{node.lineno}"
+        for name, tree in TREES.items()
+        if not any(fnmatch(name, pattern) for pattern in allowed)
+        for raised in ast.walk(tree)
+        if isinstance(raised, ast.Raise)
+        for node in ast.walk(raised)
+        if isinstance(node, ast.Constant) and OPTION.search(str(node.value))
+    ]
+    assert not wrong
 
 
 def test_nothing_is_imported_by_text():
@@ -297,10 +339,14 @@ def test_document_names_what_exists(path):
     missing = [target for target in links if target and not (path.parent / target).exists()]
     tree = get_default_cfg()
     known = leaves(tree)
-    options = re.findall(r"\b(?:INPUT|MODEL|SOLVER|EVAL)\.[A-Z0-9_.]*[A-Z0-9]", text)
+    options = OPTION.findall(text)
     missing += [name for name in options if not any(f"{option}.".startswith(f"{name}.") for option in known)]
     programs = re.findall(r"python -m tools\.([a-z_]+)", text)
-    missing += [name for name in programs if not (ROOT / "tools" / f"{name}.py").is_file()]
+    missing += [
+        name
+        for name in programs
+        if not any((ROOT / "tools" / file).is_file() for file in (f"{name}.py", f"{name}/__main__.py"))
+    ]
     files = re.findall(r"(?:sh|bash) (?:\./)?(\w+\.sh)|\b(configs/\w+\.yaml)", text)
     missing += [name for pair in files for name in pair if name and not (ROOT / name).is_file()]
     assert not missing
