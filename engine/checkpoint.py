@@ -22,9 +22,9 @@ log = logging.getLogger(__name__)
 LISTED_KEYS = 30  # more are counted by module in messages
 
 
-def save_checkpoint(path: Path, state: dict, make_way: Callable[[], None] | None = None) -> None:
+def save_checkpoint(path: Path, state: dict, before_rename: Callable[[], None] | None = None) -> None:
     """Write a dict of tensors, numbers, text, lists and dicts; see `utils.files.write_atomically`."""
-    write_atomically(Path(path), lambda file: torch.save(state, file), make_way)
+    write_atomically(path, lambda file: torch.save(state, file), before_rename)
 
 
 def read_checkpoint(path: Path) -> dict:
