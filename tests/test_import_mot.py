@@ -140,7 +140,7 @@ def test_a_broken_line_is_named(tmp_path, file, line, text):
 
 def test_missing_files_and_frames_are_named(tmp_path):
     folder = make_sequence(tmp_path / "seq", mot15_rows(3, range(1, 9)))
-    with pytest.raises(ValueError, match="frames 1 to 8, frames 5-9"):
+    with pytest.raises(ValueError, match="frames 5-9 asked for, has frames 1 to 8"):
         import_mot([folder], tmp_path / "out", SplitRules(gallery=((5, 9),)))
     with pytest.raises(ValueError, match="frame 4 would be both"):
         import_mot([folder], tmp_path / "out", SplitRules(gallery=((4, 8),)))
