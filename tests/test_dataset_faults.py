@@ -15,6 +15,7 @@ from trees import (
     annotation_faults,
     boxes_file,
     cut_off,
+    gallery_and_query,
     load,
     rewrite,
     small_tree,
@@ -242,7 +243,7 @@ def test_protocols_that_contradict_each_other(tmp_path):
         small_tree("cuhk_sysu", tmp_path)
         rewrite(path, change)
         assert_found("cuhk_sysu", tmp_path, "galleries", message)
-        gallery_set, query_set = (build_dataset("CUHK-SYSU", tmp_path, split) for split in ("gallery", "query"))
+        gallery_set, query_set = gallery_and_query("cuhk_sysu", tmp_path)
         assert len(list(query_set.galleries(gallery_set, 50))) == 2
 
 
