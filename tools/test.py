@@ -88,14 +88,9 @@ def _features(
     settings = (cfg.MODEL, inputs.MIN_SIZE, inputs.MAX_SIZE, inputs.BATCH_SIZE_TEST, cfg.EVAL.AMP, args.gt)
     partial = PartialResults(_out(args, cfg) / f"partial-{extraction_id(model, gallery_set, query_set, *settings)}")
     start = monotonic()
+    amp = precision(cfg.EVAL.AMP, "EVAL.AMP")
     searcher = Searcher(
-        model,
-        device,
-        batch_size=inputs.BATCH_SIZE_TEST,
-        num_workers=inputs.NUM_WORKERS,
-        amp=precision(cfg.EVAL.AMP, "EVAL.AMP"),
-        compiled=cfg.EVAL.COMPILE,
-        max_pixels=inputs.MAX_PIXELS,
+        model, device, inputs.BATCH_SIZE_TEST, inputs.NUM_WORKERS, amp, cfg.EVAL.COMPILE, inputs.MAX_PIXELS
     )
     features = extract_features(searcher, gallery_set, query_set, args.gt, partial)
     files = {row["img_path"] for row in [*gallery_set.annotations, *query_set.annotations]}
