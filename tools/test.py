@@ -74,10 +74,8 @@ def _features(
     if args.features and args.features.exists():
         log.info("scoring the features of %s, without the network", args.features)
         features = load_features(args.features, *names_of(gallery_set, query_set))
-        if args.gt and features.ground_truth_feats is None:
+        if args.gt and not features.ground_truth_feats:
             raise UserError(f"{args.features} holds no ground-truth boxes: extract anew, with --gt, to another file")
-        if args.cbgm and not all(len(dets) for dets, _ in features.query_context or [((), ())]):
-            raise UserError(f"{args.features} holds no contexts, which --cbgm needs: extract anew to another file")
         return features, None
     torch.manual_seed(cfg.SEED)
     model = build_model(cfg)
