@@ -69,6 +69,8 @@ _C.INPUT.TRAIN_APPEARANCES = 70
 
 # -------------------------------------------------------------------------------------------------------------- model
 _C.MODEL = CN()
+# Family of networks, see `FAMILIES` in models/build.py: "two_stage" (OIM, NAE, SeqNet, GLCNet).
+_C.MODEL.FAMILY = "two_stage"
 _C.MODEL.BACKBONE = CN()
 # "resnet18", "resnet34", "resnet50" (published), "resnet101" or "mobilenet_v2".
 _C.MODEL.BACKBONE.NAME = "resnet50"
@@ -143,7 +145,8 @@ _C.MODEL.SEARCH_HEAD.SCORE_THRESH = 0.5
 _C.MODEL.SEARCH_HEAD.NMS_THRESH = 0.5
 _C.MODEL.SEARCH_HEAD.MAX_DETECTIONS = 300
 # Context that the embedding carries besides the person: an extractor's name, or "none".
-# "stack" (release of 2021), "gate" and "multiscale" (release of 2024), "coattention", "pool": see models/context.py.
+# "stack" (release of 2021), "gate" and "multiscale" (release of 2024), "coattention", "pool": see
+# models/two_stage/context.py.
 _C.MODEL.CONTEXT = CN()
 _C.MODEL.CONTEXT.SCENE = "stack"
 _C.MODEL.CONTEXT.GROUP = "stack"
@@ -152,7 +155,7 @@ _C.MODEL.CONTEXT.GROUP_LABELLED_ONLY = False
 # Six horizontal stripes of each person as further features, from three more copies of the backbone's tail (release of
 # 2024).
 _C.MODEL.PARTS = False
-# NAE+ only: see models/pixelwise.py.
+# NAE+ only: see models/two_stage/pixelwise.py.
 _C.MODEL.PIXELWISE = CN()
 # L2-normalise embeddings before the OIM loss; the release does not.
 _C.MODEL.PIXELWISE.NORMALISED = True
@@ -207,7 +210,8 @@ _C.SOLVER.WEIGHT_DECAY = 0.0005
 _C.SOLVER.WEIGHT_DECAY_BIAS = 0.0005
 # Largest norm of the gradient of all parameters; 0 does not clip (published).
 _C.SOLVER.CLIP_GRADIENTS = 10.0
-# Steps in a row whose losses or gradients are not finite before training stops; each of them is skipped.
+# Steps in a row whose losses or gradients are not finite before training stops; each of them is skipped. In fp16 the
+# first ones are skipped until the loss scale fits.
 _C.SOLVER.MAX_SKIPPED = 20
 # Mixed precision in training: "off", "fp16" (with loss scaling) or "bf16".
 _C.SOLVER.AMP = "off"

@@ -14,11 +14,12 @@ from pathlib import Path
 
 from defaults import load_cfg
 from engine.checkpoint import load_weights
+from engine.devices import select_device
 from engine.gallery_search import Request, search_gallery
 from engine.solver import precision
 from models import build_model
-from models.inference import prepare_for_inference
-from tools.common import add_traceback_argument, resolve_device, run_program
+from models.fast import prepare_for_inference
+from tools.common import add_traceback_argument, run_program
 
 QUICKSTART = Path("outputs/quickstart")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
@@ -91,7 +92,7 @@ def main(args):
     request = read_request(args)
     cfg_file, checkpoint = read_network(args)
     cfg = load_cfg(cfg_file, args.opts)
-    device = resolve_device(args.device or cfg.DEVICE)
+    device = select_device(args.device or cfg.DEVICE)
     model = build_model(cfg)
     load_weights(model, checkpoint)
     searcher = prepare_for_inference(model.to(device), precision(cfg.EVAL.AMP, "EVAL.AMP"), cfg.EVAL.COMPILE)

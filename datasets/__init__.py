@@ -1,7 +1,7 @@
 """Person-search datasets: annotations, items and loaders."""
 
 from datasets.base import FULL_GALLERY, SPLITS, PersonSearchDataset, QueryGallery
-from datasets.build import build_dataset, build_train_loader, dataset_root
+from datasets.build import build_dataset, build_train_loader, dataset_root, open_split
 from datasets.findings import DatasetError, Finding, Report
 
 __all__ = [
@@ -15,4 +15,5 @@ __all__ = [
     "build_dataset",
     "build_train_loader",
     "dataset_root",
+    "open_split",
 ]

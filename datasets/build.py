@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
+from yacs.config import CfgNode
 
 from datasets.base import SPLITS, PersonSearchDataset
 from datasets.cuhk_sysu import CUHKSYSU
@@ -60,6 +61,14 @@ def class_of(name: str) -> type[PersonSearchDataset]:
     if name not in DATASETS:
         raise ValueError(f"unknown dataset {name!r}: choose among {', '.join(DATASETS)}")
     return DATASETS[name]
+
+
+def open_split(cfg: CfgNode, split: str) -> PersonSearchDataset:
+    """One split of the dataset that the options name; errors as `build_dataset`."""
+    inputs, name = cfg.INPUT, cfg.INPUT.DATASET
+    options = {"train_appearances": inputs.TRAIN_APPEARANCES} if name == MovieNetCS.name else {}
+    root = dataset_root(name, cfg.SYS_HOME_DIR, inputs.DATA_ROOT)
+    return build_dataset(name, root, split, max_pixels=inputs.MAX_PIXELS, **options)
 
 
 def build_train_loader(

@@ -50,7 +50,7 @@ def read_checkpoint(path: Path) -> dict:
 def load_weights(model: nn.Module, source: str | Path | dict, name: str | None = None) -> list[str]:
     """Load a network's weights, strictly: every key is placed, every weight is found, every shape fits.
 
-    Takes this project's weights and those of the releases in `released_weights`, which it tells by their keys. Weights
+    Takes this project's weights and those of published releases, which it tells by their keys. Weights
     in another precision are converted to the network's. Left out, with a note in the log, are identity tables that the
     file lacks or has in another size than the network (those of another training set): they play no part in searching.
 

@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -10,20 +10,19 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from tqdm import tqdm
 
 from engine.feature_parts import FeatureParts, ImageFeatures
 from engine.features import Features
-from models.inference import prepare_for_inference
-from models.person_search import PersonSearch, resize_image
-from models.postprocess import SearchedImage
+from models.base import PersonSearchModel
+from models.fast import prepare_for_inference
+from models.results import SearchResult, to_cpu
 from utils.distributed import is_distributed, is_main, rank, world_size
 from utils.images import ImageReader
 from utils.signals import leave_signals_to_parent
 
 WAITING_BYTES = 256 * 2**20
-"""Of resized images (float32) that wait at most for others of their size; more only where one batch takes more. For a
+"""Of images (uint8) that wait at most for others of their size; more only where one batch takes more. For a
 CUDA device they wait in pinned memory, which cannot be swapped out."""
 
 T = TypeVar("T")
@@ -40,30 +39,29 @@ class _Job:
     """The queries' boxes, then, where asked for, the annotated ones; g x 4."""
 
 
-class _Resized(NamedTuple):
-    """An image that is ready for the network."""
+class _Decoded(NamedTuple):
+    """An image (uint8, 3 x H x W) and what is wanted of it."""
 
     job: _Job
     image: Tensor
-    own_size: tuple[int, int]
 
 
-class _ResizedImages(Dataset):
-    """Decodes and resizes, in the loader's processes."""
+class _DecodedImages(Dataset):
+    """Decodes, in the loader's processes."""
 
-    def __init__(self, jobs: list[_Job], read_image: ImageReader, transform: GeneralizedRCNNTransform):
-        self.jobs, self.read_image, self.transform = jobs, read_image, transform
+    def __init__(self, jobs: list[_Job], read_image: ImageReader):
+        self.jobs, self.read_image = jobs, read_image
 
     def __len__(self) -> int:
         return len(self.jobs)
 
-    def __getitem__(self, index: int) -> _Resized:
+    def __getitem__(self, index: int) -> _Decoded:
         pixels = torch.from_numpy(self.read_image(self.jobs[index].path)).permute(2, 0, 1)
-        return _Resized(self.jobs[index], resize_image(self.transform, pixels.float() / 255), tuple(pixels.shape[-2:]))
+        return _Decoded(self.jobs[index], pixels)
 
 
 def extract_features(
-    model: PersonSearch,
+    model: PersonSearchModel,
     gallery_set,
     query_set,
     *,
@@ -85,7 +83,7 @@ def extract_features(
         gallery_set, query_set: datasets with annotations; the former reads the images.
         device: where to run.
         batch_size: images per forward pass, of one padded size.
-        num_workers: processes that read and resize images.
+        num_workers: processes that read images.
         amp: dtype of reduced precision, None for float32.
         compiled: see `prepare_for_inference`.
         with_truth: embed the annotated boxes of the gallery too.
@@ -101,9 +99,10 @@ def extract_features(
     searcher = prepare_for_inference(model, amp, compiled)
     found = []
     try:
-        pictures = _ResizedImages(mine, gallery_set.read_image, searcher.transform)
+        pictures = _DecodedImages(mine, gallery_set.read_image)
         for batch in _batches(pictures, searcher, batch_size, num_workers, device):
-            images = [_collect(*pair) for pair in zip(batch, _search(searcher, batch, device), strict=True)]
+            results = to_cpu(_search(searcher, batch, device))
+            images = [_collect(*pair) for pair in zip(batch, results, strict=True)]
             found += images
             if parts is not None:
                 parts.add(images)
@@ -155,8 +154,8 @@ def _query_boxes(queries: list[dict], indexes: list[int]) -> np.ndarray:
 
 
 def _batches(
-    pictures: _ResizedImages, searcher: PersonSearch, batch_size: int, num_workers: int, device: torch.device
-) -> Iterator[list[_Resized]]:
+    pictures: _DecodedImages, searcher: PersonSearchModel, batch_size: int, num_workers: int, device: torch.device
+) -> Iterator[list[_Decoded]]:
     """All images in batches of one padded size, with a progress bar over images in the main process."""
     images = DataLoader(
         pictures,
@@ -168,11 +167,15 @@ def _batches(
     )
     bar = tqdm(images, desc="search", unit="image", disable=not is_main(), leave=False)
     return grouped(
-        bar, lambda item: searcher.padded_size(item.image), batch_size, lambda item: item.image.nbytes, WAITING_BYTES
+        bar,
+        lambda item: searcher.preprocess.padded_size(*item.image.shape[1:]),
+        batch_size,
+        lambda item: item.image.nbytes,
+        WAITING_BYTES,
     )
 
 
-def _as_it_is(item: _Resized) -> _Resized:
+def _as_it_is(item: _Decoded) -> _Decoded:
     """In place of the loader's default, which would make tensors of the jobs' arrays and the images' sizes."""
     return item
 
@@ -205,36 +208,23 @@ def grouped(
 
 
 @torch.inference_mode()
-def _search(searcher: PersonSearch, batch: list[_Resized], device: torch.device) -> list[SearchedImage]:
+def _search(searcher: PersonSearchModel, batch: list[_Decoded], device: torch.device) -> list[SearchResult]:
     images = [item.image.to(device, non_blocking=True) for item in batch]
-    boxes = [torch.as_tensor(item.job.boxes, dtype=torch.float32, device=device) for item in batch]
-    sizes = [item.own_size for item in batch]
-    searched = searcher.search_resized(images, boxes, sizes)
-    return [
-        result if len(result.boxes) or len(asked) < 2 else _each_alone(searcher, image, asked, size)
-        for image, asked, size, result in zip(images, boxes, sizes, searched, strict=True)
-    ]
+    return searcher.search(images, [torch.as_tensor(item.job.boxes, dtype=torch.float32) for item in batch])
 
 
-def _each_alone(searcher: PersonSearch, image: Tensor, boxes: Tensor, size: tuple[int, int]) -> SearchedImage:
-    """Where nobody is detected a query is its own group, so several boxes of one image must not share a pass."""
-    alone = [searcher.search_resized([image], [box[None]], [size])[0] for box in boxes]
-    embeddings = torch.cat([result.given_embeddings for result in alone])
-    return replace(alone[0], given_boxes=boxes, given_embeddings=embeddings)
-
-
-def _collect(item: _Resized, image: SearchedImage) -> ImageFeatures:
+def _collect(item: _Decoded, image: SearchResult) -> ImageFeatures:
     """The arrays of one image; what follows the network is done on the CPU, where small steps cost less.
 
     All are copies: a view, even of no rows, would keep the embeddings of the whole batch for as long as the image's.
     """
-    job, image = item.job, image.cpu()
-    gallery = _rows(image.as_gallery()) if job.gallery is not None else None
+    job = item.job
+    gallery = _rows(image.gallery()) if job.gallery is not None else None
     queries = []
     for index in range(len(job.queries)):
-        result = image.as_query(index)
+        result = image.query(index)
         queries.append((result["embeddings"][0].numpy().copy(), *_rows(result["context"])))
-    truth = image.given_embeddings[len(job.queries) :].numpy().copy()
+    truth = image.query_embeddings[len(job.queries) :].numpy().copy()
     return ImageFeatures(job.path, gallery, truth, queries)
 
 

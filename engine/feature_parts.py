@@ -73,7 +73,7 @@ class FeatureParts:
         if is_main():
             for path in sorted(self.folder.glob("*.npz")):
                 found |= {image.path: image for image in _read_part(path)}
-        paths = from_main(set(found))
+        paths = from_main(lambda: set(found))
         self.found_earlier = len(paths)
         if paths:
             log.info("%s: going on with the features of %d images found earlier", self.folder, len(paths))

@@ -29,7 +29,7 @@ def search_gallery(model, request, out, top_k=9, device="cpu", max_pixels=MAX_PI
     """Search the gallery with `model`, write pictures and `results.json` to `out`, and return what the latter holds.
 
     Args:
-        model: has `query(images, boxes)` and `model(images)`, see models.person_search.PersonSearch; in eval mode.
+        model: has `query(images, boxes)` and `model(images)`, see models.base.PersonSearchModel; in eval mode.
         top_k: matches in the overview, one of each gallery image.
         max_pixels: images with more are not read.
 

@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from engine.released_weights import RELEASES, Release
+from models.build import FAMILIES
+from models.releases import Release
 
 OWN_TITLE = "this project"
-OWN_PREFIXES = ("stem.", "detection_head.", "search_head.")
+OWN_PREFIXES = tuple(prefix for family in FAMILIES.values() for prefix in family.key_prefixes)
+RELEASES = tuple(release for family in FAMILIES.values() for release in family.releases)
 WRAPPER = "module."
 """Beginning of every key in files that were saved from a network wrapped for several devices."""
 

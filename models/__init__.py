@@ -1,5 +1,6 @@
-"""Person-search networks, assembled from parts with one job each."""
+"""Person-search networks: the contract of a network, its families, and what families share."""
 
 from models.build import build_model
+from models.oim import OIMLoss
 
-__all__ = ["build_model"]
+__all__ = ["OIMLoss", "build_model"]

@@ -4,7 +4,7 @@ import torch
 from tiny import tiny_model
 from torch import Tensor
 
-from models.person_search import PersonSearch
+from models.two_stage.person_search import PersonSearch
 
 NO_CONTEXT = {"MODEL__CONTEXT__SCENE": "none", "MODEL__CONTEXT__GROUP": "none"}
 ONE_HEAD = NO_CONTEXT | {"MODEL__DETECTION_HEAD__TYPE": "none"}

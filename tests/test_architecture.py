@@ -26,7 +26,14 @@ MAY_IMPORT = {
     "tools": {"utils", "datasets", "models", "engine", "defaults"},
     "demo": {"utils", "datasets", "models", "engine", "defaults", "tools"},
 }
-CONFIG_READERS = {"demo.py", "models/build.py", "datasets/build.py", "engine/solver.py", "utils/options.py"}
+CONFIG_READERS = {
+    "demo.py",
+    "models/build.py",
+    "models/two_stage/build.py",
+    "datasets/build.py",
+    "engine/solver.py",
+    "utils/options.py",
+}
 CONFIG_NAMES = {"cfg", "CfgNode"}
 WEIGHT_READERS = {"utils/tensor_files.py"}
 MAX_LINES = 300

@@ -83,7 +83,7 @@ def test_load_is_defined_and_results_finite():
 
 def test_activations_stay_in_range():
     model = network()
-    feature_map = model.stem(model.transform(drawn_images(1, CASE.image_size)[0][None] / 255)[0].tensors)
+    feature_map = model.stem(model.preprocess(drawn_images(1, CASE.image_size)).tensors)
     nonzero = feature_map[feature_map != 0].abs()
     assert 0.1 < nonzero.mean() < 10
     assert (nonzero > torch.finfo(torch.float32).tiny).all()
@@ -92,7 +92,7 @@ def test_activations_stay_in_range():
 def test_statistics_are_those_of_images_and_nothing_else_is_left_changed():
     model = network()
     assert not model.training
-    assert (model.transform.min_size, model.transform.max_size) == ((96,), 160)
+    assert (model.preprocess.min_size, model.preprocess.max_size) == (96, 160)
     norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     assert {norm.momentum for norm in norms} == {0.1}
     assert not any(torch.equal(norm.running_var, torch.ones_like(norm.running_var)) for norm in norms)

@@ -19,12 +19,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from datasets import build_dataset
 from engine import extraction
-from engine.damaged import DamagedImages
 from engine.extraction import extract_features
 from engine.feature_parts import FeatureParts
 from engine.features import Features
+from engine.skipped_samples import SkippedSamples
 from models.oim import OIMLoss
-from models.person_search import PersonSearch
+from models.two_stage.person_search import PersonSearch
 from utils.distributed import gather_counts, gather_rows, rank, share_buffers
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -136,17 +136,20 @@ def extraction_worker(number: int, data: Path, folder: Path) -> dict:
 
 
 def damaged_worker(rank: int) -> dict:
-    """What each process logs: both meet a.jpg, the second alone b.jpg."""
+    """What each process logs and would save: both meet a.jpg, the second alone b.jpg."""
     lines = []
     handler = logging.Handler()
     handler.emit = lambda record: lines.append(record.getMessage())
     logging.getLogger("train").addHandler(handler)
-    damaged = DamagedImages()
+    samples = SkippedSamples()
     targets = [{"damaged": ["a.jpg"]}, {"damaged": ["a.jpg", "b.jpg"]} if rank else {}]
-    assert len(list(damaged.watch([([], targets)]))) == 1
-    damaged.tell("epoch 1")
-    damaged.tell("epoch 2")
-    return {"lines": lines}
+    assert len(list(samples.counted([([], targets)]))) == 1
+    saved = samples.gather()
+    resumed = SkippedSamples(saved)
+    for epoch in (1, 2):
+        samples.finish_epoch(epoch)
+        resumed.finish_epoch(epoch)
+    return {"lines": lines, "saved": saved}
 
 
 def _enter(rank: int, worker, folder: str) -> None:
@@ -210,11 +213,13 @@ def test_an_interrupted_extraction_goes_on_in_two_processes(cuhk, tmp_path):
         np.testing.assert_allclose(ours.numpy().reshape(theirs.shape), theirs, atol=1e-4)
 
 
-def test_the_main_process_names_and_counts_damaged_images_of_all(tmp_path):
-    first, second = (result["lines"] for result in in_two_processes(damaged_worker, tmp_path))
-    named = [f"left out of training: {name}" for name in ("a.jpg", "b.jpg")]
-    assert first == [*named, "epoch 1: 3 images replaced, 2 files could not be read so far"]
-    assert second == named
+def test_skipped_images_of_all_processes_are_counted_named_and_saved(tmp_path):
+    for result in in_two_processes(damaged_worker, tmp_path):
+        assert sorted(result["lines"][:2]) == ["skipped: a.jpg", "skipped: b.jpg"]
+        assert result["lines"][2:] == ["epoch 1: skipped 4 images that cannot be read (2 so far)"] * 2
+        assert result["saved"] == {
+            "named": {"damaged": ["a.jpg", "b.jpg"], "outside": []}, "counts": {"damaged": 4, "outside": 0}
+        }  # fmt: skip
 
 
 def test_torchrun_trains_and_scores_once(cuhk, tmp_path):

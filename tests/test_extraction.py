@@ -14,7 +14,7 @@ from engine import extraction, feature_parts
 from engine.extraction import extract_features, grouped
 from engine.feature_parts import FeatureParts, ImageFeatures, extraction_id
 from engine.features import Features
-from models.postprocess import SearchedImage, Thresholds
+from models.results import SearchResult, Thresholds
 
 OPTIONS = {"device": torch.device("cpu"), "batch_size": 2, "num_workers": 0}
 
@@ -54,17 +54,16 @@ def test_what_is_kept_of_an_image_does_not_keep_its_batch(weighted, truth):
     corners = 20 * torch.arange(3 + truth)[:, None].float()
     boxes, nothing = torch.cat([corners, corners, corners + 10, corners + 10], dim=1), torch.zeros(0, 4)
     for detections in (boxes, nothing):
-        image = SearchedImage(
+        image = SearchResult(
             boxes=detections,
             scores=torch.rand(len(detections)),
             embeddings=batch[: len(detections)],
-            given_boxes=boxes,
-            given_embeddings=batch[10 : 10 + len(boxes)],
-            scale=torch.ones(4),
+            query_boxes=boxes,
+            query_embeddings=batch[10 : 10 + len(boxes)],
             thresholds=Thresholds(0.0, 0.5, 10),
-            weighted=weighted,
+            weight_by_score=weighted,
         )
-        item = extraction._Resized(extraction._Job("a.jpg", 0, [0, 1, 2], boxes.numpy()), torch.zeros(3, 4, 4), (4, 4))
+        item = extraction._Decoded(extraction._Job("a.jpg", 0, [0, 1, 2], boxes.numpy()), torch.zeros(3, 4, 4))
         found = extraction._collect(item, image)
         assert len(found.truth) == truth and len(found.queries) == 3
         kept = [*found.gallery, found.truth, *(array for query in found.queries for array in query)]

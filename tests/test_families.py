@@ -6,12 +6,12 @@ import torch.nn.functional as F
 from tiny import picture, target, tiny_model
 
 from engine.checkpoint import load_weights
-from models.features import GlobalFeatures
-from models.pixelwise import PixelwiseEmbedding, _coverage
-from models.roi import RoISampler, Samples
-from models.roi_align import RoIAlign, RoIs
-from models.rpn import ProposalNetwork, anchors_and_head
-from models.tails import Tail
+from models.preprocess import ImageBatch
+from models.roi import RoIAlign, RoIs, Tail
+from models.two_stage.boxes import RoISampler, Samples
+from models.two_stage.features import GlobalFeatures
+from models.two_stage.pixelwise import PixelwiseEmbedding, _coverage
+from models.two_stage.rpn import ProposalNetwork
 
 NO_CONTEXT = {"MODEL__CONTEXT__SCENE": "none", "MODEL__CONTEXT__GROUP": "none"}
 SINGLE = NO_CONTEXT | {"MODEL__DETECTION_HEAD__TYPE": "none"}
@@ -81,7 +81,8 @@ def test_boxes_keep_their_precision_in_mixed_precision():
     assert samples.matched[samples.is_person][0].tolist() == [1301.0, 401, 1350, 501]
     rpn = tiny_model().rpn.eval()
     with torch.autocast("cpu", torch.bfloat16):
-        proposals = rpn.propose(torch.rand(1, 256, 6, 10, dtype=torch.bfloat16), (96, 160), [(96, 160)])
+        batch = ImageBatch(torch.zeros(1, 3, 96, 160), [(96, 160)], [(96, 160)])
+        proposals = rpn.propose(torch.rand(1, 256, 6, 10, dtype=torch.bfloat16), batch)
     assert proposals[0].dtype is torch.float32
 
 
@@ -115,7 +116,7 @@ def test_parts_that_do_not_go_together_are_refused(options, message):
 def test_rpn_box_loss_is_l1_or_smooth_l1():
     def loss(name):
         rpn = ProposalNetwork(
-            box_loss=name, **anchors_and_head(4, [32], [1.0]), fg_iou_thresh=0.7, bg_iou_thresh=0.3,
+            4, [32], [1.0], name, fg_iou_thresh=0.7, bg_iou_thresh=0.3,
             batch_size_per_image=4, positive_fraction=0.5, pre_nms_top_n={}, post_nms_top_n={}, nms_thresh=0.7,
         )  # fmt: skip
         deltas = torch.tensor([[0.05, 0.5, 0, 0], [0, 0, 0, 0]])

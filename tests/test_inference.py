@@ -4,17 +4,17 @@ import copy
 
 import pytest
 import torch
+from models.tails import BottleneckTail, Tail
 from scipy.optimize import linear_sum_assignment
 from tiny import picture, target, tiny_model
 from torchvision.ops import roi_align
 
 from models import rpn
 from models.backbones import BACKBONES, build_backbone
-from models.context import GROUP_EXTRACTORS, SCENE_EXTRACTORS
-from models.inference import prepare_for_inference
-from models.person_search import PersonSearch
-from models.roi_align import RoIAlign, RoIs, gathered_crops, torchvision_crops
-from models.tails import BottleneckTail, Tail
+from models.fast import prepare_for_inference
+from models.roi import RoIAlign, RoIs, gathered_crops, torchvision_crops
+from models.two_stage.context import GROUP_EXTRACTORS, SCENE_EXTRACTORS
+from models.two_stage.person_search import PersonSearch
 
 PIXELS, TOLERANCE = 1e-3, 1e-3
 STRIDE = 16
@@ -213,7 +213,7 @@ def assert_same_search(model: PersonSearch, twin: PersonSearch, pixels: float, t
         torch.testing.assert_close(one.boxes[rows], same.boxes[columns], atol=pixels, rtol=0)
         torch.testing.assert_close(one.scores[rows], same.scores[columns], atol=tolerance, rtol=0)
         torch.testing.assert_close(one.embeddings[rows], same.embeddings[columns], atol=tolerance, rtol=0)
-        torch.testing.assert_close(one.given_embeddings, same.given_embeddings, atol=tolerance, rtol=0)
+        torch.testing.assert_close(one.query_embeddings, same.query_embeddings, atol=tolerance, rtol=0)
 
 
 NETWORKS = {
@@ -253,9 +253,9 @@ def test_reduced_precision_is_near_and_gives_float32(dtype):
     prepared.search_head.box_regressor.register_forward_hook(lambda *args: predictions.append(args[2]))
     reduced = prepared.search(IMAGES, [BOX, BOX])[0]
     assert [values.dtype for values in predictions] == [torch.float32] * 3, "fewer digits make scores equal"
-    for name in ("boxes", "scores", "embeddings", "given_embeddings"):
+    for name in ("boxes", "scores", "embeddings", "query_embeddings"):
         assert getattr(reduced, name).dtype == torch.float32, name
-    similarity = (reduced.given_embeddings * plain.given_embeddings).sum(1)
+    similarity = (reduced.query_embeddings * plain.query_embeddings).sum(1)
     assert 0.98 < similarity.item() < 1 - 1e-9
     assert prepared.stem.conv1.weight.dtype == dtype
     assert model.stem.conv1.weight.dtype == torch.float32

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny import picture, target, tiny_model
 
-from models.context import GROUP_EXTRACTORS, SCENE_EXTRACTORS
+from models.two_stage.context import GROUP_EXTRACTORS, SCENE_EXTRACTORS
 
 IMAGES = [picture(90, 160, 1), picture(120, 100, 2), picture(150, 240, 3)]
 BOX = torch.tensor([[20.0, 10, 60, 80]])
@@ -55,7 +55,7 @@ def test_gallery_boxes_lie_in_their_image_and_embeddings_carry_the_score():
     assert (result["scores"].diff() <= 0).all()
 
 
-def test_context_starts_with_the_given_boxes_and_is_not_weighted():
+def test_context_starts_with_the_query_boxes_and_is_not_weighted():
     given = torch.tensor([[20.0, 10, 60, 80], [70.0, 5, 110, 85]])
     result = eager_model().query([IMAGES[0]], [given])[0]
     context = result["context"]

@@ -11,8 +11,8 @@ from scipy.optimize import linear_sum_assignment
 from defaults import load_cfg
 from engine.checkpoint import load_weights
 from models import build_model
-from models.inference import prepare_for_inference
-from models.person_search import PersonSearch
+from models.fast import prepare_for_inference
+from models.two_stage.person_search import PersonSearch
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "releases"
 SALT = "d"
@@ -62,8 +62,8 @@ def with_few_proposals(model: PersonSearch, monkeypatch, index: int) -> None:
 def assert_as_released(model: PersonSearch, images: list, boxes: list, golden: dict) -> None:
     """One pass over images of which the first is the golden one: what `forward` and `query` make of it."""
     result = model.search(images, boxes)[0]
-    assert_same_people(result.as_gallery(), golden, "gallery")
-    asked = result.as_query()
+    assert_same_people(result.gallery(), golden, "gallery")
+    asked = result.query()
     assert np.abs(asked["embeddings"].numpy() - golden["query_embedding"]).max() < TOLERANCE
     assert_same_people(asked["context"], golden, "context")
     assert np.abs(asked["context"]["boxes"][0].numpy() - golden["query_box"]).max() < PIXELS

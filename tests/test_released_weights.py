@@ -11,9 +11,10 @@ from tiny import picture, tiny_model
 
 from defaults import load_cfg
 from engine.checkpoint import fit_weights, load_weights, read_checkpoint, save_checkpoint
-from engine.released_weights import CONFIG_FOLDER, RELEASES
 from engine.weights import identify
 from models import build_model
+from models.releases import CONFIG_FOLDER
+from models.two_stage.releases import RELEASES
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted((ROOT / CONFIG_FOLDER).glob("*.yaml"))

@@ -10,7 +10,7 @@ from datasets.synthetic.build import build_synthetic
 from datasets.synthetic.config import SyntheticConfig
 from defaults import load_cfg
 from models import build_model
-from models.person_search import PersonSearch
+from models.two_stage.person_search import PersonSearch
 
 OPTIONS = {
     "DEVICE": "cpu",

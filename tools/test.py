@@ -10,23 +10,17 @@ from time import monotonic
 import torch
 from yacs.config import CfgNode
 
-from datasets import PersonSearchDataset
-from engine.checkpoint import load_weights
+from datasets import PersonSearchDataset, open_split
+from engine.checkpoint import load_weights, read_checkpoint
+from engine.devices import select_device
 from engine.extraction import extract_features
 from engine.feature_parts import FeatureParts, extraction_id
 from engine.features import Features, load_features, save_features
 from engine.scoring import Setting, check_galleries, score_detection, score_search
 from engine.solver import precision
 from models import build_model
-from tools.common import (
-    add_config_arguments,
-    check_evaluation_options,
-    load_options,
-    open_split,
-    resolve_device,
-    run_program,
-)
-from utils.distributed import is_main, join_processes, leave_processes
+from tools.common import add_config_arguments, load_options, run_program
+from utils.distributed import all_cores, from_main, is_main, process_group
 from utils.files import write_json
 from utils.logging import format_table, set_up_logging
 
@@ -82,7 +76,8 @@ def _extract(
     torch.manual_seed(cfg.SEED)
     model = build_model(cfg)
     if not args.untrained:
-        load_weights(model, args.ckpt or Path(cfg.OUTPUT_DIR) / "best.pth")
+        path = args.ckpt or Path(cfg.OUTPUT_DIR) / "best.pth"
+        load_weights(model, from_main(lambda: read_checkpoint(path)), str(path))
     inputs = cfg.INPUT
     settings = (cfg.MODEL, inputs.MIN_SIZE, inputs.MAX_SIZE, inputs.BATCH_SIZE_TEST, cfg.EVAL.AMP, args.gt)
     parts = FeatureParts(_out(args, cfg) / f"parts-{extraction_id(model, gallery_set, query_set, *settings)}")
@@ -144,10 +139,8 @@ def _has_contexts(features: Features) -> bool:
 def main(args: argparse.Namespace) -> None:
     """Test as the arguments say."""
     cfg = load_options(args)
-    check_evaluation_options(cfg)
-    device = resolve_device(cfg.DEVICE)
-    device = join_processes(device.type) or device
-    try:
+    device = select_device(cfg.DEVICE)
+    with process_group(device):
         set_up_logging(quiet=not is_main())
         gallery_set, query_set = open_split(cfg, "gallery"), open_split(cfg, "query")
         settings = _settings(args, cfg)
@@ -156,11 +149,12 @@ def main(args: argparse.Namespace) -> None:
         if not is_main():
             return
         start = monotonic()
-        detection = score_detection(features, gallery_set, cfg.EVAL.DETECTION_SCORE_THRESH)
-        rows = [
-            setting.describe() | score_search(features, gallery_set, query_set, setting, cfg.EVAL.BLOCK_MB)
-            for setting in settings
-        ]
+        with all_cores():
+            detection = score_detection(features, gallery_set, cfg.EVAL.DETECTION_SCORE_THRESH)
+            rows = [
+                setting.describe() | score_search(features, gallery_set, query_set, setting, cfg.EVAL.BLOCK_MB)
+                for setting in settings
+            ]
         log.info("scored in %.1f s", monotonic() - start)
         out = _out(args, cfg)
         write_json(out / "metrics.json", {"dataset": cfg.INPUT.DATASET, "detection": detection, "search": rows})
@@ -168,8 +162,6 @@ def main(args: argparse.Namespace) -> None:
             parts.remove()
         _print_tables(cfg.INPUT.DATASET, detection, rows)
         log.info("written to %s", out / "metrics.json")
-    finally:
-        leave_processes()
 
 
 def _print_tables(dataset: str, detection: dict[str, float], rows: list[dict]) -> None:

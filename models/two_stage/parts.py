@@ -3,9 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.features import RoIFeatures
-from models.roi_align import RoIs
-from models.tails import Tail
+from models.roi import RoIs, Tail
+from models.two_stage.features import RoIFeatures
 
 CROP_SIZE = 14
 """Side of the crops that the stripes are made for."""
@@ -21,7 +20,7 @@ def _names(stripes: int) -> list[str]:
 class PartFeatures(RoIFeatures):
     """Max pools of 1, 2 and 3 stripes, each division from its own copy of the tail.
 
-    The six features are `part1_1`, `part2_1`, `part2_2`, `part3_1` ..., from top to bottom.
+    The six features are `part1_1`, `part2_1`, `part2_2`, `part3_1` ..., from top to bottom. Crops must be 14 x 14.
 
     Args:
         tails: one for each key of `KERNEL_HEIGHTS`.
@@ -34,13 +33,9 @@ class PartFeatures(RoIFeatures):
         self.channels = {name: tail_channels for stripes in KERNEL_HEIGHTS for name in _names(stripes)}
 
     def forward(self, rois: RoIs) -> dict[str, Tensor]:
-        """From RoIs, whose crops are 14 x 14, to name -> R x channels[name]."""
         vectors = {}
         for stripes, height in KERNEL_HEIGHTS.items():
-            body = self.stripe_tails[str(stripes)].of_rois(rois)
+            body = self.stripe_tails[str(stripes)].on_rois(rois)
             rows = F.max_pool2d(body, (height, body.shape[3])).flatten(2).unbind(2)
             vectors |= dict(zip(_names(stripes), rows, strict=True))
         return vectors
-
-    def tails(self) -> list[Tail]:
-        return list(self.stripe_tails.values())

@@ -1,14 +1,15 @@
-"""Context of a person: the scene (the whole image) and the group (the people in it), each through an extractor.
+"""Context of a person (GLCNet): the scene (the whole image) and the group (its people), each through an extractor.
 
 An extractor is a module from a map B x C x h x w to a vector B x C, made from the number of channels C. A new one is a
-class here and a line in `SCENE_EXTRACTORS` or `GROUP_EXTRACTORS`, under the name that MODEL.CONTEXT.SCENE or .GROUP
-then takes.
+class here and a line in `SCENE_EXTRACTORS` or `GROUP_EXTRACTORS`.
 """
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+
+from models.roi import RoIs
 
 HIDDEN = 256
 """Channels between the convolutions of an extractor, in all releases."""
@@ -112,11 +113,11 @@ class CoAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         batch, _, height, width = x.shape
-        positions = height * width
-        queries = self.query(x).flatten(2).transpose(1, 2).flatten(0, 1)  # (B h w) x C
-        keys = self.key(x).flatten(2).transpose(1, 2).flatten(0, 1)
-        affinity = (queries @ keys.T).view(batch * positions, batch, positions).amax(2).mean(1)
-        weights = (affinity.view(batch, positions) * self.scale).softmax(1).view(batch, 1, height, width)
+        queries = self.query(x).flatten(2).transpose(1, 2) * self.scale  # scaled first: float16 ends at 65504
+        keys = self.key(x).flatten(2)
+        # By pairs of images: the largest matrix is hw x hw, and none is kept for the backward pass.
+        affinity = [torch.stack([(q @ k).max(1).values for k in keys]).mean(0) for q in queries]
+        weights = torch.stack(affinity).softmax(1).view(batch, 1, height, width)
         prototype = self.project(x * weights).mean((0, 2, 3), keepdim=True)
         return (x * prototype).amax((2, 3))
 
@@ -145,25 +146,53 @@ GROUP_EXTRACTORS: dict[str, Callable[[int], nn.Module]] = {
 
 
 class SceneContext(nn.Module):
-    """One vector for the whole image."""
+    """One vector for the whole image.
+
+    Args:
+        extractor: see above.
+        channels: of the res4 map and of the vector.
+    """
 
     def __init__(self, extractor: nn.Module, channels: int):
         super().__init__()
         self.extractor, self.channels = extractor, channels
 
-    def forward(self, feature_map: Tensor, people: list[Tensor]) -> Tensor:  # noqa: ARG002 - the interface of contexts
-        """From the res4 map B x C x h x w to B x C; the people (see `GroupContext`) play no part."""
-        return self.extractor(feature_map)
+    def forward(self, rois: RoIs, res5: Tensor, groups: list[Tensor]) -> Tensor:  # noqa: ARG002 - as `GroupContext`
+        """R x C: for each RoI the vector of its image."""
+        return _repeated(self.extractor(rois.feature_map), rois.counts)
 
 
 class GroupContext(nn.Module):
-    """One vector for the people of an image: their mean res5 vector through an extractor."""
+    """One vector for the people of an image: their mean res5 vector through an extractor.
+
+    Args:
+        extractor: see above.
+        channels: of res5 and of the vector.
+    """
 
     def __init__(self, extractor: nn.Module, channels: int):
         super().__init__()
         self.extractor, self.channels = extractor, channels
 
-    def forward(self, feature_map: Tensor, people: list[Tensor]) -> Tensor:  # noqa: ARG002 - the interface of contexts
-        """From the res5 vectors of each image's people, n_i x C, to B x C. Without people the mean is zero."""
-        means = torch.stack([vectors.sum(0) / max(len(vectors), 1) for vectors in people])
-        return self.extractor(means[:, :, None, None])
+    def forward(self, rois: RoIs, res5: Tensor, groups: list[Tensor]) -> Tensor:  # noqa: ARG002 - as `SceneContext`
+        """R x C: for each RoI the vector of its group. The mean of no people is zero.
+
+        Args:
+            rois: R boxes.
+            res5: their vectors, R x C.
+            groups: bool; each tells which of the next len(group) RoIs are people of the group that those RoIs have as
+                their context.
+        """
+        sizes = [len(group) for group in groups]
+        means = [_mean(vectors, group) for vectors, group in zip(res5.split(sizes), groups, strict=True)]
+        return _repeated(self.extractor(torch.stack(means)[:, :, None, None]), sizes)
+
+
+def _mean(vectors: Tensor, members: Tensor) -> Tensor:
+    """The mean of the rows that `members` (bool n) marks, C; masked, as choosing rows would wait for the device."""
+    return vectors.float().where(members[:, None], 0).sum(0) / members.sum().clamp(min=1)
+
+
+def _repeated(vectors: Tensor, counts: list[int]) -> Tensor:
+    """Each row as often as its count says."""
+    return torch.cat([vector.expand(count, -1) for vector, count in zip(vectors, counts, strict=True)])

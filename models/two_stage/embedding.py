@@ -1,22 +1,22 @@
-"""From the features of a RoI to who it is (embedding) and whether it is a person (logits).
+"""From the features of a RoI to its identity embedding and to the logits of person against background.
 
-An embedding module has `num_features` (D), maps features by name to embeddings R x D and logits, learns from the
-logits by `classification_loss`, and reads the person's probability off them by `scores`. Three of them: norm-aware
-(NAE, SeqNet, GLCNet), linear (the OIM baseline), and pixel-wise (NAE+, in `models.pixelwise`).
+An embedding module has `num_features` (D), maps features by name to embeddings R x D and logits R x ..., has a
+`classification_loss` of the logits, and `scores`, the probability of a person. Three of them: norm-aware (NAE, SeqNet,
+GLCNet), linear (the OIM baseline), and pixel-wise (NAE+, in `pixelwise.py`).
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.roi import NUM_CLASSES, PERSON, Samples
+from models.two_stage.boxes import NUM_CLASSES, PERSON, Samples
 
 INIT_STD = 0.01
-"""Deviation of the normal distribution that projections start from (published)."""
+"""Standard deviation of the initial weights of projections (published)."""
 
 
 def init_projection(projection: nn.Sequential) -> nn.Sequential:
-    """A layer and a batch norm, both weights drawn from N(0, 0.01), both biases 0."""
+    """Draw the weights of a layer and a batch norm from N(0, 0.01), and set their biases to 0."""
     for layer in projection:
         nn.init.normal_(layer.weight, std=INIT_STD)
         nn.init.zeros_(layer.bias)
@@ -24,18 +24,18 @@ def init_projection(projection: nn.Sequential) -> nn.Sequential:
 
 
 def new_projection(inputs: int, outputs: int) -> nn.Sequential:
-    """A linear layer and a batch norm, as NAE starts them."""
+    """A linear layer and a batch norm, initialised as in NAE."""
     return init_projection(nn.Sequential(nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs)))
 
 
 class NormAwareEmbedding(nn.Module):
-    """Every feature is projected to its own width; the outputs are concatenated to one vector z.
+    """Projects every feature to its own width, and concatenates the outputs to one vector z (NAE).
 
     z / |z| is the identity embedding, and |z| through a batch norm the logit of person against background.
 
     Args:
         channels: length of each feature, by name.
-        widths: dimensions that each gets in the embedding, by name, in the order of concatenation.
+        widths: dimensions of each in the embedding, by name, in the order of concatenation.
     """
 
     def __init__(self, channels: dict[str, int], widths: dict[str, int]):
@@ -58,9 +58,9 @@ class NormAwareEmbedding(nn.Module):
         return F.binary_cross_entropy_with_logits(logits, is_person.to(logits.dtype))
 
     @staticmethod
-    def scores(logits: Tensor, counts: list[int]) -> list[Tensor]:
-        """Probability of a person, per image n_i, from the logits of all images' RoIs in turn."""
-        return list(logits.sigmoid().split(counts))
+    def scores(logits: Tensor) -> Tensor:
+        """Probability of a person, R."""
+        return logits.sigmoid()
 
 
 class LinearEmbedding(nn.Module):
@@ -89,6 +89,6 @@ class LinearEmbedding(nn.Module):
         return F.cross_entropy(logits, torch.cat([s.is_person for s in samples]).long())
 
     @staticmethod
-    def scores(logits: Tensor, counts: list[int]) -> list[Tensor]:
-        """Probability of a person, per image n_i, from the logits of all images' RoIs in turn."""
-        return list(logits.softmax(1)[:, PERSON].split(counts))
+    def scores(logits: Tensor) -> Tensor:
+        """Probability of a person, R."""
+        return logits.softmax(1)[:, PERSON]

@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 
-from models.features import TailFeatures
-from models.postprocess import Thresholds, keep_best
-from models.roi import NUM_CLASSES, PERSON, RoISampler, box_regression_loss, decode_boxes, new_box_coder
-from models.roi_align import RoIAlign, RoIs
+from models.results import Thresholds, keep_best
+from models.roi import RoIAlign, RoIs
+from models.two_stage.boxes import NUM_CLASSES, PERSON, RoISampler, box_regression_loss, decode_boxes
+from models.two_stage.features import TailFeatures
 
 
 @dataclass
@@ -19,7 +19,7 @@ class Detections:
 
     Attributes:
         boxes: n x 4, pixels of the resized image.
-        scores: n, probability of a person; None where nobody has judged the boxes yet.
+        scores: n, probability of a person; None where the boxes are proposals, which no head has scored.
     """
 
     boxes: Tensor
@@ -34,7 +34,7 @@ class PassThrough(nn.Module):
         feature_map: Tensor,  # noqa: ARG002 - the interface of first heads
         proposals: list[Tensor],
         sizes: list[tuple[int, int]],  # noqa: ARG002
-        targets: list[dict],  # noqa: ARG002
+        targets: list[dict[str, Tensor]],  # noqa: ARG002
     ) -> tuple[list[Tensor], dict[str, Tensor]]:
         """The proposals, and no losses."""
         return proposals, {}
@@ -50,7 +50,7 @@ class PassThrough(nn.Module):
 
 
 class DetectionHead(nn.Module):
-    """Faster R-CNN's head over two classes, on the res5 vector of each RoI.
+    """Faster R-CNN's head over two classes, on the res5 vector of each RoI (SeqNet, GLCNet).
 
     Args:
         roi_align: crops RoIs out of the res4 map.
@@ -63,7 +63,6 @@ class DetectionHead(nn.Module):
         super().__init__()
         self.roi_align, self.features = roi_align, features
         self.predictor = FastRCNNPredictor(features.channels["res5"], NUM_CLASSES)
-        self.box_coder = new_box_coder()
         self.sampler, self.thresholds = sampler, thresholds
 
     def _predict(self, feature_map: Tensor, boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -73,23 +72,33 @@ class DetectionHead(nn.Module):
             return self.predictor(res5.float())
 
     def losses(
-        self, feature_map: Tensor, proposals: list[Tensor], sizes: list[tuple[int, int]], targets: list[dict]
+        self,
+        feature_map: Tensor,
+        proposals: list[Tensor],
+        sizes: list[tuple[int, int]],
+        targets: list[dict[str, Tensor]],
     ) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """Losses, and the improved boxes (per image n x 4, without gradient) that the second head learns from."""
+        """The decoded boxes (per image n x 4, without gradient), from which the second head learns, and the losses."""
         samples = self.sampler(proposals, targets)
         boxes = [s.boxes for s in samples]
         logits, deltas = self._predict(feature_map, boxes)
         classes = torch.cat([s.is_person for s in samples]).long()
         losses = {
             "loss_proposal_cls": F.cross_entropy(logits, classes),
-            "loss_proposal_reg": box_regression_loss(deltas, samples, self.box_coder),
+            "loss_proposal_reg": box_regression_loss(deltas, samples),
         }
-        return decode_boxes(deltas.detach(), boxes, sizes, self.box_coder), losses
+        return decode_boxes(deltas.detach(), boxes, sizes), losses
 
     def forward(self, feature_map: Tensor, proposals: list[Tensor], sizes: list[tuple[int, int]]) -> list[Detections]:
-        """People among the proposals of each image, best first."""
+        """People among the proposals of each image, best first.
+
+        Args:
+            feature_map: B x C x h x w.
+            proposals: per image n x 4, pixels of the resized image.
+            sizes: height and width of each resized image.
+        """
         logits, deltas = self._predict(feature_map, proposals)
         scores = logits.softmax(-1)[:, PERSON].split([len(boxes) for boxes in proposals])
-        boxes = decode_boxes(deltas, proposals, sizes, self.box_coder)
+        boxes = decode_boxes(deltas, proposals, sizes)
         kept = [keep_best(b, s, self.thresholds) for b, s in zip(boxes, scores, strict=True)]
         return [Detections(b[k], s[k]) for b, s, k in zip(boxes, scores, kept, strict=True)]

@@ -1,35 +1,35 @@
-"""Features of a RoI: from its crop of the res4 map to named vectors or maps."""
+"""RoI features: from the crop of a box to named vectors or maps, such as `res4` and `res5`."""
 
 from torch import Tensor, nn
 
-from models.roi_align import RoIs
-from models.tails import Tail
+from models.roi import RoIs, Tail
 
 
 def max_pool(x: Tensor) -> Tensor:
-    """The global maximum of maps R x C x h x w, R x C (deterministic on CUDA, unlike torch's adaptive pools)."""
+    """Global max pooling, R x C from R x C x h x w (deterministic on CUDA, unlike torch's adaptive pools)."""
     return x.amax((2, 3))
 
 
 def average_pool(x: Tensor) -> Tensor:
-    """The global mean of maps R x C x h x w, R x C."""
+    """Global average pooling, R x C from R x C x h x w."""
     return x.mean((2, 3))
 
 
 POOLS = {"max": max_pool, "average": average_pool}
-"""Names of MODEL.*_HEAD.POOL -> how a map becomes a vector."""
+"""Name -> how a map becomes a vector."""
 
 
 class RoIFeatures(nn.Module):
-    """What a head knows of a RoI; the contract of the modules of this file and of `models.parts`.
+    """The contract of the modules of this file and of `parts.py`: from `RoIs` to features by name.
 
-    `channels` maps the name of each feature to its channels; `forward` maps `RoIs` to name -> feature.
+    Attributes:
+        channels: of each feature, by name.
     """
 
     channels: dict[str, int]
 
-    def tails(self) -> list[Tail]:
-        """The copies of the backbone's tail in it, to which the backbone's freezing applies."""
+    def forward(self, rois: RoIs) -> dict[str, Tensor]:
+        """Name -> R x channels[name], or R x channels[name] x h x w."""
         raise NotImplementedError
 
 
@@ -39,22 +39,16 @@ class TailFeatures(RoIFeatures):
     Args:
         tail: a copy of the backbone's tail.
         tail_channels: channels of its output.
-        pool: "max" (published) or "average" (the OIM baseline's own paper).
+        pool: a key of `POOLS`: "max" (published) or "average" (the OIM baseline's own paper).
     """
 
     def __init__(self, tail: Tail, tail_channels: int, pool: str = "max"):
         super().__init__()
-        if pool not in POOLS:
-            raise ValueError(f"POOL {pool!r} is not one of {', '.join(POOLS)}")
         self.tail, self.pool = tail, POOLS[pool]
         self.channels = {"res5": tail_channels}
 
     def forward(self, rois: RoIs) -> dict[str, Tensor]:
-        """From RoIs to name -> R x channels[name]."""
-        return {"res5": self.pool(self.tail.of_rois(rois))}
-
-    def tails(self) -> list[Tail]:
-        return [self.tail]
+        return {"res5": self.pool(self.tail.on_rois(rois))}
 
 
 class GlobalFeatures(TailFeatures):
@@ -70,7 +64,6 @@ class GlobalFeatures(TailFeatures):
         self.channels = {"res4": stem_channels, "res5": tail_channels}
 
     def forward(self, rois: RoIs) -> dict[str, Tensor]:
-        """From RoIs to name -> R x channels[name]."""
         return {"res4": self.pool(rois.crops), **super().forward(rois)}
 
 
@@ -83,7 +76,4 @@ class MapFeatures(RoIFeatures):
         self.channels = {"res4": stem_channels, "res5": tail_channels}
 
     def forward(self, rois: RoIs) -> dict[str, Tensor]:
-        return {"res4": rois.crops, "res5": self.tail.of_rois(rois)}
-
-    def tails(self) -> list[Tail]:
-        return [self.tail]
+        return {"res4": rois.crops, "res5": self.tail.on_rois(rois)}

@@ -1,33 +1,33 @@
-"""NAE+: the norm-aware embedding of every position of a RoI, weighted by how much of a person it shows (CVPR 2020)."""
+"""NAE+ (CVPR 2020): a norm-aware embedding of every position of a RoI, averaged with weights from its own norm."""
+
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.embedding import init_projection
-from models.roi import Samples
+from models.results import SearchResult
+from models.two_stage.boxes import Samples
+from models.two_stage.embedding import init_projection
 
 SCORE_NORMS = ("image", "batch", "none")
+"""What the scores of RoIs are relative to, see `relative_scores`."""
 
 
 class PixelwiseEmbedding(nn.Module):
-    """Each feature map is projected by a 1 x 1 convolution and batch norm; res4's is resized to res5's, then joined.
+    """Projects both maps by a 1 x 1 convolution and batch norm, resizes res4's to res5's, and concatenates them.
 
     At each position the norm, through a batch norm, is a logit; its sigmoid is the attention by which the unit vectors
     of the positions are averaged.
 
     Args:
         channels: channels of `res4` and `res5`.
-        widths: dimensions that each gets in the embedding.
+        widths: dimensions of each in the embedding.
         normalised: L2-normalise the embedding; as published it is not in training: the OIM loss gets norms below 1.
-        score_norm: the mean attention of a RoI is divided by the largest of its "image" (default), of the "batch"
-            (published: a result then depends on its neighbours), or by nothing ("none").
     """
 
-    def __init__(self, channels: dict[str, int], widths: dict[str, int], normalised: bool, score_norm: str):
+    def __init__(self, channels: dict[str, int], widths: dict[str, int], normalised: bool):
         super().__init__()
-        if score_norm not in SCORE_NORMS:
-            raise ValueError(f"MODEL.PIXELWISE.SCORE_NORM {score_norm!r} is not one of {', '.join(SCORE_NORMS)}")
         self.projectors = nn.ModuleDict(
             {
                 name: init_projection(
@@ -37,7 +37,7 @@ class PixelwiseEmbedding(nn.Module):
             }
         )
         self.rescaler = nn.BatchNorm2d(1)
-        self.normalised, self.score_norm = normalised, score_norm
+        self.normalised = normalised
         self.num_features = sum(widths[name] for name in channels)
 
     def forward(self, features: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -61,15 +61,29 @@ class PixelwiseEmbedding(nn.Module):
         covered = torch.cat([_coverage(s, logits.shape[-1]) for s in samples])
         return F.binary_cross_entropy_with_logits(logits, covered)
 
-    def scores(self, logits: Tensor, counts: list[int]) -> list[Tensor]:
-        """Mean attention of each RoI, normalised as `score_norm` says; per image n_i."""
-        means = logits.sigmoid().mean((1, 2))
-        if self.score_norm == "batch" and len(means):
-            means = means / means.max()
-        per_image = list(means.split(counts))
-        if self.score_norm == "image":
-            per_image = [scores / scores.max() if len(scores) else scores for scores in per_image]
-        return per_image
+    @staticmethod
+    def scores(logits: Tensor) -> Tensor:
+        """Mean attention of each RoI, R; see `relative_scores`."""
+        return logits.sigmoid().mean((1, 2))
+
+
+def relative_scores(results: list[SearchResult], score_norm: str) -> list[SearchResult]:
+    """Divide the scores of NAE+ by the largest one of all RoIs, before thresholds and non-maximum suppression.
+
+    Args:
+        score_norm: "image": the largest of the image, which is what the release does, as it tests one image at a time;
+            "batch": the largest of all `results`, as it would do with several; "none": not at all.
+    """
+    if score_norm == "none":
+        return results
+    best = [result.scores.amax() if len(result.scores) else None for result in results]
+    if score_norm == "batch":
+        found = [score for score in best if score is not None]
+        best = [torch.stack(found).amax() if found else None] * len(results)
+    return [
+        result if score is None else replace(result, scores=result.scores / score)
+        for result, score in zip(results, best, strict=True)
+    ]
 
 
 def _coverage(samples: Samples, size: int) -> Tensor:

@@ -1,0 +1,60 @@
+"""Weights that others have published: how to recognise a release by its keys, and its keys in this project's names."""
+
+import re
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+Names = tuple[tuple[str, str], ...]
+"""Pairs of a pattern for a release's keys, matched whole, and the name here, in which \\1 ... stand for its groups."""
+
+CONFIG_FOLDER = "configs/releases"
+DATASETS = {5532: "cuhk_sysu", 482: "prw"}
+"""Identities of a release's training set -> the dataset."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """How one published code base names the weights of its network.
+
+    Attributes:
+        title: its name, for people.
+        config: what the names of its files in configs/releases begin with.
+        marks: beginnings of keys by which it is told from others; each begins at least one key of its files.
+        names: its keys.
+        dims: pattern of keys -> dimensions of their tensors, where keys alone do not tell two releases apart.
+        unused: pattern of the keys that it saves though its network never uses them.
+        identity_table: key, in this project's names, of the table with one row for each identity.
+    """
+
+    title: str
+    config: str
+    marks: tuple[str, ...]
+    names: Names
+    dims: dict[str, int] = field(default_factory=dict)
+    unused: str = r"(?!)"
+    identity_table: str = ""
+
+    def matches(self, state: dict[str, Tensor]) -> bool:
+        """Whether a state dict is this release's."""
+        return all(any(key.startswith(mark) for key in state) for mark in self.marks) and all(
+            value.dim() == dims for pattern, dims in self.dims.items() for value in _matching(pattern, state)
+        )
+
+    def config_files(self, state: dict[str, Tensor]) -> list[str]:
+        """The configs for weights in this project's names: of their dataset, or of all if that is unknown."""
+        table = state.get(self.identity_table)
+        dataset = DATASETS.get(len(table)) if table is not None and table.dim() else None
+        return [f"{CONFIG_FOLDER}/{self.config}_{name}.yaml" for name in ([dataset] if dataset else DATASETS.values())]
+
+    def own_name(self, key: str) -> str | None:
+        """What a key of the release is called here; None if it has no place."""
+        for pattern, name in self.names:
+            match = re.fullmatch(pattern, key)
+            if match:
+                return match.expand(name)
+        return None
+
+
+def _matching(pattern: str, state: dict[str, Tensor]) -> list[Tensor]:
+    return [value for key, value in state.items() if re.fullmatch(pattern, key)]

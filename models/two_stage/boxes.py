@@ -1,0 +1,119 @@
+"""Boxes of the two heads: sampling RoIs for training, and learning and decoding box deltas."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.models.detection._utils import BalancedPositiveNegativeSampler, Matcher, encode_boxes
+from torchvision.models.detection._utils import BoxCoder as TorchvisionBoxCoder
+from torchvision.ops import box_iou, clip_boxes_to_image
+
+from utils.labels import BACKGROUND
+
+NUM_CLASSES = 2
+PERSON = 1
+"""Index of the person among the two classes; 0 is the background."""
+
+
+class BoxCoder(TorchvisionBoxCoder):
+    """torchvision's coder of box deltas, without its copies of single numbers to the device in each call."""
+
+    def encode_single(self, reference_boxes: Tensor, proposals: Tensor) -> Tensor:
+        """Deltas n x 4 that move the proposals n x 4 to the reference boxes n x 4."""
+        return encode_boxes(reference_boxes, proposals, self.weights)
+
+    def decode_single(self, rel_codes: Tensor, boxes: Tensor) -> Tensor:
+        """The boxes n x 4, moved by the deltas n x 4."""
+        boxes = boxes.to(rel_codes.dtype)
+        size = boxes[:, 2:] - boxes[:, :2]
+        dx, dy, dw, dh = (code / weight for code, weight in zip(rel_codes.unbind(1), self.weights, strict=True))
+        centre = torch.stack([dx, dy], 1) * size + (boxes[:, :2] + 0.5 * size)
+        half = 0.5 * (torch.stack([dw, dh], 1).clamp(max=self.bbox_xform_clip).exp() * size)
+        return torch.cat([centre - half, centre + half], dim=1)
+
+
+BOX_CODER = BoxCoder((10.0, 10.0, 5.0, 5.0))
+"""The coder of both heads, with the scale of dx, dy, dw and dh of Fast R-CNN."""
+
+
+@dataclass
+class Samples:
+    """The RoIs that one image contributes to the losses of a head.
+
+    Attributes:
+        boxes: n x 4, pixels of the resized image.
+        labels: int64 n, identities; background and people without identity as in `utils.labels`.
+        matched: n x 4, the ground-truth box of each person. A background RoI has the first one of the image, as in
+            torchvision, or itself where there is none.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    matched: Tensor
+
+    @property
+    def is_person(self) -> Tensor:
+        """bool n."""
+        return self.labels != BACKGROUND
+
+
+class RoISampler:
+    """Choose the RoIs of an image that a head learns from (Fast R-CNN), ground truth included.
+
+    Args:
+        batch_size: RoIs per image.
+        positive_fraction: largest share of people among them.
+        foreground_iou: IoU with a ground-truth box from which a RoI shows that person.
+        background_iou: IoU below which it is background; RoIs between the two are not used (NAE: 0.1).
+    """
+
+    def __init__(self, batch_size: int, positive_fraction: float, foreground_iou: float, background_iou: float):
+        self.matcher = Matcher(foreground_iou, background_iou, allow_low_quality_matches=False)
+        self.sampler = BalancedPositiveNegativeSampler(batch_size, positive_fraction)
+
+    @torch.no_grad()
+    def __call__(self, boxes: list[Tensor], targets: list[dict[str, Tensor]]) -> list[Samples]:
+        """Sample among `boxes` (per image n x 4) and the targets' own `boxes`, which have `labels`."""
+        return [self._sample(image_boxes, target) for image_boxes, target in zip(boxes, targets, strict=True)]
+
+    def _sample(self, boxes: Tensor, target: dict[str, Tensor]) -> Samples:
+        truth = target["boxes"].float()
+        boxes = torch.cat([boxes.float(), truth])
+        if not len(truth):
+            labels, matched, classes = target["labels"].new_zeros(len(boxes)), boxes, boxes.new_zeros(len(boxes))
+        else:
+            match = self.matcher(box_iou(truth, boxes))
+            labels = target["labels"][match.clamp(min=0)].masked_fill(match < 0, BACKGROUND)
+            matched = truth[match.clamp(min=0)]
+            classes = (match >= 0).to(boxes.dtype)
+            classes = classes.masked_fill(match == Matcher.BETWEEN_THRESHOLDS, -1)  # the sampler passes over -1
+        positive, negative = self.sampler([classes])
+        chosen = torch.where(positive[0] | negative[0])[0]
+        return Samples(boxes[chosen], labels[chosen], matched[chosen])
+
+
+def person_deltas(deltas: Tensor) -> Tensor:
+    """The four deltas of the person class, n x 4, out of those of both classes, n x 8."""
+    return deltas.view(len(deltas), NUM_CLASSES, 4)[:, PERSON]
+
+
+def decode_boxes(deltas: Tensor, boxes: list[Tensor], sizes: list[tuple[int, int]]) -> list[Tensor]:
+    """Move boxes (per image n x 4) by the person class's deltas (R x 8) and clip them to their image."""
+    moved = BOX_CODER.decode_single(person_deltas(deltas), torch.cat(boxes))
+    moved = moved.nan_to_num()  # where training diverges: torchvision's kernel may crash on a box without numbers
+    per_image = moved.split([len(image_boxes) for image_boxes in boxes])
+    return [clip_boxes_to_image(image_boxes, size) for image_boxes, size in zip(per_image, sizes, strict=True)]
+
+
+def box_regression_loss(deltas: Tensor, samples: list[Samples]) -> Tensor:
+    """Smooth L1 (beta 1) of the person class's deltas, summed over people and divided by the number of sampled RoIs.
+
+    Background RoIs are masked, not left out, as choosing rows would wait for the device. One of no width has deltas
+    that are no numbers, so theirs are masked too, or the gradient would be none.
+    """
+    is_person = torch.cat([s.is_person for s in samples])
+    encoded = BOX_CODER.encode_single(torch.cat([s.matched for s in samples]), torch.cat([s.boxes for s in samples]))
+    wanted = encoded.where(is_person[:, None], 0)
+    losses = F.smooth_l1_loss(person_deltas(deltas), wanted, beta=1.0, reduction="none").sum(1)
+    return losses.where(is_person, 0).sum() / max(len(is_person), 1)

@@ -1,0 +1,85 @@
+"""The two-stage network: stem, RPN, first head, second head (OIM, NAE, SeqNet, GLCNet)."""
+
+import torch
+from torch import Tensor, nn
+
+from models.base import PersonSearchModel, Targets
+from models.freezing import FreezePolicy
+from models.preprocess import ImageBatch, Preprocess
+from models.results import SearchResult
+from models.roi import Tail
+from models.two_stage.detection_head import DetectionHead, PassThrough
+from models.two_stage.pixelwise import relative_scores
+from models.two_stage.rpn import ProposalNetwork
+from models.two_stage.search_head import SearchHead
+
+
+class PersonSearch(PersonSearchModel):
+    """Faster R-CNN with a second head that embeds who the people are.
+
+    Args:
+        preprocess: resizes, normalises and pads images.
+        stem: from images to the res4 map, at stride 16.
+        rpn: from the res4 map to proposals.
+        detection_head: from proposals to people.
+        search_head: from people to embeddings and final boxes.
+        loss_weights: factor of each loss, by the loss's name.
+        freeze: what of the backbone does not learn.
+        score_norm: what scores are relative to, see `relative_scores`.
+    """
+
+    identity_memory = ("search_head.oim.lut", "search_head.oim.cq", "search_head.oim.header")
+
+    def __init__(
+        self,
+        *,
+        preprocess: Preprocess,
+        stem: nn.Module,
+        rpn: ProposalNetwork,
+        detection_head: DetectionHead | PassThrough,
+        search_head: SearchHead,
+        loss_weights: dict[str, float],
+        freeze: FreezePolicy,
+        score_norm: str = "none",
+    ):
+        super().__init__(preprocess)
+        self.stem, self.rpn = stem, rpn
+        self.detection_head, self.search_head = detection_head, search_head
+        self.loss_weights, self.freeze, self.score_norm = loss_weights, freeze, score_norm
+        freeze.freeze_parameters(stem, self.tails())
+
+    def tails(self) -> list[Tail]:
+        """The heads' copies of the backbone's tail."""
+        return [module for module in self.modules() if isinstance(module, Tail)]
+
+    def inference_modules(self) -> list[nn.Module]:
+        extractors = [context.extractor for context in self.search_head.contexts.values()]
+        return [self.stem, self.rpn.head, *self.tails(), *extractors]
+
+    def train(self, mode: bool = True) -> "PersonSearch":
+        """Train or eval mode; frozen normalisation layers stay in eval mode."""
+        super().train(mode)
+        if mode:
+            self.freeze.freeze_statistics(self.stem, self.tails())
+        return self
+
+    def losses(self, batch: ImageBatch, targets: Targets) -> dict[str, Tensor]:
+        feature_map = self.stem(batch.tensors)
+        proposals, losses = self.rpn.propose_and_learn(feature_map, batch, targets)
+        boxes, head_losses = self.detection_head.losses(feature_map, proposals, batch.sizes, targets)
+        losses |= head_losses | self.search_head.losses(feature_map, boxes, targets)
+        return {name: self.loss_weights[name] * loss for name, loss in losses.items()}
+
+    def search_batch(self, batch: ImageBatch, boxes: list[Tensor]) -> list[SearchResult]:
+        return relative_scores(self._search(batch, boxes), self.score_norm)
+
+    def search(self, images: list[Tensor], boxes: list[Tensor] | None = None) -> list[SearchResult]:
+        # Not by `search_batch`: scores relative to the batch are so to all images, of whatever padded size.
+        return relative_scores(self._search_by_size(self._search, images, boxes), self.score_norm)
+
+    @torch.no_grad()
+    def _search(self, batch: ImageBatch, boxes: list[Tensor]) -> list[SearchResult]:
+        feature_map = self.stem(batch.tensors)
+        proposals = self.rpn.propose(feature_map, batch)
+        detections = self.detection_head(feature_map, proposals, batch.sizes)
+        return self.search_head(feature_map, detections, batch, boxes)

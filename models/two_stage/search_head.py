@@ -1,0 +1,151 @@
+"""The second head: the identity embedding of each box, and its final score and position."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from models.oim import OIMLoss
+from models.preprocess import ImageBatch
+from models.results import SearchResult, Thresholds
+from models.roi import RoIAlign, RoIs
+from models.two_stage.boxes import NUM_CLASSES, RoISampler, box_regression_loss, decode_boxes
+from models.two_stage.detection_head import Detections
+from models.two_stage.embedding import new_projection
+from models.two_stage.features import RoIFeatures, average_pool
+
+
+@dataclass
+class RoIOutputs:
+    """The head's outputs for R boxes: embeddings R x D, logits R x ... (see `embedding.py`), box deltas R x 8."""
+
+    embeddings: Tensor
+    logits: Tensor
+    deltas: Tensor
+
+
+class BoxRegressor(nn.Sequential):
+    """Both classes' box deltas, R x 8 float32, from the res5 vector R x C or map R x C x h x w, which is averaged.
+
+    Args:
+        channels: C.
+        batch_norm: a batch norm behind the linear layer (the BN neck of NAE).
+    """
+
+    def __init__(self, channels: int, batch_norm: bool):
+        deltas = NUM_CLASSES * 4
+        super().__init__(*(new_projection(channels, deltas) if batch_norm else [nn.Linear(channels, deltas)]))
+
+    def forward(self, res5: Tensor) -> Tensor:
+        with torch.autocast(res5.device.type, enabled=False):
+            return super().forward(res5.float() if res5.dim() == 2 else average_pool(res5.float()))
+
+
+class SearchHead(nn.Module):
+    """Embeds boxes, in training, in galleries and in queries by the one path `encode`.
+
+    Args:
+        roi_align: crops RoIs out of the res4 map.
+        features: give the features of a RoI; one of them gives `res5`.
+        contexts: name -> module that gives each RoI the vector of its context, see `context.py`.
+        embedding: from all features to embeddings and person logits, see `embedding.py`.
+        box_regressor: from `res5` to box deltas.
+        oim: the identity loss.
+        sampler: chooses RoIs for training.
+        thresholds: which boxes stay at test.
+        group_labelled_only: in training, the people of a group are those with an identity.
+        weight_by_score: gallery embeddings are multiplied by their scores.
+    """
+
+    def __init__(
+        self,
+        *,
+        roi_align: RoIAlign,
+        features: list[RoIFeatures],
+        contexts: dict[str, nn.Module],
+        embedding: nn.Module,
+        box_regressor: BoxRegressor,
+        oim: OIMLoss,
+        sampler: RoISampler,
+        thresholds: Thresholds,
+        group_labelled_only: bool = False,
+        weight_by_score: bool = True,
+    ):
+        super().__init__()
+        self.roi_align = roi_align
+        self.features, self.contexts = nn.ModuleList(features), nn.ModuleDict(contexts)
+        self.embedding, self.oim = embedding, oim
+        self.box_regressor = box_regressor
+        self.sampler, self.thresholds = sampler, thresholds
+        self.group_labelled_only, self.weight_by_score = group_labelled_only, weight_by_score
+
+    def encode(self, feature_map: Tensor, boxes: list[Tensor], groups: list[Tensor]) -> RoIOutputs:
+        """Embed boxes (per image n x 4, pixels of the resized image), wherever they come from.
+
+        For `groups` see `GroupContext`.
+        """
+        rois = RoIs(self.roi_align, feature_map, boxes)
+        vectors = {name: value for features in self.features for name, value in features(rois).items()}
+        res5 = vectors["res5"]
+        vectors |= {name: context(rois, res5, groups) for name, context in self.contexts.items()}
+        embeddings, logits = self.embedding(vectors)
+        return RoIOutputs(embeddings, logits, self.box_regressor(res5))
+
+    def losses(self, feature_map: Tensor, boxes: list[Tensor], targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Losses of RoIs sampled among `boxes` (per image n x 4) and the targets' own."""
+        samples = self.sampler(boxes, targets)
+        groups = [s.labels > 0 if self.group_labelled_only else s.is_person for s in samples]
+        outputs = self.encode(feature_map, [s.boxes for s in samples], groups)
+        return {
+            "loss_box_cls": self.embedding.classification_loss(outputs.logits, samples),
+            "loss_box_reg": box_regression_loss(outputs.deltas, samples),
+            "loss_box_reid": self.oim(outputs.embeddings, torch.cat([s.labels for s in samples])),
+        }
+
+    def forward(
+        self, feature_map: Tensor, detections: list[Detections], batch: ImageBatch, query_boxes: list[Tensor]
+    ) -> list[SearchResult]:
+        """Embed the first head's detections, and the queries in the context of the people detected around them.
+
+        The score of a person is the first head's (first classification score, SeqNet); where there is none, its own.
+
+        Args:
+            feature_map: B x C x h x w.
+            detections: per image.
+            batch: the images.
+            query_boxes: per image g x 4, in pixels of the original image.
+        """
+        asked = batch.resize_boxes(query_boxes)
+        boxes = [torch.cat([a, d.boxes]) for a, d in zip(asked, detections, strict=True)]
+        groups = [g for a, d in zip(asked, detections, strict=True) for g in _groups(len(a), len(d.boxes), a.device)]
+        outputs = self.encode(feature_map, boxes, groups)
+        counts = [len(image_boxes) for image_boxes in boxes]
+        moved = batch.restore_boxes(decode_boxes(outputs.deltas, boxes, batch.sizes))
+        embeddings = outputs.embeddings.split(counts)
+        own_scores = self.embedding.scores(outputs.logits).split(counts)
+        results = []
+        for i, given in enumerate(query_boxes):
+            first_scores = detections[i].scores
+            results.append(
+                SearchResult(
+                    boxes=moved[i][len(given) :],
+                    scores=own_scores[i][len(given) :] if first_scores is None else first_scores,
+                    embeddings=embeddings[i][len(given) :],
+                    query_boxes=given,
+                    query_embeddings=embeddings[i][: len(given)],
+                    thresholds=self.thresholds,
+                    weight_by_score=self.weight_by_score,
+                )
+            )
+        return results
+
+
+def _groups(queries: int, detected: int, device: torch.device) -> list[Tensor]:
+    """The groups of an image's boxes, queries first, for `encode`.
+
+    The detected people are the group of all boxes. Where nobody is detected, each query is a group of its own, so that
+    its embedding does not depend on what else is asked about the image.
+    """
+    if detected or not queries:
+        return [torch.arange(queries + detected, device=device) >= queries]
+    return [torch.ones(1, dtype=torch.bool, device=device)] * queries
