@@ -1,34 +1,28 @@
 """Measure speed and memory on this machine: python -m tools.benchmark [inference] [training] [evaluation] ..."""
 
 import argparse
-import logging
 import os
 import platform
-import signal
 import sys
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import product
-from multiprocessing import get_context
 from pathlib import Path
 
 import torch
 
+from engine.devices import select_device
 from engine.solver import PRECISIONS
 from models import build_model
 from tools.benchmark.cases import Case, Figures
-from tools.benchmark.evaluation import SIZES, measure_evaluation
-from tools.benchmark.network import VARIANTS, measure_inference, measure_training, options_of
+from tools.benchmark.evaluation import SIZES
+from tools.benchmark.network import VARIANTS, options_of
+from tools.benchmark.runs import PARTS, run_rounds
 from tools.benchmark.tables import tables_of
-from tools.common import add_config_arguments, resolve_device, run_program
-from utils.allocator import keep_freed_memory
+from tools.common import add_config_arguments, run_program
 from utils.files import write_json
 from utils.logging import format_table, set_up_logging
 
-log = logging.getLogger("benchmark")
-
-PARTS = {"inference": measure_inference, "training": measure_training, "evaluation": measure_evaluation}
 BATCH_SIZES = {"cpu": (1, 3), "cuda": (1, 3, 16)}
 USUAL_PRECISIONS = {"cpu": ("off", "bf16"), "cuda": ("off", "fp16", "bf16")}
 
@@ -50,6 +44,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--image-size", type=int, nargs=2, default=(900, 1500), metavar=("H", "W"), help="pixels")
     parser.add_argument("--galleries", choices=SIZES, default=["prw"], **names, help=f"of {', '.join(SIZES)}")
     parser.add_argument("--loops", action="store_true", help="also search by loops over images, which takes minutes")
+    parser.add_argument("--seconds", type=float, default=10.0, help="for which a process repeats its work, default 10")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="processes of each case, default 3")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything, raw samples included, to FILE")
     add_config_arguments(parser, default="configs/prw.yaml")
@@ -67,9 +62,10 @@ def plan(args: argparse.Namespace) -> list[Case]:
     Raises:
         UserError, OSError: options that no network can be built from.
     """
-    shared = {"cfg": args.cfg, "opts": tuple(args.opts), "image_size": tuple(args.image_size)}
+    size = tuple(args.image_size)
+    shared = {"cfg": args.cfg, "opts": tuple(args.opts), "image_size": size, "seconds": args.seconds}
     cfg = options_of(Case("inference", "", **shared))
-    kind = resolve_device(cfg.DEVICE).type
+    kind = select_device(cfg.DEVICE).type
     build_model(cfg)  # wrong options are reported once, not by every case
     precisions, batch = args.precisions or USUAL_PRECISIONS[kind], cfg.INPUT.BATCH_SIZE_TRAIN
     learning = [name for name in args.variants if name != "compiled"]
@@ -85,48 +81,6 @@ def plan(args: argparse.Namespace) -> list[Case]:
         if part in args.parts
         for size, dtype, name in combinations[part]
     ]
-
-
-def measure(case: Case) -> Figures:
-    """Measure a case in this process, whose memory allocator is then set for good."""
-    if case.name != "release":
-        keep_freed_memory()
-    cfg = options_of(case)
-    device = resolve_device(cfg.DEVICE)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)  # the one that the timer waits for
-    return PARTS[case.part](case, cfg, device)
-
-
-def measure_apart(case: Case, work: Callable[[Case], Figures] = measure) -> Figures | dict[str, str]:
-    """Measure a case in a new process, whose peak memory and allocator are its own; or a `failure` in one line."""
-    ctrl_c = (signal.SIGINT, signal.SIG_DFL)  # ends the process without a traceback of its own
-    with ProcessPoolExecutor(1, get_context("spawn"), initializer=signal.signal, initargs=ctrl_c) as process:
-        try:
-            return process.submit(work, case).result()
-        except (RuntimeError, ValueError, TypeError, OSError, ImportError, MemoryError) as error:
-            # Lack of memory, a process that was killed for it, a precision that the device lacks, no compiler ...
-            return {"failure": f"{type(error).__name__}: {(str(error).strip() or 'unknown').splitlines()[0]}"}
-
-
-def run_rounds(
-    cases: Sequence[Case], rounds: int, after_round: Callable[[list[Figures]], None],
-    run: Callable[[Case], Figures | dict[str, str]] = measure_apart,
-) -> list[Figures]:  # fmt: skip
-    """Measure all cases one after the other, `rounds` times: what slows the machine for a while slows all of them.
-
-    A case that has failed is left out of the later rounds. `after_round` is called with the results so far.
-    """
-    results: list[Figures] = [{} for _ in cases]
-    for number in range(1, rounds + 1):
-        for case, figures in zip(cases, results, strict=True):
-            if "failure" not in figures:
-                log.info("round %d of %d: %s %s, %s, batch %d", number, rounds, case.part, case.name, case.precision,
-                         case.batch_size)  # fmt: skip
-                for name, samples in run(case).items():
-                    figures[name] = samples if name == "failure" else [*figures.get(name, []), *samples]
-        after_round(results)
-    return results
 
 
 def describe_machine() -> dict[str, str]:

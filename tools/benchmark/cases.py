@@ -8,10 +8,8 @@ from pathlib import Path
 import torch
 from torch.utils.benchmark import Timer, timer
 
-Figures = dict[str, list[float]]
-"""What a process has measured: samples by name and unit."""
-SECONDS = {"cpu": 10.0, "cuda": 3.0}
-"""How long a process repeats the work."""
+Figures = dict[str, list[float] | str]
+"""What processes have measured: samples by name and unit; or, under "failure", why there are none."""
 _MEBIBYTE = 2**20
 
 
@@ -26,6 +24,7 @@ class Case:
         image_size: height and width of the drawn images, pixels.
         precision: a key of `engine.solver.PRECISIONS`.
         batch_size: images of a pass.
+        seconds: how long each process repeats the work.
     """
 
     part: str
@@ -35,10 +34,14 @@ class Case:
     image_size: tuple[int, int] = (900, 1500)
     precision: str = "off"
     batch_size: int = 1
+    seconds: float = 10.0
+
+    def __str__(self) -> str:
+        return f"{self.part}, {self.name}, precision {self.precision}, batch {self.batch_size}"
 
 
-def timed(work: Callable[[], object], device: torch.device) -> tuple[list[float], Figures]:
-    """Call `work` until SECONDS have passed; the timer waits for the device after each call.
+def timed(work: Callable[[], object], seconds: float, device: torch.device) -> tuple[list[float], Figures]:
+    """Call `work` for some seconds, at least twice; the timer waits for the device after each call.
 
     Returns:
         Seconds of each call but the first, and the figures `warm-up s` (the first call) and `peak MiB`.
@@ -49,8 +52,8 @@ def timed(work: Callable[[], object], device: torch.device) -> tuple[list[float]
     work()
     warm_up = timer() - start
     calls = Timer("work()", globals={"work": work}, num_threads=torch.get_num_threads())
-    seconds = calls.blocked_autorange(min_run_time=SECONDS[device.type]).times
-    return seconds, {"peak MiB": [peak_memory(device)], "warm-up s": [warm_up]}
+    samples = calls.blocked_autorange(min_run_time=seconds).times
+    return samples, {"peak MiB": [peak_memory(device)], "warm-up s": [warm_up]}
 
 
 def peak_memory(device: torch.device) -> float:

@@ -90,7 +90,7 @@ def measure_inference(case: Case, cfg: CfgNode, device: torch.device) -> Figures
             return model([image.to(device, non_blocking=True) for image in images])
 
     with torch.inference_mode():
-        seconds, figures = timed(search, device)
+        seconds, figures = timed(search, case.seconds, device)
         figures |= stage_times(model, search, case.batch_size)
         found = search()
     if not all(value.isfinite().all() for image in found for value in image.values()):
@@ -148,5 +148,5 @@ def measure_training(case: Case, cfg: CfgNode, device: torch.device) -> Figures:
     def train() -> None:
         train_one_epoch(model, [batch] * steps * settings.accumulate, optimizer, schedule, scaler, progress, settings)
 
-    seconds, figures = timed(train, device)
+    seconds, figures = timed(train, case.seconds, device)
     return {"steps/s": [steps / duration for duration in seconds], **figures}
