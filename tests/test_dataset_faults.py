@@ -116,7 +116,7 @@ def test_other_files(tmp_path):
     assert_found("prw", tmp_path, "query", "query_info.txt, line 2: expected pid x y w h name")
     (tmp_path / "query_info.txt").unlink()
     assert_found("prw", tmp_path, "query", "query_info.txt is missing")
-    with pytest.raises(DatasetError, match=r"nowhere is no folder; .*INPUT.DATA_ROOT"):
+    with pytest.raises(DatasetError, match=r"nowhere is no folder; .*DATA_ROOT"):
         build_dataset("PRW", tmp_path / "nowhere", "train")
 
 
