@@ -2,16 +2,15 @@
 
 from datasets.base import FULL_GALLERY, SPLITS, PersonSearchDataset, QueryGallery
 from datasets.build import build_dataset, build_train_loader, dataset_root, open_split
-from datasets.findings import DatasetError, Finding, Report
+from datasets.faults import DatasetError, Fault
 
 __all__ = [
     "FULL_GALLERY",
     "SPLITS",
     "DatasetError",
-    "Finding",
+    "Fault",
     "PersonSearchDataset",
     "QueryGallery",
-    "Report",
     "build_dataset",
     "build_train_loader",
     "dataset_root",

@@ -42,7 +42,6 @@ def converted(mode):
     + [
         ("RGBA", "png"),
         ("CMYK", "tif"),
-        ("YCbCr", "tif"),
         ("RGB", "bmp"),
         ("RGB", "webp"),
         ("RGB", "ppm"),

@@ -44,8 +44,17 @@ def process_group(device: torch.device) -> Iterator[None]:
     if "LOCAL_RANK" in os.environ:
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
     yield
-    if is_distributed():  # not after an error: it could wait for processes that no longer answer
+    leave_processes()  # not after an error: it could wait for processes that no longer answer
+
+
+def leave_processes() -> None:
+    """Destroy the process group, if there is one."""
+    if is_distributed():
+        # torch before 2.8 destroys the group without letting go of the GIL and waits for gloo's threads, which may need
+        # it to free the tensors of the last exchange: a deadlock. Gloo's own destructor releases it, so it goes last.
+        backend = dist.group.WORLD._get_backend(torch.device("cpu"))
         dist.destroy_process_group()
+        del backend
 
 
 def all_cores() -> threadpool_limits:
