@@ -16,10 +16,11 @@ from yacs.config import CfgNode
 
 from datasets import PersonSearchDataset, build_train_loader, open_split
 from engine.checkpoint import load_weights
-from engine.extraction import extract_features
-from engine.features import Features
+from engine.feature_files import Features
+from engine.features import extract_features
 from engine.run_folder import RunFolder
 from engine.scoring import Setting, check_galleries, score_detection, score_search
+from engine.searcher import Searcher
 from engine.skipped_samples import SkippedSamples
 from engine.solver import build_optimizer, build_schedule, precision
 from engine.train import DivergedError, Progress, TrainSettings, train_one_epoch
@@ -231,19 +232,14 @@ class TrainingRun:
     def _evaluate_if_due(self) -> None:
         if not self._evaluation_is_due():
             return
-        progress, evaluation = self.progress, self.cfg.EVAL
+        progress, inputs = self.progress, self.cfg.INPUT
+        amp, compiled = precision(self.cfg.EVAL.AMP, "EVAL.AMP"), self.cfg.EVAL.COMPILE
         progress.evaluated = progress.epoch
         with self.signals.stopping_at_once():  # what led here is saved
-            features = extract_features(
-                self.model,
-                self.gallery_set,
-                self.query_set,
-                device=self.device,
-                batch_size=self.cfg.INPUT.BATCH_SIZE_TEST,
-                num_workers=self.cfg.INPUT.NUM_WORKERS,
-                amp=precision(evaluation.AMP, "EVAL.AMP"),
-                compiled=evaluation.COMPILE,
+            searcher = Searcher(
+                self.model, self.device, inputs.BATCH_SIZE_TEST, inputs.NUM_WORKERS, amp, compiled, inputs.MAX_PIXELS
             )
+            features = extract_features(searcher, self.gallery_set, self.query_set)
             mean_ap = from_main(partial(self._score, features))
         if mean_ap > progress.best:
             progress.best = mean_ap

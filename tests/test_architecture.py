@@ -234,22 +234,69 @@ def test_each_config_has_an_output_folder_of_its_own():
     assert len(set(folders)) == len(folders), folders
 
 
+def sections(node: ast.AST, scope: dict[str, set[str]]) -> set[str]:
+    """The sections of the options that an expression may be, with a dot behind; "" is the whole tree."""
+    if isinstance(node, ast.Attribute) and node.attr.isupper():
+        return {f"{section}{node.attr}." for section in sections(node.value, scope)}
+    name = node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
+    return {""} if name.lstrip("_") == "cfg" else scope.get(name, set())
+
+
+def options_read(tree: ast.Module) -> set[str]:
+    """Every option that a file reads: attributes of `cfg`, and of sections in variables and in arguments of functions.
+
+    A section of which the file takes all `items` comes as `SECTION.*`.
+    """
+    functions = {node.name: node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    tables = {dotted(target): value for node in tree.body for target, value in assigned(node)}
+    scopes, read = {name: {} for name in functions}, set()
+    nodes = [(scopes[name], node) for name, function in functions.items() for node in ast.walk(function)]
+    for scope, node in nodes * len(functions):  # sections may be handed on as often
+        for target, value in assigned(node):
+            scope.setdefault(dotted(target), set()).update(sections(value, scope))
+        if isinstance(node, ast.Attribute):
+            whole = node.attr == "items"
+            found = sections(node.value if whole else node, scope)
+            read |= {f"{section}*" if whole else section[:-1] for section in found}
+        elif isinstance(node, ast.Call):
+            named = {dotted(part) for part in ast.walk(node.func)}
+            named |= {dotted(part) for table in named & tables.keys() for part in ast.walk(tables[table])}
+            for called in named & functions.keys():
+                for parameter, argument in zip(functions[called].args.args, node.args, strict=False):
+                    scopes[called].setdefault(parameter.arg, set()).update(sections(argument, scope))
+    return read
+
+
+def assigned(node: ast.AST) -> list[tuple[ast.AST, ast.AST]]:
+    """The targets and values of an assignment, one by one."""
+    if isinstance(node, ast.AnnAssign) and node.value:
+        return [(node.target, node.value)]
+    if not isinstance(node, ast.Assign):
+        return []
+    target, value = node.targets[0], node.value
+    both = isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple)
+    return list(zip(target.elts, value.elts, strict=False)) if both else [(target, value)]
+
+
 def test_every_option_is_read():
-    attributes, whole_sections = set(), set()
-    for name, tree in TREES.items():
-        if reads_config(name):
-            nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
-            attributes |= {node.attr for node in nodes}
-            whole_sections |= {
-                node.value.attr for node in nodes if node.attr == "items" and hasattr(node.value, "attr")
-            }
-    unread = []
-    for option in leaves(get_default_cfg()):
-        *sections, leaf = option.split(".")
-        by_section = bool(sections) and sections[-1] in whole_sections
-        if not (attributes.issuperset(sections) and (leaf in attributes or by_section)):
-            unread.append(option)
+    read = set().union(*(options_read(tree) for name, tree in TREES.items() if reads_config(name)))
+    unread = [option for option in leaves(get_default_cfg()) if not {option, f"{option.rpartition('.')[0]}.*"} & read]
     assert not unread, "options that no code reads"
+
+
+def test_an_option_with_the_name_of_another_counts_as_read_in_its_own_section_only():
+    source = """
+TABLE = {"rpn": build_rpn}
+def build(cfg):
+    model = cfg.MODEL
+    TABLE["rpn"](model.RPN, 3)
+    return cfg.SEED, list(model.LOSS_WEIGHTS.items())
+def build_rpn(options, channels):
+    return options.NMS_THRESH + head.SCORE_THRESH
+"""
+    read = options_read(ast.parse(source))
+    assert read >= {"SEED", "MODEL.RPN.NMS_THRESH", "MODEL.LOSS_WEIGHTS.*"}
+    assert not [option for option in read if option.endswith("SCORE_THRESH")]
 
 
 def test_every_option_read_exists():

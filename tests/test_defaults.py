@@ -122,7 +122,7 @@ WRONG = {
     "recursive section": ("SOLVER: &a {x: *a}", "no option 'SOLVER.x'"),
     "recursive option": ("SEED: &a {x: *a}", "SEED must be of type int"),
     "recursive list": ("SOLVER: {MILESTONES: &a [*a]}", "SOLVER.MILESTONES must be of type list of int"),
-    "nested deeply": ("[" * 20000, "nested too deeply"),
+    "nested deeply": ("[" * 3000, "nested too deeply"),
     "laughs": (f"OUTPUT_DIR: [{LAUGHS}]", "OUTPUT_DIR must be of type str"),
     "laughs as list": (f"SOLVER: {{MILESTONES: [{LAUGHS}]}}", "MILESTONES must be of type list of int"),
     "tab": ("SOLVER:\n\tGAMMA: 1", r"is not a YAML file of options in UTF-8: .* \(line 2\)"),

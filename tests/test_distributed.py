@@ -18,10 +18,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from datasets import build_dataset
-from engine import extraction
-from engine.extraction import extract_features
-from engine.feature_parts import FeatureParts
-from engine.features import Features
+from engine.feature_files import Features, PartialResults
+from engine.features import extract_features
+from engine.searcher import Searcher
 from engine.skipped_samples import SkippedSamples
 from models.oim import OIMLoss
 from models.two_stage.person_search import PersonSearch
@@ -99,38 +98,36 @@ def joint_worker(number: int) -> dict:
     return train_steps(DistributedDataParallel(model), model, [shares(step)[number] for step in range(3)])
 
 
-def extract(data: Path, parts: FeatureParts | None, passes: int | None = None) -> tuple[Features | None, int]:
+def extract(data: Path, partial: PartialResults | None, passes: int | None = None) -> tuple[Features | None, int]:
     """Features of a dataset, None after an interruption that comes when `passes` are done, and the images searched."""
-    search, seen = extraction._search, []
+    searcher, seen = Searcher(tiny_model(), "cpu", batch_size=2), []
+    search = searcher._search
 
-    def watched(searcher, images, device):
+    def stopping(batch):
         if len(seen) == passes:
             raise KeyboardInterrupt
-        seen.append(len(images))
-        return search(searcher, images, device)
+        seen.append(len(batch))
+        return search(batch)
 
+    searcher._search = stopping
     sets = (build_dataset("CUHK-SYSU", data, split) for split in ("gallery", "query"))
-    options = {"device": torch.device("cpu"), "batch_size": 2, "num_workers": 0, "parts": parts}
-    extraction._search = watched
     try:
-        return extract_features(tiny_model(), *sets, **options), sum(seen)
+        return extract_features(searcher, *sets, partial=partial), sum(seen)
     except KeyboardInterrupt:
         return None, sum(seen)
-    finally:
-        extraction._search = search
 
 
 def extraction_worker(number: int, data: Path, folder: Path) -> dict:
     """Each process is interrupted after one pass, and goes on."""
-    stopped, first = extract(data, FeatureParts(folder), passes=1)
+    stopped, first = extract(data, PartialResults(folder), passes=1)
     assert stopped is None
     dist.barrier()
-    images, paths = FeatureParts(folder).read()
-    features, second = extract(data, FeatureParts(folder))
+    found, done = PartialResults(folder).read()
+    features, second = extract(data, PartialResults(folder))
     rows = [] if features is None else [*features.gallery_feats, *features.query_feats]
     return {
         "searched": [first, second],
-        "read": [len(images), len(paths)],
+        "read": [len(found.gallery_names), len(done)],
         "rows": [torch.from_numpy(np.array(row)) for row in rows],
     }
 
