@@ -7,7 +7,6 @@ import numpy as np
 
 from datasets import PersonSearchDataset
 from engine.feature_files import Features
-from utils.errors import UserError
 from utils.evaluation import BLOCK_MB, evaluate_detection, evaluate_search
 
 SEARCH_METRICS = ("mAP", "top1", "top5", "top10")
@@ -62,17 +61,15 @@ def score_search(
     """Search mAP and top-k, 0 ... 1, under one setting; `block_mb` as in `utils.evaluation.evaluate_search`.
 
     Raises:
-        UserError: the setting needs ground-truth boxes or contexts that the features do not hold.
+        ValueError: the setting needs ground-truth boxes or contexts, and the features hold none.
     """
     dets, feats = features.gallery_dets, features.gallery_feats
     if setting.ground_truth:
         if features.ground_truth_feats is None:
-            raise UserError("these features hold no ground-truth boxes: extract them with --gt, to another file")
+            raise ValueError("these features hold no ground-truth boxes")
         boxes = [annotation["boxes"].astype(np.float32) for annotation in gallery_set.annotations]
         dets = [np.concatenate([own, np.ones((len(own), 1), np.float32)], axis=1) for own in boxes]
         feats = features.ground_truth_feats
-    if setting.cbgm and not all(len(boxes) for boxes, _ in features.query_context or [((), ())]):
-        raise UserError("these features hold no contexts, which --cbgm needs: extract them anew, to another file")
     scores = evaluate_search(
         gallery_set,
         query_set,

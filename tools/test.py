@@ -21,6 +21,7 @@ from engine.solver import precision
 from models import build_model
 from tools.common import add_config_arguments, load_options, run_program
 from utils.distributed import all_cores, from_main, is_main, process_group
+from utils.errors import UserError
 from utils.files import write_json
 from utils.logging import format_table, set_up_logging
 
@@ -72,7 +73,12 @@ def _features(
     """Features of the file or from the network, with its partial results; None in a process beside the main one."""
     if args.features and args.features.exists():
         log.info("scoring the features of %s, without the network", args.features)
-        return load_features(args.features, *names_of(gallery_set, query_set)), None
+        features = load_features(args.features, *names_of(gallery_set, query_set))
+        if args.gt and features.ground_truth_feats is None:
+            raise UserError(f"{args.features} holds no ground-truth boxes: extract anew, with --gt, to another file")
+        if args.cbgm and not all(len(dets) for dets, _ in features.query_context or [((), ())]):
+            raise UserError(f"{args.features} holds no contexts, which --cbgm needs: extract anew to another file")
+        return features, None
     torch.manual_seed(cfg.SEED)
     model = build_model(cfg)
     if not args.untrained:
