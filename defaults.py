@@ -26,16 +26,16 @@ _C.OUTPUT_DIR = "outputs/default"
 _C.DEVICE = "auto"
 # Seed of weights, data order, flips and sampling.
 _C.SEED = 1
-# Take deterministic algorithms alone, so that on CUDA too the same seed gives the same result (slower). The CPU gives
-# it as it is, with the same number of threads.
+# Use deterministic algorithms only, so that the same seed gives the same result on CUDA (slower). On the CPU it does
+# anyway, with the same number of threads.
 _C.DETERMINISTIC = False
 # Epochs between two evaluations during training; 0 evaluates at the end only.
 _C.EVAL_PERIOD = 1
-# Iterations between two lines of losses in the log and in TensorBoard.
+# Logging interval: optimiser steps between two lines of losses in the log and in TensorBoard.
 _C.DISP_PERIOD = 10
 # Epochs between two checkpoints.
 _C.CKPT_PERIOD = 1
-# Minutes after the last checkpoint from which the next step is followed by another; 0: none within an epoch.
+# Minutes between two checkpoints within an epoch; 0: none.
 _C.CKPT_MINUTES = 15.0
 # How many of the newest checkpoints are kept (last.pth, last.1.pth, ...), besides the best one.
 _C.CKPT_KEEP = 2
@@ -55,12 +55,12 @@ _C.INPUT.MAX_SIZE = 1500
 _C.INPUT.BATCH_SIZE_TRAIN = 5
 # Images per forward pass at test time; only coattention's and SCORE_NORM batch's results depend on it.
 _C.INPUT.BATCH_SIZE_TEST = 3
-# Largest image that is read, in pixels (width x height): a small file can hold an enormous picture.
+# Largest image that is decoded, in pixels (width x height): a small file can hold an enormous image.
 _C.INPUT.MAX_PIXELS = 80_000_000
-# A training image that cannot be read: "error" ends the run and names the file; "skip" trains on another image in its
-# place, chosen by seed and epoch, and names and counts the file in the log. Tests never leave an image out.
+# A training image that cannot be read: "error" ends the run and names the file; "skip" replaces it by another image,
+# chosen by seed and epoch, and names and counts the file in the log. Tests never skip an image.
 _C.INPUT.DAMAGED_IMAGES = "error"
-# Processes that read images, for each loader; 0 reads in the main process.
+# Worker processes of each data loader; 0 loads in the main process.
 _C.INPUT.NUM_WORKERS = 4
 # Probability of a horizontal flip in training (published).
 _C.INPUT.FLIP_PROB = 0.5
@@ -75,19 +75,18 @@ _C.MODEL.BACKBONE = CN()
 # "resnet18", "resnet34", "resnet50" (published), "resnet101" or "mobilenet_v2".
 _C.MODEL.BACKBONE.NAME = "resnet50"
 # Weights that training starts from: "imagenet" (torchvision's IMAGENET1K_V1), "none", or the path of a state dict with
-# torchvision's names. Not read at test time or when training goes on from a checkpoint.
+# torchvision's names. Not used when testing or resuming.
 _C.MODEL.BACKBONE.WEIGHTS = "imagenet"
 # Stages whose parameters are frozen, counted from the image: 0 none, 1 the first convolution and its batch norm
 # (published), 2 the first residual stage too, and so on.
 _C.MODEL.BACKBONE.FROZEN_STAGES = 1
 # Batch-norm layers of the backbone whose weight and bias are frozen: "none" beyond FROZEN_STAGES (published), "stem",
-# or "all" (the heads' copies of the last stage too).
+# or "all" (also in the heads' copies of the last stage).
 _C.MODEL.BACKBONE.FROZEN_BN_AFFINE = "none"
 # The same choice for their running statistics: a frozen layer normalises with its statistics in training too. "none" is
 # published, even for the first layer; "all" is right for batches of one image.
 _C.MODEL.BACKBONE.FROZEN_BN_STATISTICS = "none"
-# In training, compute the activations of the heads' copies of the last stage again in the backward pass instead of
-# keeping them: less memory, more time; the results are the same.
+# Activation checkpointing of the heads' copies of the last stage: less memory, more time, the same results.
 _C.MODEL.BACKBONE.CHECKPOINT_TAILS = False
 _C.MODEL.RPN = CN()
 # Anchors, in pixels of the resized image, on the one map of stride 16 (published).
@@ -109,33 +108,33 @@ _C.MODEL.RPN.NMS_THRESH = 0.7
 # torchvision).
 _C.MODEL.RPN.BOX_LOSS = "l1"
 _C.MODEL.ROI_ALIGN = CN()
-# Side of a RoI's crop of the feature map, and sampling points per bin and axis (published).
+# Output size (height and width) of RoIAlign, and sampling points per bin and axis (published).
 _C.MODEL.ROI_ALIGN.SIZE = 14
 _C.MODEL.ROI_ALIGN.SAMPLING_RATIO = 2
-# First head: person or not, and a better box.
+# First head: classifies proposals as person or background and refines their boxes.
 _C.MODEL.DETECTION_HEAD = CN()
 # "faster_rcnn", or "none": the second head works on the RPN's proposals (OIM, NAE, NAE+).
 _C.MODEL.DETECTION_HEAD.TYPE = "faster_rcnn"
-# How a RoI's map becomes a vector: "max" (published) or "average".
+# Global pooling of a RoI's features: "max" (published) or "average".
 _C.MODEL.DETECTION_HEAD.POOL = "max"
-# RoIs sampled per image in training, the share of people among them, and the IoU from which a RoI is a person and below
-# which it is background; RoIs between the two are not used (published).
+# RoIs sampled per image in training, the share of positives among them, and the IoU from which a RoI is positive and
+# below which it is negative; RoIs between the two are ignored (published).
 _C.MODEL.DETECTION_HEAD.BATCH_SIZE = 128
 _C.MODEL.DETECTION_HEAD.POSITIVE_FRACTION = 0.5
 _C.MODEL.DETECTION_HEAD.FOREGROUND_IOU = 0.5
 _C.MODEL.DETECTION_HEAD.BACKGROUND_IOU = 0.5
-# At test: lowest score, IoU of non-maximum suppression, most boxes (published).
+# At test time: lowest score, IoU threshold of non-maximum suppression, maximum number of boxes (published).
 _C.MODEL.DETECTION_HEAD.SCORE_THRESH = 0.5
 _C.MODEL.DETECTION_HEAD.NMS_THRESH = 0.4
 _C.MODEL.DETECTION_HEAD.MAX_DETECTIONS = 300
-# Second head: who the person is, and the final box. Options as those of the first head.
+# Second head: embeds the person and gives the final box. Options as those of the first head.
 _C.MODEL.SEARCH_HEAD = CN()
 # "norm_aware" (NAE, SeqNet, GLCNet), "linear" (OIM) or "pixelwise" (NAE+).
 _C.MODEL.SEARCH_HEAD.TYPE = "norm_aware"
 _C.MODEL.SEARCH_HEAD.POOL = "max"
-# A batch norm behind the linear layer that gives the box deltas (the BN neck of NAE).
+# Batch norm after the linear layer that predicts the box deltas (the BN neck of NAE).
 _C.MODEL.SEARCH_HEAD.BOX_BATCH_NORM = True
-# Multiply gallery embeddings by the box's score (confidence weighted similarity of NAE).
+# Multiply gallery embeddings by the box's score (confidence-weighted similarity of NAE).
 _C.MODEL.SEARCH_HEAD.WEIGHT_BY_SCORE = True
 _C.MODEL.SEARCH_HEAD.BATCH_SIZE = 128
 _C.MODEL.SEARCH_HEAD.POSITIVE_FRACTION = 0.5
@@ -144,40 +143,40 @@ _C.MODEL.SEARCH_HEAD.BACKGROUND_IOU = 0.5
 _C.MODEL.SEARCH_HEAD.SCORE_THRESH = 0.5
 _C.MODEL.SEARCH_HEAD.NMS_THRESH = 0.5
 _C.MODEL.SEARCH_HEAD.MAX_DETECTIONS = 300
-# Context that the embedding carries besides the person: an extractor's name, or "none".
+# Context features in the embedding besides the person's: an extractor's name, or "none".
 # "stack" (release of 2021), "gate" and "multiscale" (release of 2024), "coattention", "pool": see
 # models/two_stage/context.py.
 _C.MODEL.CONTEXT = CN()
 _C.MODEL.CONTEXT.SCENE = "stack"
 _C.MODEL.CONTEXT.GROUP = "stack"
-# In training, the group is made of the people with a known identity only.
+# In training, form the group from people with a known identity only.
 _C.MODEL.CONTEXT.GROUP_LABELLED_ONLY = False
-# Six horizontal stripes of each person as further features, from three more copies of the backbone's tail (release of
-# 2024).
+# Body stripes: six horizontal stripes of each person as further features, from three more copies of the backbone's tail
+# (release of 2024).
 _C.MODEL.PARTS = False
 # NAE+ only: see models/two_stage/pixelwise.py.
 _C.MODEL.PIXELWISE = CN()
-# L2-normalise embeddings before the OIM loss; the release does not.
+# L2-normalise embeddings before the OIM loss (the release does not).
 _C.MODEL.PIXELWISE.NORMALISED = True
-# What a RoI's score is divided by: the largest of its "image", of the "batch" (release), or "none".
+# Divide a RoI's score by the largest of its "image", of the "batch" (images of one forward pass), or by "none".
 _C.MODEL.PIXELWISE.SCORE_NORM = "image"
 
-# Numbers of dimensions that each feature gets in the embedding. A feature that the model does not have is not counted,
-# so GLCNet has 640 (scene and group), 512 (scene).
+# Dimensions of each feature in the embedding. Features that the model does not have do not count: GLCNet has 640 with
+# scene and group, 512 with the scene.
 _C.MODEL.EMBEDDING = CN()
 _C.MODEL.EMBEDDING.RES4 = 256
 _C.MODEL.EMBEDDING.RES5 = 128
 _C.MODEL.EMBEDDING.SCENE = 128
 _C.MODEL.EMBEDDING.GROUP = 128
-# Each of the six parts.
+# Each of the six body stripes.
 _C.MODEL.EMBEDDING.PART = 32
 # Online instance matching loss.
 _C.MODEL.OIM = CN()
-# Rows of the table: identities of the training set; 0: as many as the training set has.
+# Rows of the lookup table: identities of the training set; 0: as many as it has.
 _C.MODEL.OIM.NUM_IDS = 0
-# Rows of the queue of people without identity (published: CUHK-SYSU 5000, PRW 500, MovieNet 3000).
+# Size of the circular queue of people without identity (published: CUHK-SYSU 5000, PRW 500, MovieNet 3000).
 _C.MODEL.OIM.QUEUE_SIZE = 5000
-# Share of a table row that an update keeps; factor on cosine similarities (published; OIM's first release: 10).
+# Momentum of the lookup table; factor (inverse temperature) on similarities (published; OIM's first release: 10).
 _C.MODEL.OIM.MOMENTUM = 0.5
 _C.MODEL.OIM.SCALAR = 30.0
 # Weights of the losses (published).
@@ -196,7 +195,7 @@ _C.SOLVER.MAX_EPOCHS = 25
 # Learning rate for a total batch of REFERENCE_BATCH images (published: 0.003 for 5).
 _C.SOLVER.BASE_LR = 0.003
 _C.SOLVER.REFERENCE_BATCH = 5
-# Scale the learning rate linearly with the total batch (all processes and accumulated steps) over REFERENCE_BATCH.
+# Scale the learning rate linearly by the total batch (all processes and accumulated passes) over REFERENCE_BATCH.
 _C.SOLVER.SCALE_LR = False
 # Epochs after which the learning rate is multiplied by GAMMA (published).
 _C.SOLVER.MILESTONES = [16]
@@ -205,16 +204,17 @@ _C.SOLVER.GAMMA = 0.1
 _C.SOLVER.WARMUP_EPOCHS = 1.0
 _C.SOLVER.WARMUP_FACTOR = 0.001
 _C.SOLVER.MOMENTUM = 0.9
-# Weight decay, and the one of biases (published: the same; NAE: none on biases).
+# Weight decay of weights and of biases (published: the same; NAE: none on biases).
 _C.SOLVER.WEIGHT_DECAY = 0.0005
 _C.SOLVER.WEIGHT_DECAY_BIAS = 0.0005
 # Largest norm of the gradient of all parameters; 0 does not clip (published).
 _C.SOLVER.CLIP_GRADIENTS = 10.0
-# Steps in a row whose losses or gradients are not finite before training stops; each of them is skipped.
+# Steps in a row whose losses or gradients are not finite before training stops; each of them is skipped. In fp16 the
+# first ones are skipped until the loss scale fits.
 _C.SOLVER.MAX_SKIPPED = 20
 # Mixed precision in training: "off", "fp16" (with loss scaling) or "bf16".
 _C.SOLVER.AMP = "off"
-# Forward passes whose gradients are averaged before the optimiser steps.
+# Gradient accumulation: forward passes whose gradients are averaged before an optimiser step.
 _C.SOLVER.ACCUMULATE = 1
 
 # --------------------------------------------------------------------------------------------------------- evaluation
@@ -225,15 +225,15 @@ _C.EVAL.GALLERY_SIZE = 0
 # Score from which a detection counts in detection recall and AP. The heads drop boxes below their own SCORE_THRESH
 # first.
 _C.EVAL.DETECTION_SCORE_THRESH = 0.01
-# Leave out gallery images of the query's own camera (PRW's multi-view setting).
+# Exclude gallery images of the query's own camera (PRW's multi-view setting).
 _C.EVAL.CROSS_CAMERA = False
 # Precision of the network at test time and in the demo: "off" (float32), "fp16" or "bf16".
 _C.EVAL.AMP = "off"
-# MiB of similarities of queries to the whole gallery that are held at once while scoring; never less than those of 32
-# queries. Scores do not depend on it.
+# Memory in MiB for similarities of queries to the gallery while scoring, at least that of 32 queries. Scores do not
+# depend on it.
 _C.EVAL.BLOCK_MB = 64
-# Compile the network's stem (on CUDA tails too) by torch.compile before searching: half a minute at the start and at a
-# second image size. On CPUs it does not pay, see tools/README.md.
+# Compile the network by torch.compile before searching, which takes half a minute at the start and at a second image
+# size. On CPUs it does not pay, see tools/README.md.
 _C.EVAL.COMPILE = False
 
 

@@ -1,12 +1,12 @@
-#!/usr/bin/env bash
+#!/bin/sh
 # From nothing to search results on a CPU: makes .venv, draws a small synthetic dataset, trains a small GLCNet, tests it
 # and runs the demo. Everything goes to outputs/quickstart; a second run reuses what is there.
-set -euo pipefail
+set -eu
 cd "$(dirname "$0")"
 out=outputs/quickstart
 cfg=configs/quickstart.yaml
 
-. tools/environment.sh
+. ./tools/environment.sh
 prepare_environment requirements.txt
 
 if [ ! -f "$out/data/synthetic.json" ]; then # written last: without it the drawing was interrupted
@@ -16,10 +16,10 @@ if [ ! -f "$out/data/synthetic.json" ]; then # written last: without it the draw
         --train-images 320 --gallery-images 120
 fi
 
-echo "== what chance gives: the untrained network"
+echo "== untrained baseline: scores before training"
 "$python" -m tools.test --cfg "$cfg" --untrained --gt --out "$out/untrained"
 
-echo "== training (goes on where an interrupted run stopped)"
+echo "== training (resumes an interrupted run)"
 "$python" -m tools.train --cfg "$cfg" --resume
 
 echo "== testing: plain, with CBGM, and with ground-truth boxes"
@@ -33,7 +33,7 @@ echo
 cat <<END
 
 All in $out:
-  demo/overview.jpg     the person asked for, and the best matches
+  demo/overview.jpg     the query person and the best matches
   demo/gallery/         each gallery image with the people found
   demo/results.json     the same as numbers
   test/metrics.json     the table above; untrained/metrics.json next to it

@@ -1,18 +1,18 @@
 """Person-search datasets: annotations, items and loaders."""
 
 from datasets.base import FULL_GALLERY, SPLITS, PersonSearchDataset, QueryGallery
-from datasets.build import build_dataset, build_train_loader, dataset_root
-from datasets.findings import DatasetError, Finding, Report
+from datasets.build import build_dataset, build_train_loader, dataset_root, open_split
+from datasets.faults import DatasetError, Fault
 
 __all__ = [
     "FULL_GALLERY",
     "SPLITS",
     "DatasetError",
-    "Finding",
+    "Fault",
     "PersonSearchDataset",
     "QueryGallery",
-    "Report",
     "build_dataset",
     "build_train_loader",
     "dataset_root",
+    "open_split",
 ]

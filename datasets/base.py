@@ -1,30 +1,22 @@
 """What every person-search dataset offers: annotations, items, and the gallery of each query."""
 
-import os
 from collections.abc import Iterator
-from functools import cached_property, lru_cache
+from contextlib import contextmanager
+from functools import cached_property, lru_cache, partial
 from pathlib import Path, PureWindowsPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from datasets.annotation_file import AnnotationFile
-from datasets.findings import (
-    BAD_NAME,
-    BOX_OUTSIDE,
-    EMPTY_SPLIT,
-    LISTED_TWICE,
-    MISSING_FOLDER,
-    Finding,
-    Report,
-    UnusableFileError,
-    box_beyond,
-)
+from datasets.faults import UNPACK, DatasetError, Fault, raise_or_log
 from datasets.matlab import MalformedError
 from utils.boxes import box_areas, clip_boxes
-from utils.images import MAX_PIXELS, ImageReader
+from utils.errors import UserError
+from utils.images import MAX_PIXELS, read_image
 
 SPLITS = ("train", "gallery", "query")
 FULL_GALLERY = -1
@@ -32,36 +24,39 @@ FULL_GALLERY = -1
 
 
 class QueryGallery(NamedTuple):
-    """The images one query is searched in. Indexes count a gallery set's annotations."""
+    """The images one query is searched in, as positions in a gallery set's annotations.
+
+    Attributes:
+        images: int, m: the gallery, each image once.
+        positives: int, p: those of them that show the person, each once.
+        boxes: p x 4: the person's ground truth in each of these (x1, y1, x2, y2, pixels).
+        num_present: how often the person is to be found: p, or more where a protocol lists an image twice, as published
+            scores count it.
+    """
 
     images: np.ndarray
-    """int, m: the gallery, each image once."""
     positives: np.ndarray
-    """int, p: those of them that hold the person, each once."""
     boxes: np.ndarray
-    """p x 4: the person's true box in each of these (x1, y1, x2, y2, pixels)."""
     num_present: int
-    """How often the person is to be found: p, or more where a protocol lists an image twice; published scores do so."""
 
 
 class PersonSearchDataset(Dataset):
-    """One split of a dataset. Making it reads the annotation files alone; images are read when an item is asked for.
+    """One split of a dataset. Making it reads the annotation files; images are read when an item is asked for.
 
     `annotations` holds a dict per image (per query in the query split): `img_name`, `img_path` (both str), `boxes`
     int32 n x 4 (x1, y1, x2, y2, pixels, in the file's order), `pids` int32 n (1 ... for identities, -1 for people
-    without), and `cam_id` where the dataset knows its cameras.
+    without), and `cam_id` where cameras are known.
 
     Args:
-        root: the dataset's folder. It may be a link; links inside that lead out of it are refused.
+        root: the dataset's folder.
         split: one of SPLITS.
         max_pixels: images with more (width x height) are refused.
-        report: takes what is wrong with the annotation files; None raises the first fault. With one that does not
-            raise, the dataset holds what remains (maybe nothing).
+        faults: given a list, faults of records are added to it, and the dataset holds the other records; without one,
+            errors are raised and warnings logged.
 
     Raises:
-        FileNotFoundError: the folder or an annotation file is missing.
-        ValueError: an unknown split, or `max_pixels` below 1.
-        DatasetError: a file does not hold what its format says.
+        UserError: an unknown split.
+        DatasetError: the folder or a file is missing, or does not hold what its format says.
     """
 
     name: str
@@ -71,56 +66,42 @@ class PersonSearchDataset(Dataset):
     cbgm_k2: int
     """Settings of context bipartite graph matching: see utils.evaluation.cbgm."""
 
-    def __init__(self, root: str | Path, split: str, *, max_pixels: int = MAX_PIXELS, report: Report | None = None):
+    def __init__(
+        self, root: str | Path, split: str, *, max_pixels: int = MAX_PIXELS, faults: list[Fault] | None = None
+    ):
         if split not in SPLITS:
-            raise ValueError(f"unknown split {split!r}: {self.name} has {', '.join(SPLITS)}")
-        self.root, self.split = Path(root), split
-        self._real_root = os.path.realpath(root)
-        self.read_image = ImageReader(max_pixels, within=self._real_root)
-        """Reads an image of this dataset, see utils.images.read_image."""
-        self._report = report or Report()
-        self.complete = False
-        """Whether the files that the split needs are of use; it is empty where the report let pass that one is not."""
+            raise UserError(f"unknown split {split!r}: {self.name} has {', '.join(SPLITS)}")
+        self.root, self.split, self._faults = Path(root), split, faults
+        self.read_image = partial(read_image, max_pixels=max_pixels)
         if not self.root.is_dir():
-            self._report(Finding(MISSING_FOLDER, f"{self.name}: no folder", str(root)))
-            self.annotations = []
-            return
-        self.annotations = self._loaded()
-        self._tell_counted()
+            raise DatasetError(Fault(str(root), "is no folder", advice=UNPACK))
+        with self._reading() as found:
+            self.annotations = self._load_annotations(found)
+        if not self.annotations:
+            raise DatasetError(Fault(str(root), f"has an empty {split} split", advice="check its annotation files"))
 
-    def _loaded(self) -> list[dict]:
+    @contextmanager
+    def _reading(self) -> Iterator[list[Fault]]:
+        """A list for the faults of what is read inside; afterwards they are collected, or raised and logged."""
+        found: list[Fault] = []
         try:
-            annotations = self._load_annotations()
-        except UnusableFileError:
-            return []
-        self.complete = True
-        if not annotations:
-            self._report(Finding(EMPTY_SPLIT, f"{self.name} in {self.root}", f"has an empty {self.split} split"))
-        return annotations
+            yield found
+        finally:
+            if self._faults is not None:
+                self._faults += found
+        if self._faults is None:
+            raise_or_log(found, f"{self.name}, {self.split} split")
 
-    def _tell_counted(self) -> None:
-        self._report.finish(f"{self.name}, {self.split} split")
-
-    def _file(self, path: Path) -> AnnotationFile:
-        return AnnotationFile(path, self._real_root, self._report)
-
-    def _load_annotations(self) -> list[dict]:
+    def _load_annotations(self, faults: list[Fault]) -> list[dict[str, Any]]:
         raise NotImplementedError
 
+    def _file(self, path: str, faults: list[Fault]) -> AnnotationFile:
+        return AnnotationFile(self.root / path, faults)
+
     @classmethod
-    def sizes_to_check(cls, root: Path) -> list[int | None]:  # noqa: ARG003 (of those with files)
-        """The gallery sizes that a dataset in `root` has or must have files for; None where its one needs none."""
-        return [None]
-
-    def salvaged(self) -> Iterator[tuple[Path, dict]]:
-        """What the files of a split that is not `complete` tell one by one: files, each with an image's annotation.
-
-        Identities are left out, and boxes where no file tells them. Faults go to the report.
-        """
-        yield from ()
-
-    def read_alone(self, size: int | None) -> None:
-        """Read the file of a gallery size for its faults alone, which go to the report."""
+    def protocol_files(cls, root: Path) -> dict[int | None, Path | None]:  # noqa: ARG003 (of datasets with protocols)
+        """The test protocol of each gallery size that a dataset in `root` has or must have; None: it needs no file."""
+        return {None: None}
 
     def galleries(
         self, gallery_set: "PersonSearchDataset", size: int | None = None, cross_camera: bool = False
@@ -133,18 +114,18 @@ class PersonSearchDataset(Dataset):
             cross_camera: only images of other cameras than the query's.
 
         Raises:
-            ValueError: the dataset has no such size, or knows no cameras.
+            UserError: the dataset has no such size, or does not know its cameras.
         """
         raise NotImplementedError
 
-    def record_of(self, index: int) -> tuple[Path, str]:
+    def record_of(self, index: int) -> tuple[str, str]:
         """The annotation file that holds annotation `index`, and its record there, in words."""
         raise NotImplementedError
 
     @property
     def num_identities(self) -> int:
         """Number of identities; of the train split P, the largest pid."""
-        pids = np.concatenate([np.zeros(0, np.int32), *(annotation["pids"] for annotation in self.annotations)])
+        pids = np.concatenate([annotation["pids"] for annotation in self.annotations])
         return int(pids.max(initial=0)) if self.split == "train" else len(np.unique(pids[pids > 0]))
 
     @cached_property
@@ -155,59 +136,53 @@ class PersonSearchDataset(Dataset):
     def __len__(self) -> int:
         return len(self.annotations)
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, dict]:
+    def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Any]]:
         """Image `index`, uint8 3 x H x W RGB, and its target.
 
         The target holds `boxes` float32 n x 4 (clipped to the image), `labels` int64 n (the pids), `img_name` and
-        `index`. In the train split a box that lies outside the image altogether is left out, and `outside` holds a
-        message (str) for each, if there is one; elsewhere boxes answer the annotation's one by one.
+        `index`. In the train split boxes wholly outside the image are left out, and where there are some, `outside`
+        holds a message (str) for each; elsewhere boxes and annotation match one by one.
         """
         annotation = self.annotations[index]
         image = self.read_image(annotation["img_path"])
         height, width = image.shape[:2]
         boxes, pids = clip_boxes(annotation["boxes"], width, height), annotation["pids"]
-        outside = []
-        if self.split == "train":
+        target = {"img_name": annotation["img_name"], "index": index}
+        outside = self.boxes_outside(index, width, height) if self.split == "train" else []
+        if outside:
             inside = box_areas(boxes) > 0
             boxes, pids = boxes[inside], pids[inside]
-            outside = annotation["boxes"][~inside].tolist()
-        target = {
-            "boxes": torch.as_tensor(boxes, dtype=torch.float32),
-            "labels": torch.as_tensor(pids, dtype=torch.int64),
-            "img_name": annotation["img_name"],
-            "index": index,
-        }
-        if outside:
-            target["outside"] = [self._outside(index, box, (width, height)) for box in outside]
+            target["outside"] = [str(fault) for fault in outside]
+        target["boxes"] = torch.as_tensor(boxes, dtype=torch.float32)
+        target["labels"] = torch.as_tensor(pids, dtype=torch.int64)
         return torch.from_numpy(image).permute(2, 0, 1).contiguous(), target
 
-    def _outside(self, index: int, box: list[int], size: tuple[int, int]) -> str:
-        return str(box_beyond(BOX_OUTSIDE, *self.record_of(index), box, size, self.annotations[index]["img_name"]))
+    def boxes_outside(self, index: int, width: int, height: int) -> list[Fault]:
+        """A fault for each box of annotation `index` that lies wholly outside its image of that size in pixels."""
+        annotation = self.annotations[index]
+        outside = box_areas(clip_boxes(annotation["boxes"], width, height)) == 0
+        (file, record), name = self.record_of(index), annotation["img_name"]
+        return [
+            Fault(file, f"{box} (x1, y1, x2, y2) lies outside the {width} x {height} pixels of {name}", record, name)
+            for box in annotation["boxes"][outside].tolist()
+        ]
 
 
-def check_name(img_name: str, folder: str | Path = "the image folder") -> None:
-    """Refuse the name of an image that would lead out of `folder`, which is told in the message alone.
-
-    Raises:
-        MalformedError: of the kind BAD_NAME.
-    """
-    if _leads_out(img_name):
-        raise MalformedError(f"image name {img_name!r} leads out of {folder}", BAD_NAME)
+def check_name(img_name: str) -> None:
+    """Refuse the name of an image that is absolute or has .. in it: path traversal. Raises MalformedError."""
+    if _leaves_folder(img_name):
+        raise MalformedError(f"image name {img_name!r} leads out of the image folder")
 
 
 @lru_cache(maxsize=2**18)  # protocols name the same images millions of times
-def _leads_out(img_name: str) -> bool:
-    parts = PureWindowsPath(img_name)  # whose rules contain the POSIX ones
-    return bool(parts.anchor) or ".." in parts.parts or not parts.parts or "\0" in img_name
+def _leaves_folder(img_name: str) -> bool:
+    path = PureWindowsPath(img_name)  # whose rules contain the POSIX ones
+    return bool(path.anchor) or ".." in path.parts or not path.parts or "\0" in img_name
 
 
-def make_annotation(folder: Path, img_name: str, boxes: np.ndarray, pids: np.ndarray, **extra) -> dict:
-    """One annotation (see PersonSearchDataset) of the image `img_name` under `folder`.
-
-    Raises:
-        MalformedError: the name would lead out of the folder.
-    """
-    check_name(img_name, folder)
+def make_annotation(folder: Path, img_name: str, boxes: np.ndarray, pids: np.ndarray, **extra: int) -> dict[str, Any]:
+    """One annotation (see PersonSearchDataset) of the image `img_name` under `folder`; MalformedError as check_name."""
+    check_name(img_name)
     return {
         "img_name": img_name,
         "img_path": str(folder / img_name),
@@ -215,15 +190,3 @@ def make_annotation(folder: Path, img_name: str, boxes: np.ndarray, pids: np.nda
         "pids": np.asarray(pids).reshape(-1).astype(np.int32),
         **extra,
     }
-
-
-def each_once(names: list[str], file: AnnotationFile) -> list[str]:
-    """The names in their order, each once; further mentions are reported."""
-    once = list(dict.fromkeys(names))
-    if len(once) < len(names):
-        seen = set()
-        for number, name in enumerate(names, start=1):
-            if name in seen:
-                file.fault(LISTED_TWICE, f"{name} is listed again", f"name {number}", name)
-            seen.add(name)
-    return once

@@ -1,18 +1,21 @@
 """Datasets by name, and the loader of training."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
+from yacs.config import CfgNode
 
-from datasets.base import SPLITS, PersonSearchDataset
+from datasets.base import PersonSearchDataset
 from datasets.cuhk_sysu import CUHKSYSU
-from datasets.findings import Report
 from datasets.movienet_cs import MovieNetCS
 from datasets.prw import PRW
 from datasets.samplers import TrainBatchSampler
 from datasets.transforms import TrainingImages
+from utils.errors import UserError
 from utils.images import MAX_PIXELS
 from utils.signals import leave_signals_to_parent
 
@@ -20,7 +23,7 @@ DATASETS = {dataset.name: dataset for dataset in (CUHKSYSU, PRW, MovieNetCS)}
 
 
 def build_dataset(
-    name: str, root: str | Path, split: str, *, max_pixels: int = MAX_PIXELS, report: Report | None = None, **options
+    name: str, root: str | Path, split: str, *, max_pixels: int = MAX_PIXELS, **options: Any
 ) -> PersonSearchDataset:
     """One split of a dataset.
 
@@ -28,38 +31,39 @@ def build_dataset(
         name: "CUHK-SYSU", "PRW" or "MovieNet-CS".
         root: the dataset's folder.
         split: "train", "gallery" or "query".
-        max_pixels, report: see PersonSearchDataset.
-        options: of MovieNet-CS alone, see MovieNetCS.
+        max_pixels: images with more (width x height) are refused.
+        options: `faults`, see PersonSearchDataset; of MovieNet-CS also `train_appearances`.
 
     Raises:
-        ValueError: an unknown name, split or option.
-        FileNotFoundError, DatasetError: see PersonSearchDataset.
+        UserError: an unknown name, split or option, or a limit of pixels below 1; DatasetError as PersonSearchDataset.
     """
-    dataset_class = class_of(name)
-    if split not in SPLITS:
-        raise ValueError(f"unknown split {split!r}: {name} has {', '.join(SPLITS)}")
-    known = ("train_appearances", "gallery_sizes") if dataset_class is MovieNetCS else ()
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        raise ValueError(f"unknown option {unknown[0]!r}: {name} takes {', '.join(known) or 'none'}")
-    return dataset_class(root, split, max_pixels=max_pixels, report=report, **options)
+    if max_pixels < 1:
+        raise UserError(f"INPUT.MAX_PIXELS must be 1 or more, not {max_pixels}")
+    known = {"train_appearances"} if class_of(name) is MovieNetCS else set()
+    for option in options.keys() - known - {"faults"}:
+        raise UserError(f"unknown option {option!r}: {name} takes {', '.join(sorted(known)) or 'none'}")
+    return class_of(name)(root, split, max_pixels=max_pixels, **options)
 
 
 def dataset_root(name: str, sys_home: str | Path, data_root: str | Path = "") -> Path:
     """Folder of a dataset: `data_root`, or where that is empty, datasets/ps/<its folder> under a user's `sys_home`."""
     default = Path(sys_home) / "datasets" / "ps" / class_of(name).folder
-    return Path(data_root).expanduser() if data_root else default.expanduser()
+    return Path(data_root or default).expanduser()
 
 
 def class_of(name: str) -> type[PersonSearchDataset]:
-    """The class of a dataset.
-
-    Raises:
-        ValueError: an unknown name.
-    """
+    """The class of a dataset. Raises UserError for an unknown name."""
     if name not in DATASETS:
-        raise ValueError(f"unknown dataset {name!r}: choose among {', '.join(DATASETS)}")
+        raise UserError(f"unknown dataset {name!r}: choose among {', '.join(DATASETS)}")
     return DATASETS[name]
+
+
+def open_split(cfg: CfgNode, split: str) -> PersonSearchDataset:
+    """One split of the dataset that the options name; errors as `build_dataset`."""
+    inputs, name = cfg.INPUT, cfg.INPUT.DATASET
+    options = {"train_appearances": inputs.TRAIN_APPEARANCES} if name == MovieNetCS.name else {}
+    root = dataset_root(name, cfg.SYS_HOME_DIR, inputs.DATA_ROOT)
+    return build_dataset(name, root, split, max_pixels=inputs.MAX_PIXELS, **options)
 
 
 def build_train_loader(
@@ -84,31 +88,29 @@ def build_train_loader(
         flip_prob: probability that an image is mirrored, its boxes with it.
         damaged: what to do about an image that cannot be read, "error" or "skip": see TrainingImages.
         pin_memory: put batches into page-locked memory, which opens a CUDA context: for training on CUDA alone.
+
+    Raises:
+        UserError: another value of `damaged`, or fewer images than a batch of all processes.
     """
-    sampler = TrainBatchSampler(len(dataset), batch_size, seed, rank, world_size, flip_prob)
+    if damaged not in ("error", "skip"):
+        raise UserError(f"INPUT.DAMAGED_IMAGES is {damaged!r}: choose error or skip")
     return DataLoader(
         TrainingImages(dataset, damaged, seed),
-        batch_sampler=sampler,
+        batch_sampler=TrainBatchSampler(len(dataset), batch_size, seed, rank, world_size, flip_prob),
+        num_workers=num_workers,
+        collate_fn=collate,
         pin_memory=pin_memory,
-        **_worker_options(num_workers, seed),
+        persistent_workers=num_workers > 0,
+        # Its own: otherwise each pass draws from, and so moves, the global generator that training uses.
+        generator=torch.Generator().manual_seed(seed),
+        worker_init_fn=_set_up_worker,
     )
 
 
-def collate(items: list[tuple[torch.Tensor, dict]]) -> tuple[list[torch.Tensor], list[dict]]:
+def collate(items: list[tuple[Tensor, dict[str, Any]]]) -> tuple[list[Tensor], list[dict[str, Any]]]:
     """Items to a list of images and a list of targets: images of a batch differ in size."""
     images, targets = zip(*items, strict=True)
     return list(images), list(targets)
-
-
-def _worker_options(num_workers: int, seed: int) -> dict:
-    # A generator of the loader's own: otherwise each pass draws from, and so moves, the global one that training uses.
-    return {
-        "num_workers": num_workers,
-        "collate_fn": collate,
-        "persistent_workers": num_workers > 0,
-        "generator": torch.Generator().manual_seed(seed),
-        "worker_init_fn": _set_up_worker,
-    }
 
 
 def _set_up_worker(_: int) -> None:

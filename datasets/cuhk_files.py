@@ -1,174 +1,214 @@
 """The annotation files of CUHK-SYSU and MovieNet-CS, which differ in how deep values are nested (see matlab.py).
 
-Records that are at fault are reported, and left out where the report lets them pass.
+Records at fault are added to the file's faults and left out. Protocol files have their name from the number of images
+in a gallery, as TestG100.mat; the n-th query of one is identity n.
 """
 
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
-from functools import lru_cache
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from datasets.annotation_file import AnnotationFile
-from datasets.base import check_name, each_once
-from datasets.findings import LISTED_TWICE, OTHER_SPLIT, UNKNOWN_SCENE, UNMATCHED, DatasetError, StrictReport
-from datasets.matlab import MAX_COORDINATE, MalformedError, asked_for, located, records, text
-from datasets.protocol import SCENE_FIELDS, Appearance, Protocol, joined
-from datasets.protocol_fast import read_plain_protocol
+from datasets.base import check_name
+from datasets.cache import Arrays, read_cached
+from datasets.faults import WARNING
+from datasets.matlab import Box, MalformedError, located, records, text
 from utils.labels import UNLABELLED
 
-BOX_FIELDS = ("idlocate", "ishard")
+SCENE_FIELDS = ("imname", "idlocate", "ishard")
+"""Of the record of a person in an image: name, box x, y, w, h, and a mark that is not used."""
 
 
-def read_boxes(file: AnnotationFile) -> dict[str, np.ndarray]:
+@dataclass(frozen=True)
+class People:
+    """People in images, a row each.
+
+    Attributes:
+        img_names: str, n.
+        boxes: int64, n x 4, x1, y1, x2, y2.
+        pids: int64, n.
+    """
+
+    img_names: np.ndarray
+    boxes: np.ndarray
+    pids: np.ndarray
+
+    def rows(self) -> Iterator[tuple[str, np.ndarray, int]]:
+        """Image name, box and identity of each."""
+        return zip(self.img_names.tolist(), self.boxes, self.pids.tolist(), strict=True)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A test protocol: which images each query is searched in, and where the person stands in them.
+
+    Attributes:
+        queries: Q people.
+        names: str: the images of all galleries, each once.
+        images: int32, m: the galleries one after the other, as positions in `names`.
+        owners: int32, m: whose gallery it is, as positions in `queries`; rising.
+        positives: int64, p: positions in `images` of those that show the person.
+        boxes: int64, p x 4: the person's box in each of these, x1, y1, x2, y2.
+    """
+
+    queries: People
+    names: np.ndarray
+    images: np.ndarray
+    owners: np.ndarray
+    positives: np.ndarray
+    boxes: np.ndarray
+
+    def people(self) -> People:
+        """The queries, and their appearances in their galleries, by identity."""
+        names = [*self.queries.img_names, *self.names[self.images[self.positives]]]
+        boxes = np.concatenate([self.queries.boxes, self.boxes])
+        pids = np.concatenate([self.queries.pids, self.queries.pids[self.owners[self.positives]]])
+        order = np.argsort(pids, kind="stable")
+        return People(np.array(names, dtype=str)[order], boxes[order], pids[order])
+
+
+def read_boxes(file: AnnotationFile, root: Path) -> dict[str, np.ndarray]:
     """Boxes (n x 4 int64, x1, y1, x2, y2) of each image of Images.mat, those without area left out."""
-    boxes = {}
+    arrays = read_cached(file, root, _parse_boxes)
+    split = np.split(arrays["boxes"], np.cumsum(arrays["counts"])[:-1])
+    return dict(zip(arrays["names"].tolist(), split, strict=False))  # without images, split still gives one part
+
+
+def _parse_boxes(file: AnnotationFile) -> Arrays:
+    boxes: dict[str, list[Box]] = {}
     with file.record("Img"):
         for number, (name, _, held) in enumerate(records(file.variable("Img"), ("imname", "nAppear", "box")), start=1):
             with file.record(f"image {number}"):
-                name = text(name)
+                name = _img_name(name)
                 if name in boxes:
-                    file.fault(LISTED_TWICE, "is listed again: the last record counts", f"image {number}, {name}", name)
-                boxes[name] = _boxes_of(file, name, held)
-    return boxes
+                    file.fault(f"{name} is listed again: the last record counts", f"image {number}", name, WARNING)
+                boxes[name] = list(_boxes_of(file, name, held))
+    counts = np.array([len(of_image) for of_image in boxes.values()], dtype=np.int64)
+    return {"names": _strings(boxes), "counts": counts, "boxes": _boxes(box for held in boxes.values() for box in held)}
 
 
-def _boxes_of(file: AnnotationFile, name: str, held) -> np.ndarray:
-    corners = []
+def _boxes_of(file: AnnotationFile, name: str, held: Any) -> Iterator[Box]:
     with file.record(name, name):
-        for number, (locate, _) in enumerate(records(held, BOX_FIELDS), start=1):
-            try:  # not record(): a hundred thousand boxes
-                corners.append(located(locate))
-            except MalformedError as error:
-                file.malformed(error, f"{name}, box {number}", name)
-    return np.array(corners, dtype=np.int64).reshape(-1, 4)
+        for number, (locate, _) in enumerate(records(held, SCENE_FIELDS[1:]), start=1):
+            with file.record(f"{name}, box {number}", name):
+                yield located(locate)
 
 
-def read_pool(file: AnnotationFile) -> list[str]:
-    """Names of a pool file, each once, in its order."""
+def read_names(file: AnnotationFile, variable: str) -> list[str]:
+    """The names in a cell array of strings, each once, in its order."""
     names = []
-    for number, name in enumerate(file.variable("pool").flat, start=1):
+    for number, name in enumerate(file.variable(variable).flat, start=1):
         with file.record(f"name {number}"):
-            names.append(text(name))
-    return each_once(names, file)
+            names.append(_img_name(name))
+    return list(dict.fromkeys(names))
 
 
-def read_identities(file: AnnotationFile) -> Iterator[Appearance]:
-    """Appearances of the training identities: the first identity of the file is 1."""
+def read_identities(file: AnnotationFile, root: Path) -> People:
+    """Appearances of the training identities in Train.mat: the first identity of the file is 1."""
+    return People(**read_cached(file, root, _parse_identities))
+
+
+def _parse_identities(file: AnnotationFile) -> Arrays:
+    people = []
     with file.record("Train"):
         for pid, (_, _, scenes) in enumerate(records(file.variable("Train"), ("idname", "nAppear", "scene")), start=1):
             with file.record(f"identity {pid}"):
                 for number, (name, locate, _) in enumerate(records(scenes, SCENE_FIELDS), start=1):
                     with file.record(f"identity {pid}, scene {number}"):
-                        yield Appearance(_img_name(name), located(locate), pid)
+                        people.append((_img_name(name), located(locate), pid))
+    return vars(_people(people))
 
 
-def _img_name(value) -> str:
+def read_protocol(file: AnnotationFile, root: Path) -> Protocol:
+    """The queries of a TestG file with their galleries."""
+    arrays = read_cached(file, root, _parse_protocol)
+    queries = {name: arrays.pop(f"query_{name}") for name in ("img_names", "boxes", "pids")}
+    return Protocol(People(**queries), **arrays)
+
+
+def _parse_protocol(file: AnnotationFile) -> Arrays:
+    variable, queries, images, positives, boxes, counts = file.path.stem, [], [], [], [], []
+    places: dict[str, int] = {}
+    with file.record(variable):
+        for pid, (query, gallery) in enumerate(records(file.variable(variable), ("Query", "Gallery")), start=1):
+            before = len(images)
+            with file.record(f"query {pid}"):
+                queries.append((*_asked(query), pid))
+                for name, box in _gallery(file, pid, gallery):
+                    if box is not None:
+                        positives.append(len(images))
+                        boxes.append(box)
+                    images.append(places.setdefault(name, len(places)))
+            if len(queries) > len(counts):
+                counts.append(len(images) - before)
+    return {
+        **{f"query_{name}": array for name, array in vars(_people(queries)).items()},
+        "names": _strings(places),
+        "images": np.array(images, dtype=np.int32),
+        "owners": np.repeat(np.arange(len(counts), dtype=np.int32), counts),
+        "positives": np.array(positives, dtype=np.int64),
+        "boxes": _boxes(boxes),
+    }
+
+
+def _asked(query: Any) -> tuple[str, Box]:
+    """Image name and box of the one record of a query. Raises MalformedError, an error whatever is wrong."""
+    asked = list(records(query, SCENE_FIELDS))
+    if len(asked) != 1:
+        raise MalformedError(f"asks for {len(asked)} people")
+    try:
+        return _img_name(asked[0][0]), located(asked[0][1])
+    except MalformedError as error:
+        raise MalformedError(str(error)) from error  # a query without area cannot just be left out
+
+
+def _gallery(file: AnnotationFile, pid: int, gallery: Any) -> Iterator[tuple[str, Box | None]]:
+    """Name of each gallery image and the person's box in it; None where the person is not there."""
+    for number, (name, locate, _) in enumerate(records(gallery, SCENE_FIELDS), start=1):
+        try:  # not file.record: millions of images in the large protocols
+            yield _img_name(name), located(locate) if np.size(locate) else None
+        except MalformedError as error:
+            file.fault(str(error), f"query {pid}, gallery image {number}", severity=error.severity)
+
+
+def _img_name(value: Any) -> str:
     """The image's name inside `value`. Raises MalformedError, also where it would lead out of the images' folder."""
     name = text(value)
     check_name(name)
     return name
 
 
-def read_protocol(file: AnnotationFile) -> Protocol:
-    """The queries of a TestG file with their galleries; the n-th query is identity n.
-
-    The last ones without fault are kept: several splits need the same one, and a large one takes long to read.
-    """
-    file.check_place()
-    return _read_faultless(file.path, file.within, file.path.stat().st_mtime_ns) or read_any_protocol(file)
+def _people(rows: list[tuple[str, Box, int]]) -> People:
+    names, boxes, pids = zip(*rows, strict=True) if rows else ((), (), ())
+    return People(_strings(names), _boxes(boxes), np.array(pids, dtype=np.int64))
 
 
-@lru_cache(maxsize=2)
-def _read_faultless(path: Path, within: str, _changed: int) -> Protocol | None:
-    """The protocol in a file, by NumPy where it is plain; None where anything is wrong with it, which is not told."""
-    protocol = read_plain_protocol(path)
-    if protocol is not None and _usual(protocol):
-        return protocol
-    with suppress(DatasetError):
-        return read_any_protocol(AnnotationFile(path, within, StrictReport()))
-    return None
+def _strings(names: Iterable[str]) -> np.ndarray:
+    return np.array(list(names), dtype=str)
 
 
-def _usual(protocol: Protocol) -> bool:
-    """Whether its boxes and names are such as `read_any_protocol` takes."""
-    boxes = np.array([*(query.box for query in protocol.queries), *protocol.boxes]).reshape(-1, 4)
-    if not (np.abs(boxes) <= MAX_COORDINATE).all() or not (boxes[:, 2:] > boxes[:, :2]).all():
-        return False
-    try:
-        for name in [*protocol.names, *(query.img_name for query in protocol.queries)]:
-            check_name(name)
-    except MalformedError:
-        return False
-    return True
-
-
-def read_any_protocol(file: AnnotationFile) -> Protocol:
-    """A protocol file of any layout that `records` takes, read value by value, its faults reported."""
-    return joined(_entries(file))
-
-
-def _entries(file: AnnotationFile) -> Iterator[Protocol]:
-    """The protocol of each query alone."""
-    variable = file.path.stem
-    with file.record(variable):
-        for pid, (query, gallery) in enumerate(records(file.variable(variable), ("Query", "Gallery")), start=1):
-            with file.record(f"query {pid}"):
-                yield _entry(file, pid, query, gallery)
-
-
-def _entry(file: AnnotationFile, pid: int, query, gallery) -> Protocol:
-    asked = list(records(query, SCENE_FIELDS))
-    if len(asked) != 1:
-        raise MalformedError(f"asks for {len(asked)} people")
-    name, locate, _ = asked[0]
-    with asked_for():
-        query = Appearance(_img_name(name), np.array(located(locate)), pid)
-    places, images, positives, boxes = {}, [], [], []
-    for number, (name, locate, _) in enumerate(records(gallery, SCENE_FIELDS), start=1):
-        try:  # not record(): millions of images in the large protocols
-            name = _img_name(name)
-            if np.size(locate):
-                boxes.append(located(locate))
-                positives.append(len(images))
-            images.append(places.setdefault(name, len(places)))
-        except MalformedError as error:
-            file.malformed(error, f"query {pid}, gallery image {number}")
-    return Protocol(
-        [query],
-        list(places),
-        np.array(images, dtype=np.int32),
-        np.zeros(len(images), dtype=np.int32),
-        np.array(positives, dtype=np.int64),
-        np.array(boxes, dtype=np.int64).reshape(-1, 4),
-    )
+def _boxes(boxes: Iterable[Box]) -> np.ndarray:
+    return np.array(list(boxes), dtype=np.int64).reshape(-1, 4)
 
 
 def assign_identities(
-    names: Iterable[str],
-    boxes: dict[str, np.ndarray],
-    appearances: Iterable[Appearance],
-    file: AnnotationFile,
-    split: str,
+    names: Iterable[str], boxes: dict[str, np.ndarray], people: People, file: AnnotationFile
 ) -> dict[str, np.ndarray]:
-    """The pids of the boxes of the images `names`: that of the appearance that equals a box, else UNLABELLED.
+    """The pids of the boxes of the images `names` of a split: of the person whose box it equals, else UNLABELLED.
 
-    An appearance that equals none is reported as a fault of `file`. `split`, whose images these are, is told there.
+    Args:
+        boxes: those of all images.
+        people: of `file`, which gets a warning for each whose box is in no image of the split.
     """
     pids = {name: np.full(len(boxes[name]), UNLABELLED) for name in names}
-    for img_name, box, pid in appearances:
+    for img_name, box, pid in people.rows():
         equal = np.flatnonzero((boxes[img_name] == box).all(axis=1)) if img_name in pids else []
         if len(equal):
             pids[img_name][equal[0]] = pid
-            continue
-        if img_name in pids:
-            kind, problem = UNMATCHED, f"{np.asarray(box).tolist()} (x1, y1, x2, y2) equals no box of {img_name}"
-        elif img_name in boxes:
-            kind, problem = OTHER_SPLIT, f"{img_name} is not in the pool, whose images are the gallery split"
-            if split == "train":
-                problem = f"{img_name} is in the pool, whose images are not trained on"
         else:
-            kind, problem = UNKNOWN_SCENE, f"Images.mat does not hold {img_name}"
-        file.fault(kind, problem, f"identity {pid}", img_name)
+            problem = f"this split has no box {box.tolist()} (x1, y1, x2, y2) in {img_name}: left out"
+            file.fault(problem, f"identity {pid}", img_name, WARNING)
     return pids

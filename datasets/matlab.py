@@ -7,99 +7,81 @@ varying depth). Nothing here squeezes: a struct or cell of one element stays a l
 import math
 import reprlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
-from datasets.findings import BAD_RECORD, BOX_EMPTY, BOX_NOT_FINITE, BOX_REVERSED, QUERY_BOX_EMPTY, DatasetError, Kind
+from datasets.faults import ERROR, WARNING
+from utils.errors import UserError
 
 MAX_COORDINATE = 2**31 - 1
 """Boxes are kept as int32."""
+NO_AREA = "has no area and is left out"
+
+Box = tuple[int, int, int, int]
+"""x1, y1, x2, y2 in pixels."""
 
 
-class MalformedError(DatasetError):
-    """A value that is not what the format says, of a record that the caller knows; `kind` tells which fault it is."""
+class MalformedError(UserError):
+    """A value that is not what the format says, in a record that the caller names."""
 
-    def __init__(self, problem: str, kind: Kind = BAD_RECORD):
+    def __init__(self, problem: str, severity: str = ERROR):
         super().__init__(problem)
-        self.kind = kind
+        self.severity = severity
 
 
-def unwrap(value):
+def unwrap(value: Any) -> Any:
     """`value` without the one-element arrays around it: a number, string, struct's element, or array of several."""
     while isinstance(value, np.ndarray) and value.size == 1:
         value = value.flat[0]
     return value
 
 
-def text(value) -> str:
-    """The one string inside `value`.
-
-    Raises:
-        MalformedError: there is none, or more than one.
-    """
+def text(value: Any) -> str:
+    """The one string inside `value`. Raises MalformedError where there is none, or more than one."""
     inner = unwrap(value)
     if not isinstance(inner, str):
         raise MalformedError(f"expected a name, found {_shown(inner)}")
     return str(inner)
 
 
-def integers(value) -> np.ndarray:
-    """All numbers inside `value` in order, as int64 (a fraction is cut off), so that no unsigned sum can wrap around.
-
-    Raises:
-        MalformedError: something in it is not a finite number.
-    """
+def numbers(value: Any) -> list[float]:
+    """All numbers inside `value` in order, as Python's: no unsigned sum wraps around. Raises MalformedError."""
     array = np.asarray(value)
     if array.dtype == object:
-        parts = [integers(part) for part in array.flat]
-        return np.concatenate(parts) if parts else np.zeros(0, np.int64)
-    if array.dtype.kind not in "biuf" or (array.dtype.kind == "f" and not np.isfinite(array).all()):
-        raise MalformedError(f"expected finite numbers, found {_shown(value)}", BOX_NOT_FINITE)
-    if array.dtype.str[1:] in ("u8", "f4", "f8") and np.abs(array).max(initial=0) > MAX_COORDINATE:
-        raise MalformedError(f"the number {np.abs(array).max():g} is too large for a box", BOX_NOT_FINITE)
-    return array.ravel().astype(np.int64)
+        return [number for part in array.flat for number in numbers(part)]
+    if array.dtype.kind not in "biuf":
+        raise MalformedError(f"expected numbers, found {_shown(value)}")
+    return array.ravel().tolist()
 
 
-def located(value) -> tuple[int, int, int, int]:
-    """The box x1, y1, x2, y2 of an idlocate x, y, w, h.
-
-    Raises:
-        MalformedError: see `corners`.
-    """
-    xywh = integers(value).tolist()
+def located(value: Any) -> Box:
+    """The box of an idlocate x, y, w, h. Raises MalformedError, see `corners`."""
+    xywh = numbers(value)
     if len(xywh) != 4:
-        raise MalformedError(f"the box has the numbers {xywh} where x, y, w, h are expected", BOX_NOT_FINITE)
+        raise MalformedError(f"the box has the numbers {reprlib.repr(xywh)} where x, y, w, h are expected")
     return corners(*xywh)
 
 
-def corners(x: float, y: float, w: float, h: float) -> tuple[int, int, int, int]:
+def corners(x: float, y: float, w: float, h: float) -> Box:
     """A box x, y, w, h as whole x1, y1, x2, y2: sums first, then fractions are cut off.
 
     Raises:
-        MalformedError: of the kinds BOX_NOT_FINITE (also numbers beyond int32), BOX_REVERSED or BOX_EMPTY.
+        MalformedError: the numbers are not finite or beyond int32, or a side is negative; a WARNING where the box is
+            without area, as some of the published CUHK-SYSU are.
     """
     box = f"the box x {x:g}, y {y:g}, w {w:g}, h {h:g}"
     if not all(math.isfinite(value) and abs(value) <= MAX_COORDINATE for value in (x, y, w, h, x + w, y + h)):
-        raise MalformedError(f"{box} is not four finite numbers of a usual size", BOX_NOT_FINITE)
+        raise MalformedError(f"{box} is not four finite numbers of a usual size")
     if w < 0 or h < 0:
-        raise MalformedError(f"{box} has a negative side", BOX_REVERSED)
+        raise MalformedError(f"{box} has a negative side")
     x1, y1, x2, y2 = int(x), int(y), int(x + w), int(y + h)
     if x1 == x2 or y1 == y2:
-        raise MalformedError(f"{box} has no area", BOX_EMPTY)
+        raise MalformedError(f"{box} {NO_AREA}", WARNING)
     return x1, y1, x2, y2
 
 
-@contextmanager
-def asked_for() -> Iterator[None]:
-    """Inside, a box without area is a query's, which cannot be left out as others are."""
-    try:
-        yield
-    except MalformedError as error:
-        raise MalformedError(str(error), QUERY_BOX_EMPTY if error.kind is BOX_EMPTY else error.kind) from error
-
-
-def records(value, fields: Sequence[str]) -> Iterator[tuple]:
+def records(value: Any, fields: Sequence[str]) -> Iterator[tuple]:
     """The records inside `value`, each a tuple of the values of `fields`.
 
     Takes a struct array with those fields, a cell with a column per field and a row per record, and cells that hold
@@ -110,8 +92,7 @@ def records(value, fields: Sequence[str]) -> Iterator[tuple]:
     """
     array = np.asarray(value)
     if array.dtype.names is not None:
-        missing = [field for field in fields if field not in array.dtype.names]
-        if missing:
+        if not set(fields) <= set(array.dtype.names):
             raise MalformedError(f"expected the fields {list(fields)}, found {list(array.dtype.names)}")
         yield from zip(*(array[field].flat for field in fields), strict=True)
     elif array.dtype != object:
@@ -124,12 +105,12 @@ def records(value, fields: Sequence[str]) -> Iterator[tuple]:
             yield from records(part, fields)
 
 
-def _is_leaf(value) -> bool:
+def _is_leaf(value: Any) -> bool:
     """Whether this is a name or numbers: what every record of the known files starts with."""
     inner = unwrap(value)
     return not isinstance(inner, np.void) and np.asarray(inner).dtype != object
 
 
-def _shown(value) -> str:
+def _shown(value: Any) -> str:
     """A value in a message: garbled ones can be long."""
     return reprlib.repr(value.item() if isinstance(value, np.generic) else value)

@@ -1,30 +1,40 @@
 """Split MOTChallenge sequences into training images, gallery and queries of a person-search dataset."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from datasets.mot import MotSequence
 from datasets.writers import image_name
+from utils.errors import UserError
 from utils.labels import UNLABELLED
 
 MIN_APPEARANCES = 2
+
+Item = dict[str, Any]
+"""An image or query as `datasets.writers.write_annotations` takes it; images have `img_path` too, the file to copy."""
+FrameRanges = tuple[tuple[int, int], ...]
+"""First and last frame of each range."""
 
 
 @dataclass(frozen=True)
 class SplitRules:
     """How frames are chosen and which boxes count.
 
-    train, gallery   frame numbers as (first, last) pairs; None: each sequence's first half, and its second
-    stride           every how many frames of these one is taken
-    query_every      every how many gallery images, from the first on, one has its people as queries
-    min_width, min_height   pixels of the part inside the image; smaller people keep their box but not their identity:
-                     they are people for the detector, and too small to be told apart
-    min_visibility   0 ... 1; people less visible than this (MOT16 and later tell it) are left out
+    Attributes:
+        train, gallery: frame numbers; None: each sequence's first half, and its second.
+        stride: every how many frames of these one is taken.
+        query_every: every how many gallery images, from the first on, one has its people as queries.
+        min_width, min_height: pixels inside the image; smaller people keep their box, for the detector, but not their
+            identity: they are too small to be recognised.
+        min_visibility: 0 ... 1; people less visible than this (MOT16 and later annotate it) are left out.
     """
 
-    train: tuple | None = None
-    gallery: tuple | None = None
+    train: FrameRanges | None = None
+    gallery: FrameRanges | None = None
     stride: int = 1
     query_every: int = 30
     min_width: int = 8
@@ -34,22 +44,19 @@ class SplitRules:
 
 @dataclass(frozen=True)
 class MotSplit:
-    """`train`, `gallery` and `queries` as `datasets.writers.write_annotations` takes them.
+    """The three splits of a dataset."""
 
-    Images have one key more, `img_path`: the picture in the sequence's folder.
-    """
-
-    train: list
-    gallery: list
-    queries: list
+    train: list[Item]
+    gallery: list[Item]
+    queries: list[Item]
 
 
-def split_sequences(sequences, cameras, rules) -> MotSplit:
-    """Images of several MotSequences, one camera number (1 ... 6) for each, as a person-search dataset.
+def split_sequences(sequences: Sequence[MotSequence], cameras: Sequence[int], rules: SplitRules) -> MotSplit:
+    """Images of several sequences, one camera number (1 ... 6) for each, as a person-search dataset.
 
     Track numbers become identities by adding the largest of all sequences before, so the first sequence keeps its own.
     In training a person seen once becomes a person without identity: no second image is there to learn from. A person
-    who is in one gallery image only is no query. Raises ValueError where a sequence lacks frames asked for.
+    who is in one gallery image only is no query. Raises UserError where a sequence lacks frames asked for.
     """
     train, gallery, queries = [], [], []
     first_pid = 0
@@ -61,31 +68,34 @@ def split_sequences(sequences, cameras, rules) -> MotSplit:
         )
         train += own_train
         gallery += own_gallery
-        queries += _queries(own_gallery[:: rules.query_every])
+        queries += [
+            {"img_name": image["img_name"], "box": box, "pid": int(pid)}
+            for image in own_gallery[:: rules.query_every]
+            for box, pid in zip(image["boxes"], image["pids"], strict=True)
+            if pid != UNLABELLED
+        ]
         first_pid += sequence.num_tracks
-    _unlabel_rare(train)
-    seen = _count(gallery)
+    trained, seen = (Counter(int(pid) for image in images for pid in image["pids"]) for images in (train, gallery))
+    for image in train:
+        image["pids"][[trained[int(pid)] < MIN_APPEARANCES for pid in image["pids"]]] = UNLABELLED
     return MotSplit(train, gallery, [query for query in queries if seen[query["pid"]] >= MIN_APPEARANCES])
 
 
-def _frames(sequence, rules):
+def _frames(sequence: MotSequence, rules: SplitRules) -> tuple[list[int], list[int]]:
     """Frame numbers of the training and the gallery images."""
     half = sequence.length // 2
-    train = rules.train or ((1, half),)
-    gallery = rules.gallery or ((half + 1, sequence.length),)
-    for first, last in (*train, *gallery):
+    ranges = rules.train or ((1, half),), rules.gallery or ((half + 1, sequence.length),)
+    for first, last in (*ranges[0], *ranges[1]):
         if not 1 <= first <= last <= sequence.length:
-            raise ValueError(
-                f"{sequence.folder}: has frames 1 to {sequence.length}, frames {first}-{last} were asked for"
-            )
-    train, gallery = (np.unique(np.concatenate([np.arange(a, b + 1) for a, b in pairs])) for pairs in (train, gallery))
+            raise UserError(f"{sequence.folder}: frames {first}-{last} asked for, has frames 1 to {sequence.length}")
+    train, gallery = (np.unique(np.concatenate([np.arange(a, b + 1) for a, b in pairs])) for pairs in ranges)
     both = np.intersect1d(train, gallery)
     if both.size:
-        raise ValueError(f"{sequence.folder}: frame {both[0]} would be both training and gallery")
+        raise UserError(f"{sequence.folder}: frame {both[0]} would be both training and gallery")
     return train[:: rules.stride].tolist(), gallery[:: rules.stride].tolist()
 
 
-def _image(sequence, frame, camera, recording, first_pid, rules):
+def _image(sequence: MotSequence, frame: int, camera: int, recording: int, first_pid: int, rules: SplitRules) -> Item:
     """The image dict of a frame; boxes are rounded to whole pixels and cut to the image."""
     boxes, pids = [], []
     for person in sequence.boxes.get(frame, ()):
@@ -94,9 +104,8 @@ def _image(sequence, frame, camera, recording, first_pid, rules):
         if x2 <= x1 or y2 <= y1 or person.visibility < rules.min_visibility:
             continue
         large = x2 - x1 >= rules.min_width and y2 - y1 >= rules.min_height
-        known = large and person.track != UNLABELLED
         boxes.append((x1, y1, x2, y2))
-        pids.append(first_pid + person.track if known else UNLABELLED)
+        pids.append(first_pid + person.track if large and person.track != UNLABELLED else UNLABELLED)
     return {
         "img_name": image_name("prw", frame, camera, recording),
         "img_path": sequence.image(frame),
@@ -104,23 +113,3 @@ def _image(sequence, frame, camera, recording, first_pid, rules):
         "pids": np.array(pids, dtype=np.int32),
         "cam_id": camera,
     }
-
-
-def _queries(images):
-    return [
-        {"img_name": image["img_name"], "box": box, "pid": int(pid)}
-        for image in images
-        for box, pid in zip(image["boxes"], image["pids"], strict=True)
-        if pid != UNLABELLED
-    ]
-
-
-def _count(images):
-    return Counter(int(pid) for image in images for pid in image["pids"])
-
-
-def _unlabel_rare(images):
-    counts = _count(images)
-    rare = [pid for pid, count in counts.items() if count < MIN_APPEARANCES]
-    for image in images:
-        image["pids"][np.isin(image["pids"], rare)] = UNLABELLED

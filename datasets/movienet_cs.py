@@ -1,26 +1,22 @@
 """MovieNet-CS (also MovieNet-PS): film frames, in CUHK-SYSU's layout, with several training sets and gallery pools."""
 
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from datasets.annotation_file import AnnotationFile
-from datasets.cuhk_files import read_identities
-from datasets.cuhk_sysu import CUHKSYSU, numbers_in_names
-from datasets.findings import MISSING_FILE
-from datasets.protocol import Appearance
+from datasets.cuhk_files import People
+from datasets.cuhk_sysu import CUHKSYSU, PROTOCOLS, numbers_in_names
+from datasets.faults import DatasetError, Fault
 
 
 class MovieNetCS(CUHKSYSU):
-    """MovieNet-CS (Qin et al., 2023).
+    """MovieNet-CS (Qin et al., 2023). Its gallery are the images of all pools: one pass over them serves all sizes.
 
     Args:
         root, split, options: see PersonSearchDataset.
         train_appearances: which Train_appN.mat, the number of appearances that each identity may have.
-        gallery_sizes: the sizes whose pools make up the gallery split; None takes every pool found, so that one pass
-            over the images serves all sizes.
-
-    Raises:
-        FileNotFoundError: also where the Train_appN.mat or pool asked for is missing.
     """
 
     name = "MovieNet-CS"
@@ -28,35 +24,24 @@ class MovieNetCS(CUHKSYSU):
     image_folder = "Image"
     usual_size = query_size = 2000
 
-    def __init__(
-        self,
-        root: str | Path,
-        split: str,
-        train_appearances: int = 70,
-        gallery_sizes: tuple[int, ...] | None = None,
-        **options,
-    ):
-        self.train_appearances, self.gallery_sizes = train_appearances, gallery_sizes
+    def __init__(self, root: str | Path, split: str, train_appearances: int = 70, **options: Any):
+        self.train_appearances = train_appearances
         super().__init__(root, split, **options)
 
-    @property
-    def _train_file(self) -> Path:
-        return self.root / self.protocol_folder / f"Train_app{self.train_appearances}.mat"
-
-    def _identities(self, file: AnnotationFile) -> Iterator[Appearance]:
-        found = numbers_in_names(self.root / self.protocol_folder, "Train_app")
+    def _train_file(self, faults: list[Fault]) -> AnnotationFile:
+        file = self._file(f"{PROTOCOLS}/Train_app{self.train_appearances}.mat", faults)
+        found = numbers_in_names(self.root / PROTOCOLS, "Train_app")
         if found and self.train_appearances not in found:
-            choice = ", ".join(map(str, found))
-            file.unusable(MISSING_FILE, f"is missing: choose INPUT.TRAIN_APPEARANCES among {choice}")
-        return read_identities(file)
+            advice = f"choose TRAIN_APPEARANCES among {', '.join(map(str, found))}"
+            raise DatasetError(Fault(str(file.path), "is missing", advice=advice))
+        return file
 
-    def _train_part(self, boxes: dict) -> tuple[list[str], list[Appearance], AnnotationFile]:
-        source = self._file(self._train_file)
-        appearances = list(self._identities(source))
-        return sorted({a.img_name for a in appearances if a.img_name in boxes}), appearances, source
+    def _pools(self) -> list[str]:
+        if self.split == "train":
+            return []
+        sizes = numbers_in_names(self.root / "annotation", "pool_") or [self.usual_size]
+        return [f"annotation/pool_{size}.mat" for size in sizes]
 
-    def _pools(self) -> list[Path]:
-        sizes = self.gallery_sizes
-        if sizes is None:
-            sizes = numbers_in_names(self._annotation_folder, "pool_") or [self.usual_size]
-        return [self._annotation_folder / f"pool_{size}.mat" for size in sizes]
+    @staticmethod
+    def _train_names(boxes: dict[str, np.ndarray], people: People) -> list[str]:
+        return sorted(set(boxes) & set(people.img_names.tolist()))

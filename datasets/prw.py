@@ -1,25 +1,24 @@
-"""PRW: frames of six cameras on a campus; every test frame is every query's gallery."""
+"""PRW: frames of six cameras on a campus; every test frame is in every query's gallery."""
 
 import math
 import re
 import reprlib
 from collections.abc import Iterator
-from contextlib import suppress
 from functools import cached_property
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from datasets.annotation_file import AnnotationFile
-from datasets.base import FULL_GALLERY, PersonSearchDataset, QueryGallery, check_name, each_once, make_annotation
-from datasets.findings import BAD_ID, BAD_RECORD, BOX_CLIPPED, BOX_OUTSIDE, UnusableFileError
-from datasets.matlab import MAX_COORDINATE, MalformedError, asked_for, corners, text
+from datasets.base import FULL_GALLERY, PersonSearchDataset, QueryGallery, check_name, make_annotation
+from datasets.cuhk_files import read_names
+from datasets.faults import DatasetError, Fault
+from datasets.matlab import MAX_COORDINATE, Box, MalformedError, corners
 from utils.boxes import clip_boxes
+from utils.errors import UserError
 from utils.labels import BACKGROUND, UNLABELLED
 
-TABLE_COLUMNS = 5
 BOX_VARIABLES = ("box_new", "anno_file", "anno_previous")
-"""Names under which an annotation file may hold its n x 5 table, first come first taken."""
+"""Names under which an annotation file may hold its n x 5 table of pid, x, y, w, h."""
 
 
 class PRW(PersonSearchDataset):
@@ -33,85 +32,60 @@ class PRW(PersonSearchDataset):
     folder = "prw"
     cbgm_k1, cbgm_k2 = 30, 4
 
-    def _load_annotations(self) -> list[dict]:
+    def _load_annotations(self, faults: list[Fault]) -> list[dict[str, Any]]:
         if self.split == "query":
-            return list(self._read_queries(self._file(self._queries_file)))
+            file, annotations = self._file("query_info.txt", faults), []
+            for number, line in enumerate(file.lines(), start=1):
+                if line.strip():
+                    with file.record(f"line {number}"):
+                        annotations.append(self._query(line))
+            return annotations
         part = "train" if self.split == "train" else "test"
-        file, annotations = self._file(self.root / f"frame_{part}.mat"), []
-        for number, name in enumerate(self._frame_names(file, f"img_index_{part}"), start=1):
-            # A frame whose own file is of no use is left out, the others are still read.
-            with file.record(f"name {number}"), suppress(UnusableFileError):
-                annotations.append(self._read_frame(f"{name}.jpg"))
+        frames, annotations = self._file(f"frame_{part}.mat", faults), []
+        for name in read_names(frames, f"img_index_{part}"):
+            try:  # one damaged file of thousands leaves the others
+                with frames.record(name, f"{name}.jpg"):
+                    annotations.append(self._read_frame(f"{name}.jpg", faults))
+            except DatasetError as error:
+                faults += error.faults
         return renumbered(annotations) if self.split == "train" else annotations
 
-    @staticmethod
-    def _frame_names(file: AnnotationFile, variable: str) -> list[str]:
-        names = []
-        for number, name in enumerate(file.variable(variable).flat, start=1):
-            with file.record(f"name {number}"):
-                names.append(text(name))
-        each_once(names, file)
-        return names
+    def _read_frame(self, img_name: str, faults: list[Fault]) -> dict[str, Any]:
+        file = self._file(f"annotations/{img_name}.mat", faults)
+        table = file.variable(*BOX_VARIABLES)
+        if table.dtype.kind not in "biuf" or (table.size and table.shape[1:] != (5,)):
+            raise DatasetError(Fault(str(file.path), "does not hold n x 5 numbers pid, x, y, w, h"))
+        people = []
+        for number, row in enumerate(table.reshape(-1, 5).tolist(), start=1):
+            with file.record(f"row {number}", img_name):
+                people.append(_person(*row))
+        return self._annotation(img_name, people)
 
-    def _read_frame(self, img_name: str) -> dict:
-        check_name(img_name, self._image_folder)
-        file = self._file(self._annotation_path(img_name))
-        table = file.variable(BOX_VARIABLES)
-        shaped = table.size == 0 or table.shape[1:] == (TABLE_COLUMNS,)
-        if not shaped or table.dtype.kind not in "biuf":
-            file.unusable(BAD_RECORD, "does not hold n x 5 numbers pid, x, y, w, h")
-        pids, boxes = [], []
-        for number, row in enumerate(table.reshape(-1, TABLE_COLUMNS).tolist(), start=1):
-            try:  # not record(): tens of thousands of rows
-                pid, box = _person(*row)
-            except MalformedError as error:
-                file.malformed(error, f"row {number}", img_name)
-            else:
-                _tell_clipped(file, box, f"row {number}", img_name)
-                pids.append(pid)
-                boxes.append(box)
-        return self._annotation(img_name, pids, boxes)
+    def _query(self, line: str) -> dict[str, Any]:
+        try:
+            *numbers, name = line.split()
+            pid, x, y, w, h = map(float, numbers)
+        except ValueError as error:
+            raise MalformedError(f"expected pid x y w h name, found {reprlib.repr(line)}") from error
+        try:
+            person = _person(pid, x, y, w, h)
+        except MalformedError as error:
+            raise MalformedError(str(error)) from error  # a query without area cannot just be left out
+        if person[0] == UNLABELLED:
+            raise MalformedError(f"asks for somebody without identity: {reprlib.repr(line)}")
+        return self._annotation(f"{name}.jpg", [person])
 
-    def _read_queries(self, file: AnnotationFile) -> Iterator[dict]:
-        self._lines = []
-        for number, line in enumerate(file.lines(), start=1):
-            if not line.strip():
-                continue
-            with file.record(f"line {number}"):
-                try:
-                    *numbers, img_name = line.split()
-                    pid, x, y, w, h = map(float, numbers)
-                except ValueError as error:
-                    raise MalformedError(f"expected pid x y w h name, found {reprlib.repr(line)}") from error
-                check_name(f"{img_name}.jpg", self._image_folder)
-                with asked_for():
-                    pid, box = _person(pid, x, y, w, h)
-                if pid == UNLABELLED:
-                    raise MalformedError(f"asks for somebody without identity: {reprlib.repr(line)}", BAD_ID)
-                _tell_clipped(file, box, f"line {number}", f"{img_name}.jpg")
-                annotation = self._annotation(f"{img_name}.jpg", [pid], [box])
-                self._lines.append(number)
-                yield annotation
+    def _annotation(self, img_name: str, people: list[tuple[int, Box]]) -> dict[str, Any]:
+        check_name(img_name)
+        boxes = clip_boxes(np.array([box for _, box in people], dtype=np.int64).reshape(-1, 4))
+        pids = np.array([pid for pid, _ in people])
+        return make_annotation(self.root / "frames", img_name, boxes, pids, cam_id=camera_of(img_name))
 
-    def _annotation(self, img_name: str, pids: list[int], boxes: list[tuple]) -> dict:
-        boxes = clip_boxes(np.array(boxes, dtype=np.int64).reshape(-1, 4))
-        return make_annotation(self._image_folder, img_name, boxes, np.array(pids), cam_id=camera_of(img_name))
-
-    @property
-    def _image_folder(self) -> Path:
-        return self.root / "frames"
-
-    @property
-    def _queries_file(self) -> Path:
-        return self.root / "query_info.txt"
-
-    def _annotation_path(self, img_name: str) -> Path:
-        return self.root / "annotations" / f"{img_name}.mat"
-
-    def record_of(self, index: int) -> tuple[Path, str]:
+    def record_of(self, index: int) -> tuple[str, str]:
         if self.split == "query":
-            return self._queries_file, f"line {self._lines[index]}"
-        return self._annotation_path(self.annotations[index]["img_name"]), self.annotations[index]["img_name"]
+            return str(self.root / "query_info.txt"), f"query {index + 1}"
+        img_name = self.annotations[index]["img_name"]
+        return str(self.root / "annotations" / f"{img_name}.mat"), img_name
 
     @cached_property
     def _cameras(self) -> np.ndarray:
@@ -119,23 +93,23 @@ class PRW(PersonSearchDataset):
 
     @cached_property
     def _places(self) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-        """For each identity the images that hold it, and its first box in each."""
+        """For each identity the images that show it, and its first box in each."""
         places: dict[int, dict[int, np.ndarray]] = {}
         for index, annotation in enumerate(self.annotations):
             for pid, box in zip(annotation["pids"].tolist(), annotation["boxes"], strict=True):
                 places.setdefault(pid, {}).setdefault(index, box)
         return {pid: (np.array(list(held)), np.array(list(held.values()))) for pid, held in places.items()}
 
-    def galleries(self, gallery_set, size=None, cross_camera=False) -> Iterator[QueryGallery]:
+    def galleries(
+        self, gallery_set: "PRW", size: int | None = None, cross_camera: bool = False
+    ) -> Iterator[QueryGallery]:
         """All test frames but the query's own, or (cross_camera) those of other cameras."""
         if size not in (None, FULL_GALLERY):
-            raise ValueError(
-                f"{self.name}: no gallery size {size}: its gallery is all test frames (None or {FULL_GALLERY})"
-            )
+            raise UserError(f"{self.name}: no gallery size {size}: its gallery is all test frames ({FULL_GALLERY})")
         return (self._gallery_of(query, gallery_set, cross_camera) for query in self.annotations)
 
     @staticmethod
-    def _gallery_of(query: dict, gallery_set: "PRW", cross_camera: bool) -> QueryGallery:
+    def _gallery_of(query: dict[str, Any], gallery_set: "PRW", cross_camera: bool) -> QueryGallery:
         member = np.ones(len(gallery_set), dtype=bool)
         own = gallery_set.image_index.get(query["img_name"])
         if own is not None:
@@ -148,38 +122,25 @@ class PRW(PersonSearchDataset):
         return QueryGallery(np.flatnonzero(member), images[inside], boxes[inside], int(inside.sum()))
 
 
-def _person(pid: float, x: float, y: float, w: float, h: float) -> tuple[int, tuple[int, int, int, int]]:
-    """Id and box (x1, y1, x2, y2) of a row.
-
-    Raises:
-        MalformedError: see datasets.matlab.corners; of the kind BAD_ID where the id is none.
-    """
+def _person(pid: float, x: float, y: float, w: float, h: float) -> tuple[int, Box]:
+    """Id and box (x1, y1, x2, y2) of a row. Raises MalformedError where either is none."""
     if not math.isfinite(pid) or pid != int(pid) or pid == BACKGROUND or pid > MAX_COORDINATE:
-        raise MalformedError(
-            f"id {pid:g}: ids are whole numbers of 1 and up, or -2 for a person without identity", BAD_ID
-        )
+        raise MalformedError(f"id {pid:g}: ids are whole numbers of 1 and up, or -2 for a person without identity")
     # Corners first: cutting x at 0 before w is added would move the far edge.
-    return (UNLABELLED if pid < 0 else int(pid)), corners(x, y, w, h)
-
-
-def _tell_clipped(file: AnnotationFile, box: tuple[int, int, int, int], record: str, img_name: str) -> None:
-    if min(box) < 0:
-        kind = BOX_CLIPPED if box[2] > 0 and box[3] > 0 else BOX_OUTSIDE
-        file.fault(
-            kind, f"{list(box)} (x1, y1, x2, y2) reaches beyond the left or upper edge of {img_name}", record, img_name
-        )
+    box = corners(x, y, w, h)
+    return (UNLABELLED if pid < 0 else int(pid)), box
 
 
 def camera_of(img_name: str) -> int:
     """The camera that took a frame: the number after the c its name starts with."""
     match = re.match(r"c(\d+)s", img_name)
     if match is None:
-        raise MalformedError(f"frame name {img_name!r} does not tell its camera: PRW's start with c, its number and s")
+        raise MalformedError(f"frame name {img_name!r} has no camera: names start with c, its number and s")
     return int(match.group(1))
 
 
-def renumbered(annotations: list[dict]) -> list[dict]:
-    """The annotations with identities numbered 1 ... P in rising order: the files skip numbers, tables must not."""
+def renumbered(annotations: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The annotations with identities numbered 1 ... P in rising order, without the gaps that the files have."""
     known = sorted({int(pid) for annotation in annotations for pid in annotation["pids"] if pid > 0})
     numbers = {UNLABELLED: UNLABELLED, **{pid: number for number, pid in enumerate(known, start=1)}}
     for annotation in annotations:

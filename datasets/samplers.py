@@ -6,6 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from torch.utils.data import Sampler
 
+from utils.errors import UserError
+
 
 class TrainKey(NamedTuple):
     """One training item: which image, whether it is mirrored, and the epoch that asks for it."""
@@ -29,16 +31,16 @@ class TrainBatchSampler(Sampler):
         flip_prob: probability that an image is mirrored.
 
     Raises:
-        ValueError: fewer images than one batch of all processes takes.
+        UserError: fewer images than one batch of all processes takes.
     """
 
     def __init__(
         self, num_images: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1, flip_prob: float = 0.5
     ):
         if batch_size < 1 or num_images < batch_size * world_size:
-            raise ValueError(
+            raise UserError(
                 f"{num_images} training images do not fill one batch of {batch_size} on {world_size} processes: "
-                "lower the batch size or add images"
+                "lower BATCH_SIZE_TRAIN or add images"
             )
         self.num_images, self.batch_size, self.seed = num_images, batch_size, seed
         self.rank, self.world_size, self.flip_prob = rank, world_size, flip_prob

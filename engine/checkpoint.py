@@ -1,28 +1,30 @@
 """Checkpoints: written whole, read as data only, and loaded strictly."""
 
 import logging
-from collections.abc import Callable
+import re
+from collections import Counter
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from engine.weights import Weights, identify, list_keys
+from models.base import PersonSearchModel
+from models.build import FAMILIES
+from models.releases import Release
+from utils.errors import UserError
 from utils.files import write_atomically
 from utils.tensor_files import read_tensor_file
 
 log = logging.getLogger(__name__)
 
-TABLES = ("search_head.oim.lut", "search_head.oim.cq", "search_head.oim.header")
-"""What the OIM loss remembers: needed to go on training, not to search."""
-
-COUNTERS = ("num_batches_tracked", "search_head.oim.header")
-"""Ends of the keys of counters that old files lack: batch norm's batches, which nothing reads, and the queue's head."""
+LISTED_KEYS = 30  # more are counted by module in messages
 
 
-def save_checkpoint(path: Path, state: dict, make_way: Callable[[], None] | None = None) -> None:
+def save_checkpoint(path: Path, state: dict, before_rename: Callable[[], None] | None = None) -> None:
     """Write a dict of tensors, numbers, text, lists and dicts; see `utils.files.write_atomically`."""
-    write_atomically(Path(path), lambda file: torch.save(state, file), make_way)
+    write_atomically(path, lambda file: torch.save(state, file), before_rename)
 
 
 def read_checkpoint(path: Path) -> dict:
@@ -30,9 +32,8 @@ def read_checkpoint(path: Path) -> dict:
 
     Raises:
         OSError: there is no such file, or it cannot be opened.
-        ValueError: the file is damaged, holds anything but data, or is no dict of named things.
+        UserError: the file is damaged, holds anything but data, or is no dict of named things.
     """
-    path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
     checkpoint = read_tensor_file(path, "checkpoint")
@@ -44,104 +45,70 @@ def read_checkpoint(path: Path) -> dict:
         fault = "its `config` is not text"
     else:
         return checkpoint
-    raise ValueError(f"{path} is not a checkpoint: {fault}; take another file")
+    raise UserError(f"{path} is not a checkpoint: {fault}; take another file")
 
 
-def load_weights(model: nn.Module, source: str | Path | dict, name: str | None = None) -> list[str]:
+def load_weights(model: PersonSearchModel, source: str | Path | dict, name: str | None = None) -> list[str]:
     """Load a network's weights, strictly: every key is placed, every weight is found, every shape fits.
 
-    Takes this project's weights and those of published releases, which it tells by their keys. Weights
-    in another precision are converted to the network's. Left out, with a note in the log, are identity tables that the
-    file lacks or has in another size than the network (those of another training set): they play no part in searching.
+    Takes this project's weights and those of the releases of its families, recognised by their keys, in any precision.
+    Identity memory (the tables of the OIM loss), which searching does not need, is left out with a note in the log
+    where a table is missing or has another size, as with weights from another training set.
 
     Args:
         model: the network, on any device.
         source: path of a checkpoint, its dict, or a bare state dict.
-        name: what errors call it: for a dict, the path it was read from.
+        name: name of `source` in errors; for a dict, the path it was read from.
 
     Returns:
         The keys that were left out.
 
     Raises:
-        OSError, ValueError: see `read_checkpoint`; ValueError too for weights that are not known or do not
-            fit; where another config would fit, the message names it.
+        OSError, UserError: see `read_checkpoint`; UserError too for weights that are not known or do not fit; where
+            another config would fit, the message names it.
     """
     if isinstance(source, dict):
         name, checkpoint = name or "the given state dict", source
     else:
         name, checkpoint = name or str(source), read_checkpoint(Path(source))
-    own = model.state_dict()
-    state, left_out = fit_weights(own, checkpoint, name)
-    model.load_state_dict(own | state)
+    state, left_out = fit_weights(model, checkpoint, name)
+    model.load_state_dict(model.state_dict() | state)
     return left_out
 
 
-def fit_weights(own: dict[str, Tensor], checkpoint: dict, name: str) -> tuple[dict[str, Tensor], list[str]]:
-    """The weights of a checkpoint's dict for the network whose state dict is `own`, and the keys left out of them.
-
-    Only names, shapes and types of `own` are read, so it may be a network on the meta device. Errors call the weights
-    `name`; see `load_weights`.
-    """
-    weights = identify(checkpoint, name)
-    if weights.unplaced:
-        raise ValueError(
-            f"{name} holds weights of {weights.title} with {len(weights.unplaced)} keys that are not known: "
-            f"{', '.join(weights.unplaced)}"
-        )
+def fit_weights(model: PersonSearchModel, checkpoint: dict, name: str) -> tuple[dict[str, Tensor], list[str]]:
+    """The weights for a network, which may be on the meta device, and the keys left out; see `load_weights`."""
+    weights, own = identify(checkpoint, name), model.state_dict()
     state, left_out = dict(weights.state), list(weights.unused)
+    if weights.unknown:
+        raise UserError(f"{name} has keys that {weights.title} does not have: {list_keys(weights.unknown)}")
     if weights.unused:
-        log.info(
-            "%s: weights that %s itself never uses are left out: %s", name, weights.title, ", ".join(weights.unused)
-        )
-    if weights.release:
-        _add_lacking_counters(state, own, name)
-    left_out += _leave_out_tables(state, own, name)
-    faults = _faults(state, own)
-    if faults:
-        raise ValueError(
-            f"the weights of {name} do not fit the network that the options describe; {faults}; "
-            f"{_advice(weights, checkpoint, name)}"
-        )
+        log.info("%s: left out, as %s itself never uses it: %s", name, weights.title, list_keys(weights.unused))
+    if weights.release:  # releases may lack counters: batches that batch norm has seen, the queue's next row
+        counters = [key for key, value in own.items() if not (value.ndim or value.is_floating_point())]
+        state = {key: torch.zeros((), dtype=torch.int64) for key in counters} | state
+    if any(key not in state or state[key].shape != own[key].shape for key in model.identity_memory):
+        log.info("%s: identity tables are missing or of another size, and not loaded; searching needs none", name)
+        left_out += model.identity_memory
+        state = {key: value for key, value in state.items() if key not in model.identity_memory}
+    if faults := _faults(state, {key: value for key, value in own.items() if key not in left_out}):
+        advice = _advice(weights, checkpoint, name)
+        raise UserError(f"the weights of {name} do not fit the network of the options; {faults}; {advice}")
     return state, left_out
 
 
-def _leave_out_tables(state: dict[str, Tensor], own: dict[str, Tensor], name: str) -> list[str]:
-    """Take the OIM loss's tables that do not fit out of `state`; the keys of those that then lack."""
-    lacking = [key for key in TABLES if key in own and key not in state]
-    others = [key for key in TABLES if key in own and key in state and state[key].shape != own[key].shape]
-    if lacking:
-        log.info("%s: has no %s; the network's own stay", name, ", ".join(lacking))
-    if others:
-        log.info("%s: identity tables of another size, not needed to search, are left out: %s", name, ", ".join(others))
-        for key in others:
-            del state[key]
-    return [key for key in TABLES if key in (*lacking, *others)]
-
-
-def _add_lacking_counters(state: dict[str, Tensor], own: dict[str, Tensor], name: str) -> None:
-    """Start the counters that a release lacks from 0."""
-    lacking = [key for key in own if key.endswith(COUNTERS) and key not in state]
-    if lacking:
-        log.info("%s: starts from 0 what it lacks: %s", name, list_keys(lacking))
-        state |= {key: torch.zeros((), dtype=torch.int64) for key in lacking}
-
-
 def _faults(state: dict[str, Tensor], own: dict[str, Tensor]) -> str:
-    """What does not fit, in words; empty if all does, tables that `state` lacks aside."""
-    shapes = [
-        f"{key} {tuple(value.shape)}, not {tuple(own[key].shape)}"
-        for key, value in state.items()
-        if key in own and value.shape != own[key].shape
-    ]
+    """Differences between the weights given and those wanted, in words; empty where there are none."""
+    resized = [key for key in own if key in state and state[key].shape != own[key].shape]
     faults = {
         "not in the network": [key for key in state if key not in own],
-        "missing": [key for key in own if key not in state and key not in TABLES],
-        "of another shape": shapes,
+        "missing": [key for key in own if key not in state],
+        "of another shape": [f"{key} {tuple(state[key].shape)}, not {tuple(own[key].shape)}" for key in resized],
     }
     return "; ".join(f"{len(keys)} {fault}: {list_keys(keys)}" for fault, keys in faults.items() if keys)
 
 
-def _advice(weights: Weights, checkpoint: dict, name: str) -> str:
+def _advice(weights: "Weights", checkpoint: dict, name: str) -> str:
     """Where to find the config of a network that the weights fit."""
     if weights.release:
         files = " or ".join(weights.release.config_files(weights.state))
@@ -152,3 +119,81 @@ def _advice(weights: Weights, checkpoint: dict, name: str) -> str:
     if "config" in checkpoint:
         return f"the file holds its own config: python -m tools.convert_checkpoint {name} --save-config FILE.yaml"
     return "they need the config they were trained with"
+
+
+@dataclass
+class Weights:
+    """A network's weights as a file holds them.
+
+    Attributes:
+        state: the weights under this project's names, each once.
+        release: where they come from; None: this project.
+        unused: keys of the file that the release's own network never uses; they are not in `state`.
+        unknown: keys of the file that have no name here.
+    """
+
+    state: dict[str, Tensor]
+    release: Release | None = None
+    unused: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+
+    @property
+    def title(self) -> str:
+        """Name of the code that saved them, for people."""
+        return self.release.title if self.release else "this project"
+
+
+def identify(checkpoint: dict, name: str) -> Weights:
+    """Find the weights in a checkpoint's dict and rename them to this project's names.
+
+    Args:
+        checkpoint: this project's, a release's, or a bare state dict of either. The state dict may stand under `model`,
+            and all its keys may begin with `module.`, as a network wrapped for several devices saves them.
+        name: its name in errors.
+
+    Raises:
+        UserError: it holds no weights, weights of an unknown kind, or two different tensors for one weight.
+    """
+    state = checkpoint.get("model", checkpoint)
+    if not isinstance(state, dict) or not state or not all(_is_weight(*item) for item in state.items()):
+        raise UserError(f"{name} holds no weights: neither it nor its `model` maps names to tensors; take another")
+    if all(key.startswith("module.") for key in state):
+        state = {key.removeprefix("module."): value for key, value in state.items()}
+    releases = [release for family in FAMILIES.values() for release in family.releases]
+    for release in releases:
+        if release.matches(state):
+            return _translate(release, state, name)
+    if any(key.startswith(family.key_prefixes) for family in FAMILIES.values() for key in state):
+        return Weights(dict(state))
+    known = ", ".join(release.title for release in releases)
+    raise UserError(f"the weights of {name} are neither this project's nor those of {known}: {list_keys(state)}")
+
+
+def _is_weight(key: object, value: object) -> bool:
+    """Whether it is a name and a tensor of real numbers that are there, one by one."""
+    if not isinstance(key, str) or not isinstance(value, Tensor):
+        return False
+    return value.layout is torch.strided and not (value.is_meta or value.is_quantized or value.is_complex())
+
+
+def _translate(release: Release, state: dict[str, Tensor], name: str) -> Weights:
+    weights, theirs = Weights({}, release), {}
+    for key, value in state.items():
+        own = release.own_name(key)
+        if re.fullmatch(release.unused, key):
+            weights.unused.append(key)
+        elif own is None:
+            weights.unknown.append(key)
+        elif own in theirs and not torch.equal(weights.state[own], value):
+            raise UserError(f"{name} holds two different tensors for one weight: {theirs[own]} and {key}")
+        else:
+            theirs[own], weights.state[own] = key, value
+    return weights
+
+
+def list_keys(keys: Collection[str]) -> str:
+    """Keys for a message, or the number of keys in each module where there are many."""
+    if len(keys) <= LISTED_KEYS:
+        return ", ".join(keys)
+    modules = Counter(".".join(key.split(".")[:-1][:3]) for key in keys)
+    return ", ".join(f"{module}.* ({count})" for module, count in modules.items())

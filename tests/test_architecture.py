@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -26,17 +27,20 @@ MAY_IMPORT = {
     "tools": {"utils", "datasets", "models", "engine", "defaults"},
     "demo": {"utils", "datasets", "models", "engine", "defaults", "tools"},
 }
-CONFIG_READERS = {
+CONFIG_READERS = (
     "demo.py",
+    "tools/*",
     "models/build.py",
-    "models/two_stage/build.py",
+    "models/*/build.py",
     "datasets/build.py",
+    "engine/run.py",
     "engine/solver.py",
     "utils/options.py",
-}
+)
 CONFIG_NAMES = {"cfg", "CfgNode"}
 WEIGHT_READERS = {"utils/tensor_files.py"}
 MAX_LINES = 300
+OPTION = re.compile(r"\b(?:INPUT|MODEL|SOLVER|EVAL)\.[A-Z][A-Z0-9_.]*[A-Z0-9]")
 
 FOLDERS = [name for name in MAY_IMPORT if (ROOT / name).is_dir()]
 SOURCES = {
@@ -44,9 +48,16 @@ SOURCES = {
     for path in sorted([*ROOT.glob("*.py"), *(file for folder in FOLDERS for file in (ROOT / folder).rglob("*.py"))])
 }
 TREES = {name: ast.parse(source, filename=name) for name, source in SOURCES.items()}
+FAMILIES = [folder.name for folder in (ROOT / "models").iterdir() if (folder / "build.py").is_file()]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 SCRIPTS = sorted([*ROOT.glob("*.sh"), *(ROOT / "tools").glob("*.sh"), ROOT / ".ci" / "run"])
-DOCUMENTS = sorted([ROOT / "README.md", *(file for folder in FOLDERS for file in (ROOT / folder).rglob("*.md"))])
+DOCUMENTS = sorted(
+    [
+        ROOT / "README.md",
+        *(ROOT / "docs").glob("*.md"),
+        *(file for folder in FOLDERS for file in (ROOT / folder).rglob("*.md")),
+    ]
+)
 
 
 def package_of(name: str) -> str:
@@ -108,7 +119,7 @@ def leaves(cfg: CfgNode, prefix: str = "") -> dict[str, object]:
 
 
 def reads_config(name: str) -> bool:
-    return name in CONFIG_READERS or package_of(name) == "tools"
+    return any(fnmatch(name, pattern) for pattern in CONFIG_READERS)
 
 
 def test_sources_are_found():
@@ -130,6 +141,37 @@ def test_imports_go_leftwards(package):
         if target in ours - allowed
     ]
     assert not wrong, f"{package} may import {sorted(allowed)}"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_family_is_named_by_the_registry_alone(family):
+    package = f"models/{family}/"
+    others = {name: tree for name, tree in TREES.items() if not name.startswith(package)}
+    importers = {
+        name
+        for name, tree in others.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        and f"models.{family}" in ast.unparse(node)
+        or isinstance(node, ast.ImportFrom)
+        and node.module == "models"
+        and family in {a.name for a in node.names}
+    }
+    assert importers == {"models/build.py"}
+
+
+def test_option_names_stand_in_messages_of_builders_and_programs_only():
+    allowed = (*CONFIG_READERS, "defaults.py", "engine/*")
+    wrong = [
+        f"{name}:{node.lineno}"
+        for name, tree in TREES.items()
+        if not any(fnmatch(name, pattern) for pattern in allowed)
+        for raised in ast.walk(tree)
+        if isinstance(raised, ast.Raise)
+        for node in ast.walk(raised)
+        if isinstance(node, ast.Constant) and OPTION.search(str(node.value))
+    ]
+    assert not wrong
 
 
 def test_nothing_is_imported_by_text():
@@ -192,22 +234,69 @@ def test_each_config_has_an_output_folder_of_its_own():
     assert len(set(folders)) == len(folders), folders
 
 
+def sections(node: ast.AST, scope: dict[str, set[str]]) -> set[str]:
+    """The sections of the options that an expression may be, with a dot behind; "" is the whole tree."""
+    if isinstance(node, ast.Attribute) and node.attr.isupper():
+        return {f"{section}{node.attr}." for section in sections(node.value, scope)}
+    name = node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
+    return {""} if name.lstrip("_") == "cfg" else scope.get(name, set())
+
+
+def options_read(tree: ast.Module) -> set[str]:
+    """Every option that a file reads: attributes of `cfg`, and of sections in variables and in arguments of functions.
+
+    A section of which the file takes all `items` comes as `SECTION.*`.
+    """
+    functions = {node.name: node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    tables = {dotted(target): value for node in tree.body for target, value in assigned(node)}
+    scopes, read = {name: {} for name in functions}, set()
+    nodes = [(scopes[name], node) for name, function in functions.items() for node in ast.walk(function)]
+    for scope, node in nodes * len(functions):  # sections may be handed on as often
+        for target, value in assigned(node):
+            scope.setdefault(dotted(target), set()).update(sections(value, scope))
+        if isinstance(node, ast.Attribute):
+            whole = node.attr == "items"
+            found = sections(node.value if whole else node, scope)
+            read |= {f"{section}*" if whole else section[:-1] for section in found}
+        elif isinstance(node, ast.Call):
+            named = {dotted(part) for part in ast.walk(node.func)}
+            named |= {dotted(part) for table in named & tables.keys() for part in ast.walk(tables[table])}
+            for called in named & functions.keys():
+                for parameter, argument in zip(functions[called].args.args, node.args, strict=False):
+                    scopes[called].setdefault(parameter.arg, set()).update(sections(argument, scope))
+    return read
+
+
+def assigned(node: ast.AST) -> list[tuple[ast.AST, ast.AST]]:
+    """The targets and values of an assignment, one by one."""
+    if isinstance(node, ast.AnnAssign) and node.value:
+        return [(node.target, node.value)]
+    if not isinstance(node, ast.Assign):
+        return []
+    target, value = node.targets[0], node.value
+    both = isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple)
+    return list(zip(target.elts, value.elts, strict=False)) if both else [(target, value)]
+
+
 def test_every_option_is_read():
-    attributes, whole_sections = set(), set()
-    for name, tree in TREES.items():
-        if reads_config(name):
-            nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
-            attributes |= {node.attr for node in nodes}
-            whole_sections |= {
-                node.value.attr for node in nodes if node.attr == "items" and hasattr(node.value, "attr")
-            }
-    unread = []
-    for option in leaves(get_default_cfg()):
-        *sections, leaf = option.split(".")
-        by_section = bool(sections) and sections[-1] in whole_sections
-        if not (attributes.issuperset(sections) and (leaf in attributes or by_section)):
-            unread.append(option)
+    read = set().union(*(options_read(tree) for name, tree in TREES.items() if reads_config(name)))
+    unread = [option for option in leaves(get_default_cfg()) if not {option, f"{option.rpartition('.')[0]}.*"} & read]
     assert not unread, "options that no code reads"
+
+
+def test_an_option_with_the_name_of_another_counts_as_read_in_its_own_section_only():
+    source = """
+TABLE = {"rpn": build_rpn}
+def build(cfg):
+    model = cfg.MODEL
+    TABLE["rpn"](model.RPN, 3)
+    return cfg.SEED, list(model.LOSS_WEIGHTS.items())
+def build_rpn(options, channels):
+    return options.NMS_THRESH + head.SCORE_THRESH
+"""
+    read = options_read(ast.parse(source))
+    assert read >= {"SEED", "MODEL.RPN.NMS_THRESH", "MODEL.LOSS_WEIGHTS.*"}
+    assert not [option for option in read if option.endswith("SCORE_THRESH")]
 
 
 def test_every_option_read_exists():
@@ -250,10 +339,14 @@ def test_document_names_what_exists(path):
     missing = [target for target in links if target and not (path.parent / target).exists()]
     tree = get_default_cfg()
     known = leaves(tree)
-    options = re.findall(r"\b(?:INPUT|MODEL|SOLVER|EVAL)\.[A-Z0-9_.]*[A-Z0-9]", text)
+    options = OPTION.findall(text)
     missing += [name for name in options if not any(f"{option}.".startswith(f"{name}.") for option in known)]
     programs = re.findall(r"python -m tools\.([a-z_]+)", text)
-    missing += [name for name in programs if not (ROOT / "tools" / f"{name}.py").is_file()]
+    missing += [
+        name
+        for name in programs
+        if not any((ROOT / "tools" / file).is_file() for file in (f"{name}.py", f"{name}/__main__.py"))
+    ]
     files = re.findall(r"(?:sh|bash) (?:\./)?(\w+\.sh)|\b(configs/\w+\.yaml)", text)
     missing += [name for pair in files for name in pair if name and not (ROOT / name).is_file()]
     assert not missing

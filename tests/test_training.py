@@ -16,6 +16,7 @@ from trees import rewrite
 
 from datasets import build_dataset
 from datasets.matlab_write import struct
+from engine.run import TrainingRun
 from tools import test as test_tool
 from tools import train as train_tool
 from tools.common import run_program
@@ -59,15 +60,15 @@ def test_a_new_run_does_not_overwrite_an_old_one(run, cuhk, capsys):
 
 
 def test_a_resumed_run_ends_where_an_unbroken_one_does(run, cuhk, tmp_path, monkeypatch):
-    train_epoch = train_tool.Run._train_epoch
+    train_epoch = TrainingRun._train_epoch
 
     def stop_in_the_second(self):
-        if self.epoch == 1:
+        if self.progress.epoch == 1:
             raise KeyboardInterrupt
         train_epoch(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train_tool.Run, "_train_epoch", stop_in_the_second)
+        patch.setattr(TrainingRun, "_train_epoch", stop_in_the_second)
         assert train(*words(cuhk, tmp_path)) == 130
     assert train("--resume", *words(cuhk, tmp_path)) == 0
     ours, theirs = (torch.load(folder / "last.pth", weights_only=True) for folder in (tmp_path, run))
@@ -90,21 +91,20 @@ def test_a_resumed_run_takes_the_rates_it_is_given(run, cuhk, tmp_path, caplog):
     assert train("--resume", *changed) == 0
     log = (tmp_path / "log.txt").read_text()
     assert "lr 0.000070" in log  # after the milestone
-    assert "options differ" in log and "BASE_LR: 0.0007" in log
+    assert "options differ" in log and "SOLVER.BASE_LR 0.003 -> 0.0007" in log
 
 
 WRONG_STATES = {
-    "of a release": (lambda state: {"model": state["model"]}, "missing or of another kind: optimizer"),
+    "of a release": (lambda state: {"model": state["model"]}, r"KeyError: 'optimizer'\): give the options"),
     "without config": (lambda state: state | {"config": None}, "its `config` is not text"),
-    "number of epochs in words": (lambda state: state | {"epoch": "two"}, "missing or of another kind: epoch"),
+    "number of epochs in words": (lambda state: state | {"epoch": "two"}, "epoch is 'two'"),
     "of another network": (
         lambda state: state | {"model": {"stem.a": torch.zeros(1)}},
         "do not fit the network that the options describe",
     ),
     "no weights": (lambda state: state | {"model": {1: 2}}, "holds no weights"),
     "no optimiser": (lambda state: state | {"optimizer": {}}, r"KeyError: 'param_groups'\): give the options"),
-    "schedule in words": (lambda state: state | {"scheduler": {"last_epoch": "x"}}, "TypeError.*: give the options"),
-    "nothing to report": (lambda state: state | {"since_report": {}}, "KeyError: 'averages'.*: give the options"),
+    "samples in words": (lambda state: state | {"skipped_samples": "x"}, "TypeError.*: give the options"),
 }
 
 
@@ -226,7 +226,7 @@ def test_test_scripts_take_a_checkpoint_or_none(arguments, reached, cuhk, tmp_pa
         ({"INPUT__NUM_WORKERS": -1}, "INPUT.NUM_WORKERS must be 0 or more, not -1"),
         ({"EVAL__BLOCK_MB": -1}, "EVAL.BLOCK_MB must be 0 or more, not -1"),
         ({"EVAL__AMP": "half"}, "EVAL.AMP 'half' is not one of off, fp16, bf16"),
-        ({"DEVICE": "cuda:9"}, "cuda:9 is not on this machine"),
+        ({"DEVICE": "cuda:9"}, "DEVICE cuda:9 does not exist"),
         ({"MODEL__BACKBONE__NAME": "resnet5"}, "'resnet5' is not one of resnet18"),
         ({"SOLVER__BASE_LRR": 1}, "no option 'SOLVER.BASE_LRR'; the nearest is 'SOLVER.BASE_LR'"),
         ({"SOLVER__BASE_LR": "fast"}, "SOLVER.BASE_LR must be of type float (and finite), but is 'fast'"),
@@ -249,8 +249,8 @@ def test_damaged_images_end_training_or_are_skipped(cuhk, tmp_path, capsys):
     assert re.search(rf"error: {first} cannot be read as an image .*DAMAGED_IMAGES skip", capsys.readouterr().err)
     assert train(*words(data, tmp_path / "skip", INPUT__DAMAGED_IMAGES="skip", INPUT__NUM_WORKERS=2, **once)) == 0
     log = (tmp_path / "skip" / "log.txt").read_text()
-    assert log.count(f"left out of training: {first} cannot be read") == 1
-    assert "epoch 1/1: 1 images replaced, 1 files could not be read so far" in log
+    assert log.count(f"skipped: {first} cannot be read") == 1
+    assert "epoch 1: skipped 1 images that cannot be read (1 so far)" in log
     assert train(*words(data, tmp_path / "small", INPUT__MAX_PIXELS=100, **once)) == 1
     assert "160 x 96, more than 100 pixels: scale it down or raise INPUT.MAX_PIXELS" in capsys.readouterr().err
 
@@ -272,7 +272,7 @@ def test_what_is_wrong_with_annotations_is_in_the_log(cuhk, tmp_path, capsys):
     (line,) = [line for line in log.splitlines() if "train split" in line and "1 boxes without area" in line]
     assert "WARNING CUHK-SYSU, train split: annotation file" in line
     assert line in screen
-    message = r"box left out of training: annotation file \S+Images.mat, (\S+): \[900, 20, 930, 110\] .* lies outside"
+    message = r"skipped: annotation file \S+Images.mat, (\S+): \[900, 20, 930, 110\] .* lies outside"
     assert re.findall(message, log) == [shown["img_name"]]
-    counts = re.findall(r"epoch (\d)/2: 1 boxes outside their images left out, 1 boxes so far", log)
+    counts = re.findall(r"epoch (\d): skipped 1 boxes outside their images \(1 so far\)", log)
     assert counts == ["1", "2"]

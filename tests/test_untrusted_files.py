@@ -22,14 +22,12 @@ from tools.common import run_program
 ROOT = Path(__file__).resolve().parents[1]
 CFG = str(ROOT / "configs" / "cuhk_sysu.yaml")
 MARK = "ran"
-"""File in the folder of work that the code of each file here would leave."""
-
-
+"""File that the code in each file here would create in the working folder."""
 EXPRESSION = f"__import__('pathlib').Path('{MARK}').touch()"
 
 
 class Payload:
-    """An object that would leave the mark when unpickled."""
+    """An object that would create the mark when unpickled."""
 
     def __reduce__(self):
         return eval, (EXPRESSION,)
@@ -37,13 +35,13 @@ class Payload:
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch) -> Path:
-    """The folder of work."""
+    """The working folder."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def assert_refused(program, arguments: list, named: str, capsys, recwarn) -> None:
-    """Run a program in its own words: it fails with one sentence that names the file, and no code has run."""
+    """Run a program: it fails with one sentence that names the file, and no code has run."""
     code = run_program(program.main, program.parse_args([str(word) for word in arguments]))
     sentences = [line for line in capsys.readouterr().err.splitlines() if " INFO " not in line]
     assert code == 1
@@ -62,26 +60,22 @@ def test_the_code_would_run():
     assert Path(MARK).exists()
 
 
-def with_object_as_array(path: Path) -> None:
+def with_objects(path: Path, save: Callable, **arrays: np.ndarray) -> None:
+    """Write NumPy's file with an array of objects to a path that NumPy would change."""
+    objects = np.array([Payload()], dtype=object)
     with path.open("wb") as file:
-        np.save(file, np.array([Payload()], dtype=object))
+        save(file, **arrays, gallery_dets=objects) if arrays else save(file, objects)
 
 
-def with_object_among_arrays(path: Path) -> None:
-    with path.open("wb") as file:
-        np.savez(file, gallery_names=np.array(["a"]), gallery_dets=np.array([Payload()], dtype=object))
-
-
-CHECKPOINTS: dict[str, Callable[[Path], object]] = {
+FILES: dict[str, Callable[[Path], object]] = {
     "zip": lambda path: torch.save({"model": Payload()}, path),
-    "zip with checksum": lambda path: save_checkpoint(path, {"model": Payload()}),
     "zip in protocol 4": lambda path: torch.save({"model": Payload()}, path, pickle_protocol=4),
     "weights beside": lambda path: torch.save({"model": tiny_model().state_dict(), "epoch": Payload()}, path),
     "legacy": lambda path: torch.save({"model": Payload()}, path, _use_new_zipfile_serialization=False),
     "pickle of protocol 0": lambda path: path.write_bytes(pickle.dumps(Payload(), 0)),
     "pickle of protocol 4": lambda path: path.write_bytes(pickle.dumps(Payload(), 4)),
-    "npy": with_object_as_array,
-    "npz": with_object_among_arrays,
+    "npy": lambda path: with_objects(path, np.save),
+    "npz": lambda path: with_objects(path, np.savez, gallery_names=np.array(["a"])),
 }
 
 
@@ -118,27 +112,18 @@ def to_demonstrate(path: Path, _data: Path) -> tuple:
 
 
 @pytest.mark.parametrize("use", [to_test, to_describe, to_convert, to_train_from, to_resume, to_demonstrate])
-@pytest.mark.parametrize("kind", CHECKPOINTS)
+@pytest.mark.parametrize("kind", FILES)
 def test_a_checkpoint_with_code_is_refused(kind, use, folder, cuhk, capsys, recwarn):
     path = folder / "stranger.pth"
-    CHECKPOINTS[kind](path)
+    FILES[kind](path)
     program, arguments = use(path, cuhk)
     named = "last.pth is damaged, or is not" if use is to_resume else "stranger.pth is damaged, or is not"
     assert_refused(program, arguments, named, capsys, recwarn)
 
 
-FEATURES: dict[str, Callable[[Path], object]] = {
-    "npy": with_object_as_array,
-    "npz": with_object_among_arrays,
-    "pickle of protocol 0": CHECKPOINTS["pickle of protocol 0"],
-    "pickle of protocol 4": CHECKPOINTS["pickle of protocol 4"],
-    "checkpoint": CHECKPOINTS["zip"],
-}
-
-
-@pytest.mark.parametrize("kind", FEATURES)
+@pytest.mark.parametrize("kind", ["npy", "npz", "pickle of protocol 0", "pickle of protocol 4", "zip"])
 def test_features_with_code_are_refused(kind, folder, cuhk, capsys, recwarn):
-    FEATURES[kind](folder / "stranger.npz")
+    FILES[kind](folder / "stranger.npz")
     arguments = ["--cfg", CFG, "--features", "stranger.npz", *words(cuhk, Path("run"))]
     assert_refused(test_tool, arguments, "stranger.npz is not a whole file of features", capsys, recwarn)
 

@@ -4,7 +4,8 @@ import numpy as np
 from PIL import Image
 from scipy.io import loadmat, savemat
 
-from datasets.check.annotations import Part, read_part
+from datasets import SPLITS, build_dataset
+from datasets.check import check_dataset
 from datasets.writers import image_folder, image_name, write_annotations
 
 NAMES = {"cuhk_sysu": "CUHK-SYSU", "prw": "PRW", "movienet_cs": "MovieNet-CS"}
@@ -58,30 +59,28 @@ def rewrite(path, change):
     savemat(path, {name: value if changed is None else changed})
 
 
-def read(fmt, root, split):
-    """The findings of a split, as the check reads it, in this process."""
-    return read_part(Part(NAMES[fmt], str(root), {}, split=split), lambda _: None).found
+def load(fmt, root, split):
+    """The annotations of a split; of "galleries", those of the queries."""
+    if split in SPLITS:
+        return build_dataset(NAMES[fmt], root, split).annotations
+    gallery_set, query_set = gallery_and_query(fmt, root)
+    return list(query_set.galleries(gallery_set))
 
 
-def of_kind(found, kind):
-    return [finding for finding in found if finding.kind == kind]
+def gallery_and_query(fmt, root):
+    """The two splits of a test."""
+    return [build_dataset(NAMES[fmt], root, split) for split in ("gallery", "query")]
+
+
+def annotation_faults(fmt, root, **options):
+    """What the check finds in annotation files, other than counts which are not the published ones."""
+    found = check_dataset(NAMES[fmt], root, with_images=False, **options).faults
+    return [fault for fault in found if "published one" not in fault.problem]
 
 
 def boxes_file(fmt, root, number, camera=1):
     """The file that holds the boxes of image `number`."""
     return root / ("annotation/Images.mat" if fmt != "prw" else f"annotations/{image_name(fmt, number, camera)}.mat")
-
-
-def change_box(fmt, root, xywh):
-    """Give the second box of the first training image, somebody without identity, other numbers."""
-
-    def change(value):
-        if fmt == "prw":
-            value[1, 1:] = xywh
-        else:
-            value[0, 0]["box"][0, 1]["idlocate"] = np.array([xywh])
-
-    rewrite(boxes_file(fmt, root, 1), change)
 
 
 def cut_off(path):

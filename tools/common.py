@@ -1,25 +1,54 @@
-"""What the command-line programs share: options, devices, datasets, and errors as one sentence."""
+"""What the command-line programs share: arguments, options, and errors as one sentence."""
 
 import argparse
 import sys
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from yacs.config import CfgNode
 
-from datasets import PersonSearchDataset, build_dataset, dataset_root
 from defaults import load_cfg
-from engine.skips import DivergedError
 from engine.solver import precision
+from engine.train import DivergedError
 from utils.allocator import keep_freed_memory
+from utils.errors import UserError
 from utils.signals import StoppedError
 
-USER_ERRORS = (ValueError, KeyError, OSError, DivergedError)
-"""What a wrong option, file or dataset raises; each message names it and says what to do."""
 FAILED, DIVERGED, STOPPED, INTERRUPTED = 1, 70, 75, 130
 """Exit codes: an error, training that diverged, a stop in good order by a signal, and Ctrl-C elsewhere."""
+
+PRINTED = (UserError, OSError, DivergedError)
+"""Errors that are printed as one sentence."""
+
+LEAST = {
+    "SEED": 0,
+    "EVAL_PERIOD": 0,
+    "DISP_PERIOD": 1,
+    "CKPT_PERIOD": 1,
+    "CKPT_MINUTES": 0,
+    "CKPT_KEEP": 1,
+    "INPUT.MIN_SIZE": 1,
+    "INPUT.MAX_SIZE": 1,
+    "INPUT.BATCH_SIZE_TRAIN": 1,
+    "INPUT.BATCH_SIZE_TEST": 1,
+    "INPUT.MAX_PIXELS": 1,
+    "INPUT.NUM_WORKERS": 0,
+    "MODEL.OIM.QUEUE_SIZE": 0,
+    "SOLVER.MAX_EPOCHS": 1,
+    "SOLVER.REFERENCE_BATCH": 1,
+    "SOLVER.CLIP_GRADIENTS": 0,
+    "SOLVER.MAX_SKIPPED": 1,
+    "SOLVER.ACCUMULATE": 1,
+    "EVAL.BLOCK_MB": 0,
+}
+"""Smallest value of options whose smaller ones would fail only later, or silently."""
+
+OUT_OF_MEMORY = (
+    "memory does not suffice: in training lower INPUT.BATCH_SIZE_TRAIN and raise SOLVER.ACCUMULATE instead, use "
+    "SOLVER.AMP bf16 or MODEL.BACKBONE.CHECKPOINT_TAILS True; in testing lower INPUT.BATCH_SIZE_TEST"
+)
 
 
 def add_config_arguments(parser: argparse.ArgumentParser, default: str | None = None) -> None:
@@ -35,15 +64,33 @@ def add_traceback_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--traceback", action="store_true", help="show where in the code an error comes from")
 
 
+def load_options(args: argparse.Namespace) -> CfgNode:
+    """The options of `add_config_arguments`; UserError for one that does not exist or is out of range."""
+    cfg = load_cfg(args.cfg, args.opts)
+    for option, least in LEAST.items():
+        value = reduce(getattr, option.split("."), cfg)
+        if value < least:
+            raise UserError(f"{option} must be {least} or more, not {value}")
+    precision(cfg.SOLVER.AMP, "SOLVER.AMP")
+    precision(cfg.EVAL.AMP, "EVAL.AMP")
+    return cfg
+
+
 def run_program(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
-    """Run a program; its exit code: 0, or one of those above, after the reason was told in one sentence."""
+    """Run a program; its exit code: 0, or one of those above after the reason was printed in one sentence.
+
+    Errors of the user or the system, a lack of memory and stops are printed so; others are bugs, and raised.
+    """
     keep_freed_memory()
     try:
         main(args)
-    except USER_ERRORS as error:
+    except (*PRINTED, MemoryError, RuntimeError) as error:
+        lacks_memory = _lacks_memory(error)
+        if not lacks_memory and not isinstance(error, PRINTED):
+            raise
         if args.traceback:
             traceback.print_exc()
-        sys.stderr.write(f"error: {_message(error)}\n")
+        sys.stderr.write(f"error: {OUT_OF_MEMORY if lacks_memory else _message(error)}\n")
         return DIVERGED if isinstance(error, DivergedError) else FAILED
     except StoppedError as stop:
         sys.stderr.write(f"stopped by {stop}: the same command with --resume goes on\n")
@@ -54,81 +101,15 @@ def run_program(main: Callable[[argparse.Namespace], None], args: argparse.Names
     return 0
 
 
+def _lacks_memory(error: Exception) -> bool:
+    """Whether CUDA, PyTorch's CPU allocator or Python could not allocate."""
+    words = ("can't allocate memory", "not enough memory", "STATUS_ALLOC_FAILED")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    )
+
+
 def _message(error: Exception) -> str:
     """An error's own sentence, without the traceback that a loader's worker process puts before it."""
-    text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+    text = str(error)
     return text.strip().splitlines()[-1].partition(": ")[2] if text.startswith("Caught ") else text
-
-
-def load_options(args: argparse.Namespace) -> CfgNode:
-    """The options of `add_config_arguments`."""
-    return load_cfg(args.cfg, args.opts)
-
-
-def check_least(option: str, value: float, least: int) -> None:
-    """Raise ValueError, which names the option, where its value is below `least`."""
-    if value < least:
-        raise ValueError(f"{option} must be {least} or more, not {value}")
-
-
-def check_evaluation_options(cfg: CfgNode) -> None:
-    """Refuse what would fail only when the network, or the scoring, begins."""
-    check_least("INPUT.BATCH_SIZE_TEST", cfg.INPUT.BATCH_SIZE_TEST, 1)
-    check_least("INPUT.NUM_WORKERS", cfg.INPUT.NUM_WORKERS, 0)
-    check_least("INPUT.MIN_SIZE", cfg.INPUT.MIN_SIZE, 1)
-    check_least("INPUT.MAX_SIZE", cfg.INPUT.MAX_SIZE, 1)
-    check_least("EVAL.BLOCK_MB", cfg.EVAL.BLOCK_MB, 0)
-    check_least("SEED", cfg.SEED, 0)
-    precision(cfg.EVAL.AMP, "EVAL.AMP")
-
-
-def resolve_device(name: str) -> torch.device:
-    """The device of the option DEVICE; "auto" takes CUDA where there is one.
-
-    Raises:
-        ValueError: no such device on this machine.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"DEVICE {name!r} is not a device: use auto, cpu, cuda or cuda:N") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"DEVICE {name} is not on this machine, which has {torch.cuda.device_count()} CUDA devices")
-    return device
-
-
-@dataclass
-class Splits:
-    """The three splits of the dataset."""
-
-    train: PersonSearchDataset
-    gallery: PersonSearchDataset
-    query: PersonSearchDataset
-
-
-def open_split(cfg: CfgNode, split: str) -> PersonSearchDataset:
-    """One split of the dataset that the options name."""
-    name = cfg.INPUT.DATASET
-    options = {"train_appearances": cfg.INPUT.TRAIN_APPEARANCES} if name == "MovieNet-CS" else {}
-    root = dataset_root(name, cfg.SYS_HOME_DIR, cfg.INPUT.DATA_ROOT)
-    return build_dataset(name, root, split, max_pixels=cfg.INPUT.MAX_PIXELS, **options)
-
-
-def with_identities(cfg: CfgNode, num_identities: int) -> CfgNode:
-    """The options with MODEL.OIM.NUM_IDS filled in from the training set where it is 0.
-
-    Raises:
-        ValueError: the table is smaller than the training set's identities.
-    """
-    asked = cfg.MODEL.OIM.NUM_IDS
-    if asked and asked < num_identities:
-        raise ValueError(
-            f"MODEL.OIM.NUM_IDS is {asked}, but the training set has {num_identities} identities; 0 fits it"
-        )
-    filled = cfg.clone()
-    filled.defrost()
-    filled.MODEL.OIM.NUM_IDS = asked or num_identities
-    filled.freeze()
-    return filled

@@ -11,26 +11,23 @@ from torch import Tensor
 from yacs.config import CfgNode
 
 from defaults import load_cfg, read_cfg
-from engine.checkpoint import COUNTERS, TABLES, fit_weights, read_checkpoint, save_checkpoint
-from engine.weights import Weights, identify
+from engine.checkpoint import Weights, fit_weights, identify, read_checkpoint, save_checkpoint
 from models import build_model
 from tools.common import add_traceback_argument, run_program
+from utils.errors import UserError
 from utils.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
-BUFFERS = ("running_mean", "running_var", *COUNTERS, *TABLES)
+TABLES = {"lut": "MODEL.OIM.NUM_IDS", "cq": "MODEL.OIM.QUEUE_SIZE"}
+"""Buffers of the OIM loss -> the option that holds their number of rows."""
+BUFFERS = ("running_mean", "running_var", "num_batches_tracked", "lut", "cq", "header")
 """Ends of the keys that are not parameters."""
-SIZED_TABLES = {
-    "lut": ("search_head.oim.lut", "MODEL.OIM.NUM_IDS"),
-    "cq": ("search_head.oim.cq", "MODEL.OIM.QUEUE_SIZE"),
-}
-"""Identity tables: name -> key, and the option that holds their number of rows."""
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tools.convert_checkpoint", description=__doc__.partition(":")[0])
     parser.add_argument("source", type=Path, metavar="IN", help="checkpoint of this project or of a known release")
-    parser.add_argument("out", type=Path, nargs="?", metavar="OUT", help="file to write (default: tell what IN holds)")
+    parser.add_argument("out", type=Path, nargs="?", metavar="OUT", help="file to write (default: describe IN)")
     parser.add_argument("--strip", action="store_true", help="leave out optimiser state and identity tables")
     parser.add_argument("--half", action="store_true", help="write weights as float16, in half the size")
     parser.add_argument("--cfg", help="config of the network (default: the one in IN, or the release's)")
@@ -40,77 +37,64 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def describe(checkpoint: dict, weights: Weights) -> dict[str, str]:
-    """What a checkpoint holds, in words, told without a network."""
-    state = weights.state
-    types = Counter(str(value.dtype).removeprefix("torch.") for value in state.values())
+    """Facts about a checkpoint, by name, found without a network."""
+    state, release, tables = weights.state, weights.release, _tables(weights.state)
+    dtypes = Counter(str(value.dtype).removeprefix("torch.") for value in state.values())
     parameters = sum(value.numel() for key, value in state.items() if not key.endswith(BUFFERS))
-    told = ("model", "config", "source", "epoch")
+    config = " or ".join(release.config_files(state)) if release else "unknown"
+    besides = checkpoint.keys() - {"model", "config", "source", "epoch"} if "model" in checkpoint else ()
     facts = {
         "format": weights.title,
         "tensors": str(len(state)),
         "parameters": f"{parameters / 1e6:.2f} M",
-        "types": ", ".join(f"{count} {name}" for name, count in types.most_common()),
-        **{name: _shape(state.get(key)) for name, (key, _) in SIZED_TABLES.items()},
+        "types": ", ".join(f"{count} {name}" for name, count in dtypes.most_common()),
+        **{name: " x ".join(map(str, tables[name].shape)) if name in tables else "none" for name in TABLES},
         "epoch": str(checkpoint.get("epoch", "unknown")),
-        "config": "in the file" if "config" in checkpoint else _config_of(weights),
+        "config": "in the file" if "config" in checkpoint else config,
         "source": str(checkpoint.get("source", "unknown")),
-        "besides": ", ".join(key for key in checkpoint if key not in told) if "model" in checkpoint else "",
+        "besides": ", ".join(sorted(besides)),
         "never used": ", ".join(weights.unused),
-        "not known": ", ".join(weights.unplaced),
+        "not known": ", ".join(weights.unknown),
     }
     return {name: fact for name, fact in facts.items() if fact}
 
 
-def _shape(table: Tensor | None) -> str:
-    return "none" if table is None else " x ".join(str(side) for side in table.shape)
-
-
-def _config_of(weights: Weights) -> str:
-    return " or ".join(weights.release.config_files(weights.state)) if weights.release else "unknown"
+def _tables(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tables of the OIM loss in a state dict, by the last part of their keys."""
+    named = {key.rpartition(".")[2]: value for key, value in state.items()}
+    return {name: named[name] for name in TABLES if name in named and named[name].dim()}
 
 
 def read_options(cfg_file: str | None, checkpoint: dict, weights: Weights, name: str) -> CfgNode:
-    """The options of the network, its tables as large as the file's.
-
-    Raises:
-        KeyError, ValueError: the options are wrong, see `load_cfg`; or neither the file nor its kind tells them, and no
-            config is given.
-    """
-    tables = [(weights.state.get(key), option) for key, option in SIZED_TABLES.values()]
-    sized = [(table, option) for table, option in tables if table is not None and table.dim()]
-    opts = [word for table, option in sized for word in (option, str(len(table)))]
+    """The options of the network, from a config file or the checkpoint or its release, with tables as large as its."""
+    opts = [word for table, rows in _tables(weights.state).items() for word in (TABLES[table], str(len(rows)))]
     if cfg_file:
         return load_cfg(cfg_file, opts)
     if "config" in checkpoint:
         return read_cfg(checkpoint["config"], f"the config in {name}", opts)
     if weights.release:
         return load_cfg(ROOT / weights.release.config_files(weights.state)[0], opts)
-    raise ValueError(f"{name} does not hold the config of its network: name it with --cfg")
+    raise UserError(f"{name} does not hold the config of its network: name it with --cfg")
 
 
 def convert(checkpoint: dict, cfg: CfgNode, name: str, *, strip: bool, half: bool) -> dict:
-    """The checkpoint as this project's: `model`, `config` (YAML text), and what it had besides if it is our own.
+    """The checkpoint as this project's: `model`, `config` (YAML text), and what else it held if it is our own.
 
     Args:
-        checkpoint: what was read.
+        checkpoint: content of the file, called `name` in errors.
         cfg: the options of its network, which the weights have to fit.
-        name: what errors call it.
-        strip: keep weights and config alone.
-        half: floating-point weights become float16.
-
-    Raises:
-        ValueError: the weights do not fit the options' network, or float16's range.
+        strip: keep weights and config only.
+        half: convert floating-point weights to float16; UserError for values beyond its range.
     """
     with torch.device("meta"):
-        network = build_model(cfg).state_dict()
-    state, _ = fit_weights(network, checkpoint, name)
+        model = build_model(cfg)
+    state, _ = fit_weights(model, checkpoint, name)
     if strip:
-        state = {key: value for key, value in state.items() if key not in TABLES}
+        state = {key: value for key, value in state.items() if key not in model.identity_memory}
     if half:
         state = {key: _halved(f"{name}: {key}", value) for key, value in state.items()}
     is_own = "model" in checkpoint and identify(checkpoint, name).release is None
-    kept = {key: value for key, value in checkpoint.items() if key != "model"} if is_own and not strip else {}
-    return kept | {"model": state, "config": cfg.dump()}
+    return (checkpoint if is_own and not strip else {}) | {"model": state, "config": cfg.dump()}
 
 
 def _halved(name: str, value: Tensor) -> Tensor:
@@ -118,12 +102,12 @@ def _halved(name: str, value: Tensor) -> Tensor:
         return value
     halved = value.half()
     if not torch.equal(halved.isfinite(), value.isfinite()):
-        raise ValueError(f"{name} holds values up to {value.abs().max():g}, beyond float16's 65504: leave out --half")
+        raise UserError(f"{name} holds values up to {value.abs().max():g}, beyond float16's 65504: leave out --half")
     return halved
 
 
 def origin(path: Path, checkpoint: dict, weights: Weights) -> dict[str, str | int]:
-    """Where the weights come from: the file that was not itself converted."""
+    """Where the weights come from: name and checksum of the file that was not itself converted."""
     if "source" in checkpoint:
         return checkpoint["source"]
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -137,10 +121,10 @@ def main(args: argparse.Namespace) -> None:
     checkpoint = read_checkpoint(args.source)
     weights = identify(checkpoint, name)
     if args.out and args.out.exists() and args.out.samefile(args.source):
-        raise ValueError(f"{args.out} is the file that is read: name another one to write")
+        raise UserError(f"{args.out} is the file that is read: name another one to write")
     if not args.out and not args.save_config:
         if args.strip or args.half:
-            raise ValueError("--strip and --half say how to write: name a file OUT")
+            raise UserError("--strip and --half say how to write: name a file OUT")
         sys.stdout.writelines(f"{fact:<11} {text}\n" for fact, text in describe(checkpoint, weights).items())
         return
     cfg = read_options(args.cfg, checkpoint, weights, name)
@@ -150,8 +134,6 @@ def main(args: argparse.Namespace) -> None:
     if args.out:
         converted = convert(checkpoint, cfg, name, strip=args.strip, half=args.half)
         save_checkpoint(args.out, converted | {"source": origin(args.source, checkpoint, weights)})
-        if weights.unused:
-            sys.stdout.write(f"left out, as {weights.title} never uses them: {', '.join(weights.unused)}\n")
         sys.stdout.write(f"written to {args.out}, {args.out.stat().st_size / 1e6:.1f} MB\n")
 
 

@@ -13,22 +13,27 @@ import argparse
 import os
 import shutil
 import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
 
 from PIL import Image
 from tqdm import tqdm
 
-from datasets.mot import read_sequence
-from datasets.mot_split import SplitRules, split_sequences
+from datasets.mot import MotSequence, read_sequence
+from datasets.mot_split import FrameRanges, MotSplit, SplitRules, split_sequences
 from datasets.writers import PRW_CAMERAS, image_folder, write_annotations
 from tools.common import add_traceback_argument, run_program
+from utils.errors import UserError
 
 JPEG_QUALITY = 95
 
 
-def main(args):
-    """Import as the arguments say, and tell what came of it."""
-    split = import_mot(args.sequences, args.out, rules_of(args), args.cameras, args.copy)
+def main(args: argparse.Namespace) -> None:
+    """Import as the arguments say, and print what came of it."""
+    rules = SplitRules(**{field.name: getattr(args, field.name) for field in fields(SplitRules)})
+    split = import_mot(args.sequences, args.out, rules, args.cameras, args.copy)
     people = {int(pid) for image in split.train for pid in image["pids"] if pid > 0}
     sys.stdout.write(
         f"{args.out}: {len(split.train)} training images with {len(people)} identities, "
@@ -36,27 +41,33 @@ def main(args):
     )
 
 
-def import_mot(folders, out, rules, cameras=None, copy=False):
-    """Write the sequences in `folders` to `out` as a dataset in PRW's format and return its MotSplit.
+def import_mot(
+    folders: Sequence[Path], out: Path, rules: SplitRules, cameras: Sequence[int] | None = None, copy: bool = False
+) -> MotSplit:
+    """Write the sequences in `folders` to `out` as a dataset in PRW's format.
 
-    `cameras`: a camera (1 ... 6) for each sequence, by default in order. Raises ValueError for input that is not as it
-    should be, before anything is written, and for an `out` that already holds images.
+    Args:
+        cameras: a camera (1 ... 6) for each sequence, by default in order.
+        copy: copy images rather than link them.
+
+    Raises:
+        UserError: the input is not as it should be, or `out` already holds images; nothing is written then.
     """
     cameras = cameras or list(range(1, len(folders) + 1))
     if len(cameras) != len(folders):
-        raise ValueError(f"--cameras names {len(cameras)} cameras for {len(folders)} sequences")
+        raise UserError(f"--cameras names {len(cameras)} cameras for {len(folders)} sequences")
     if not set(cameras) <= set(PRW_CAMERAS):
-        raise ValueError(
+        raise UserError(
             f"{len(folders)} sequences need cameras {min(cameras)} to {max(cameras)}, and PRW's format has 1 to 6: "
             "put several on one camera with --cameras, as in --cameras 1 2 3 4 5 6 6"
         )
     frames = image_folder("prw", out)
     if frames.is_dir() and any(frames.iterdir()):
-        raise ValueError(f"{frames} already holds images: choose another --out, or delete it")
+        raise UserError(f"{frames} already holds images: choose another --out, or delete it")
     sequences = [read_sequence(folder) for folder in folders]
     split = split_sequences(sequences, cameras, rules)
     images = split.train + split.gallery
-    check_pictures(sequences, [image["img_path"] for image in images])
+    check_images(sequences, [image["img_path"] for image in images])
     frames.mkdir(parents=True, exist_ok=True)
     for image in tqdm(images, desc="images", unit="", disable=None):
         place_image(image["img_path"], frames / image["img_name"], copy)
@@ -64,37 +75,34 @@ def import_mot(folders, out, rules, cameras=None, copy=False):
     return split
 
 
-def check_pictures(sequences, pictures):
-    """All pictures are there, and the sizes are those of seqinfo.ini."""
-    missing = [source for source in pictures if not source.is_file()]
+def check_images(sequences: Sequence[MotSequence], paths: Sequence[Path]) -> None:
+    """Raise UserError where image files are missing, or are not of the size in seqinfo.ini."""
+    missing = [path for path in paths if not path.is_file()]
     if missing:
-        raise ValueError(f"{missing[0]} is missing ({len(missing)} images in all)")
+        raise UserError(f"{missing[0]} is missing ({len(missing)} images in all)")
     for sequence in sequences:
-        with Image.open(sequence.image(1)) as picture:
-            if picture.size != (sequence.width, sequence.height):
-                raise ValueError(
+        with Image.open(sequence.image(1)) as image:
+            if image.size != (sequence.width, sequence.height):
+                raise UserError(
                     f"{sequence.folder / 'seqinfo.ini'}: imWidth x imHeight is {sequence.width} x {sequence.height}, "
-                    f"{sequence.image(1).name} has {picture.width} x {picture.height}"
+                    f"{sequence.image(1).name} has {image.width} x {image.height}"
                 )
 
 
-def place_image(source, target, copy):
+def place_image(source: Path, target: Path, copy: bool) -> None:
     """Hard-link `source` at `target`; copy where asked or where a link is not possible; other formats become JPEG."""
     if source.suffix.lower() not in (".jpg", ".jpeg"):
-        with Image.open(source) as picture:
-            picture.convert("RGB").save(target, quality=JPEG_QUALITY)
+        with Image.open(source) as image:
+            image.convert("RGB").save(target, quality=JPEG_QUALITY)
         return
     if not copy:
-        try:
+        with suppress(OSError):  # another file system, or one without links
             os.link(source, target)
-        except OSError:  # another file system, or one without links
-            pass
-        else:
             return
     shutil.copyfile(source, target)
 
 
-def frame_ranges(text):
+def frame_ranges(text: str) -> FrameRanges:
     """ "1-150" or "1-50,101-150" as a tuple of (first, last) pairs."""
     pairs = []
     for part in text.split(","):
@@ -105,27 +113,14 @@ def frame_ranges(text):
     return tuple(pairs)
 
 
-def positive(text):
+def positive(text: str) -> int:
     """A whole number of 1 or more."""
     if not (text.isdecimal() and int(text) > 0):
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
     return int(text)
 
 
-def rules_of(args):
-    """The SplitRules that the options ask for."""
-    return SplitRules(
-        train=args.train,
-        gallery=args.gallery,
-        stride=args.stride,
-        query_every=args.query_every,
-        min_width=args.min_width,
-        min_height=args.min_height,
-        min_visibility=args.min_visibility,
-    )
-
-
-def parse_args(argv=None):
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     rules = SplitRules()
     parser = argparse.ArgumentParser(
@@ -143,7 +138,7 @@ def parse_args(argv=None):
     small = "pixels inside the image; smaller people keep their box but lose their identity (default: %(default)s)"
     add("--min-width", type=int, default=rules.min_width, help=small)
     add("--min-height", type=int, default=rules.min_height, help=small)
-    hidden = "0 ... 1; leave out people less visible than this, where gt.txt tells (default: %(default)s)"
+    hidden = "0 ... 1; leave out people less visible than this, where gt.txt has it (default: %(default)s)"
     add("--min-visibility", type=float, default=rules.min_visibility, help=hidden)
     add("--cameras", type=positive, nargs="+", metavar="C", help="camera of each sequence (default: 1, 2, ...)")
     add("--copy", action="store_true", help="copy the images instead of linking them")

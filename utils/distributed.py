@@ -1,14 +1,21 @@
-"""Several processes as one: who this process is, and values gathered over all. One alone needs no set-up."""
+"""Several processes as one: who this process is, and values shared among all. One alone needs no set-up."""
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
+from utils.errors import UserError
+
 T = TypeVar("T")
+TIMEOUT = timedelta(hours=2)
+"""How long a process waits for the others, as while the main one scores an evaluation."""
 
 
 def is_distributed() -> bool:
@@ -31,28 +38,28 @@ def is_main() -> bool:
     return rank() == 0
 
 
-def join_processes(device_type: str, patience: timedelta = timedelta(hours=2)) -> torch.device | None:
-    """Join the processes that torchrun started; the device of this one, or None where there is no torchrun.
-
-    Args:
-        device_type: "cuda" (NCCL connects the processes) or "cpu" (gloo).
-        patience: how long a process waits for the others, as while the main one scores an evaluation.
-    """
-    if "LOCAL_RANK" not in os.environ:
-        return None
-    local = int(os.environ["LOCAL_RANK"])
-    on_cuda = device_type == "cuda"
-    if on_cuda:
-        torch.cuda.set_device(local)
-    # gloo beside NCCL, for values on the CPU that no process should wait for its device to exchange.
-    dist.init_process_group("cpu:gloo,cuda:nccl" if on_cuda else "gloo", timeout=patience)
-    return torch.device("cuda", local) if on_cuda else torch.device("cpu")
+@contextmanager
+def process_group(device: torch.device) -> Iterator[None]:
+    """Work with the processes that torchrun started, if it did: NCCL connects CUDA devices, gloo the CPU."""
+    if "LOCAL_RANK" in os.environ:
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+    yield
+    leave_processes()  # not after an error: it could wait for processes that no longer answer
 
 
 def leave_processes() -> None:
-    """Undo `join_processes`."""
+    """Destroy the process group, if there is one."""
     if is_distributed():
+        # torch before 2.8 destroys the group without letting go of the GIL and waits for gloo's threads, which may need
+        # it to free the tensors of the last exchange: a deadlock. Gloo's own destructor releases it, so it goes last.
+        backend = dist.group.WORLD._get_backend(torch.device("cpu"))
         dist.destroy_process_group()
+        del backend
+
+
+def all_cores() -> threadpool_limits:
+    """A context in which this process computes on all CPU cores while others wait: torchrun allows each one thread."""
+    return threadpool_limits(os.cpu_count() if is_distributed() else None)
 
 
 def share_buffers(module: nn.Module) -> None:
@@ -68,37 +75,46 @@ def barrier() -> None:
         dist.barrier()
 
 
-def from_main(value: T) -> T:
-    """The `value` that the main process has, in every process; it is pickled."""
-    if not is_distributed():
-        return value
-    values = [value]
-    dist.broadcast_object_list(values, src=0)
-    return values[0]
+def from_main(compute: Callable[[], T]) -> T:
+    """What `compute` gives in the main process, pickled, in every process; a UserError or OSError is raised in all."""
+    outcome: list = [None, None]
+    try:
+        outcome[0] = compute() if is_main() else None
+    except (UserError, OSError) as error:
+        outcome[1] = error
+    if is_distributed():
+        dist.broadcast_object_list(outcome)
+    if outcome[1] is not None:
+        raise outcome[1]
+    return outcome[0]
+
+
+def gather_objects(value: T) -> list[T]:
+    """The `value` of each process, by rank; it is pickled."""
+    values = [value] * world_size()
+    if is_distributed():
+        dist.all_gather_object(values, value)
+    return values
+
+
+def any_process(*flags: bool) -> list[bool]:
+    """For each flag whether it is set in any process. Exchanged on the CPU: devices go on working meanwhile."""
+    return sum_over_processes(torch.tensor(flags, dtype=torch.int64)).bool().tolist()
 
 
 def sum_over_processes(value: Tensor) -> Tensor:
     """The sum of a tensor over all processes, without gradient."""
-    if not is_distributed():
-        return value
     total = value.detach().clone()
-    dist.all_reduce(total)
+    if is_distributed():
+        dist.all_reduce(total)
     return total
 
 
-def any_process(flag: bool) -> bool:
-    """Whether the flag is set in any process; the same answer in all. Devices go on working meanwhile."""
-    return bool(sum_over_processes(torch.tensor(int(flag))))
-
-
 def gather_counts(count: int, device: torch.device) -> list[int]:
-    """The `count` of each process, by rank; read back from `device`, which the processes exchange tensors on."""
+    """The `count` of each process, by rank; exchanged on `device`."""
     if not is_distributed():
         return [count]
-    counts = torch.zeros(world_size(), dtype=torch.int64, device=device)
-    counts[rank()] = count
-    dist.all_reduce(counts)
-    return counts.tolist()
+    return gather_rows(torch.tensor([count], device=device), [1] * world_size()).tolist()
 
 
 def gather_rows(rows: Tensor, counts: list[int]) -> Tensor:

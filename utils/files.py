@@ -8,17 +8,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 
-def target_outside(path: str | Path, folder: str) -> str | None:
-    """Where `path` leads if links take it out of `folder`, a real path (os.path.realpath); None while it stays inside.
-
-    Cheap: one look at each part of the path. What does not exist stays inside.
-    """
-    real = os.path.realpath(path)
-    return None if real.startswith(os.path.join(folder, "")) else real  # noqa: PTH118 (thousands of paths: pathlib is slow)
-
-
 def write_atomically(
-    path: Path, write: Callable[[BinaryIO], object], make_way: Callable[[], None] | None = None
+    path: Path, write: Callable[[BinaryIO], object], before_rename: Callable[[], None] | None = None
 ) -> None:
     """Write a file beside `path`, flush it to disk and rename it: after a crash the old file or the new one is there.
 
@@ -26,7 +17,7 @@ def write_atomically(
         path: file to write; its folder is made if missing.
         write: called with an open binary file in memory. Libraries that wrote to the disk themselves would hide its
             errors behind their own: torch.save reports a full disk as a failed assertion.
-        make_way: called when the new file is whole, just before it takes its place.
+        before_rename: called when the new file is complete, just before it replaces the old one.
 
     Raises:
         OSError: the disk is full or not writable; the message names the file. The old file is untouched and no half
@@ -41,8 +32,8 @@ def write_atomically(
             file.write(content.getbuffer())
             file.flush()
             os.fsync(file.fileno())
-        if make_way is not None:
-            make_way()
+        if before_rename is not None:
+            before_rename()
         part.replace(path)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error

@@ -87,6 +87,13 @@ def merge(defaults: CfgNode, sources: Iterable[Source]) -> CfgNode:
     return cfg
 
 
+def changed_options(before: str, source: str, now: CfgNode) -> list[str]:
+    """Options that differ between a YAML text (from `source`) and a tree: "NAME old value -> new value"."""
+    old, new = dict(_flatten(_parse(before, source), now)), dict(_flatten(now, now))
+    names = [name for name in {**new, **old} if old.get(name) != new.get(name)]
+    return [f"{name} {old.get(name)} -> {new.get(name)}" for name in names]
+
+
 def _parse(text: str | bytes, source: str) -> dict:
     try:
         options = yaml.load(text, Loader=UniqueKeyLoader)

@@ -1,41 +1,28 @@
-"""Stopping in good order: SIGTERM and SIGINT (Ctrl-C) are noted, and acted upon where it suits the program."""
+"""Stopping in good order: the first SIGTERM or SIGINT (Ctrl-C) is noted, and acted upon where it suits the program."""
 
 import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import parent_process
-from multiprocessing.process import BaseProcess
 from threading import Thread
-from time import monotonic
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-ECHO_SECONDS = 10.0
-"""Under torchrun a signal may come twice: from who ends the job, to all its processes, and passed on by torchrun."""
-SECONDS_TO_LOOK_UP = 2.0
-"""Between two looks of a loader's process whether its parent is still there."""
 
 
 class StoppedError(BaseException):
-    """A signal ended the program in good order. Not an Exception: nothing on the way takes it for a failure."""
+    """A signal ended the program in good order. Not an Exception: no handler of errors may catch it."""
 
 
 class StopSignals:
-    """A context in which the first SIGTERM or SIGINT is noted, and a second one ends the process at once.
+    """A context in which the first signal is noted in `received`; a second one ends the process at once.
 
-    The second one has its plain effect, so that it ends even a process that hangs within a library; a shell shows
-    128 + the signal's number.
-
-    To be entered from the main thread.
-
-    Args:
-        echo: seconds after the first signal in which others count as the same one. 0 for none; with more, a process
-            that hangs is left to who started it, as torchrun ends its processes 30 seconds after the signal.
+    Under torchrun, which passes signals on to processes that may have received them already, a second one is ignored;
+    30 seconds after the first it kills what still runs. To be entered from the main thread.
     """
 
-    def __init__(self, echo: float = 0.0):
+    def __init__(self):
         self.received: str | None = None
-        self._echo, self._first = echo, 0.0
         self._at_once = False
 
     def __enter__(self) -> "StopSignals":
@@ -48,11 +35,7 @@ class StopSignals:
 
     @contextmanager
     def stopping_at_once(self) -> Iterator[None]:
-        """Inside, a signal raises StoppedError where it finds the program: for work that leaves nothing half done.
-
-        Raises:
-            StoppedError: a signal came, inside or before.
-        """
+        """Inside, a signal raises StoppedError immediately: for work that leaves nothing half done."""
         self._at_once = True
         try:
             if self.received:
@@ -62,36 +45,25 @@ class StopSignals:
             self._at_once = False
 
     def _note(self, number: int, _frame: object) -> None:
-        if self.received is None:
-            self._first, self.received = monotonic(), signal.Signals(number).name
-            if not self._echo:
-                self._let_through()
-            if self._at_once:
-                raise StoppedError(self.received)
-        elif monotonic() - self._first >= self._echo:
-            self._let_through()
-            os.kill(os.getpid(), number)
-
-    def _let_through(self) -> None:
+        self.received = signal.Signals(number).name
         for each in SIGNALS:
-            signal.signal(each, signal.SIG_DFL)
+            signal.signal(each, signal.SIG_IGN if "LOCAL_RANK" in os.environ else signal.SIG_DFL)
+        if self._at_once:
+            raise StoppedError(self.received)
 
 
 def leave_signals_to_parent() -> None:
-    """Have this process, a loader's, serve its parent to the end: no signal stops it but a SIGTERM from the parent.
+    """Let no signal but a SIGTERM from the parent end this process, one of a loader.
 
-    A signal often goes to a whole group of processes. The parent is to finish its step, and needs its images; PyTorch
-    would end the loader's process, and with an error then the parent. To be called in the main thread of a process
-    that multiprocessing started.
+    A signal often goes to a whole group of processes. The parent is to finish its step, for which it needs its images;
+    PyTorch would end the loader's process, and with an error then the parent. To be called in the main thread.
     """
-    if hasattr(signal, "sigtimedwait"):  # not on macOS
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        Thread(target=_end_with, args=(parent_process(),), daemon=True).start()
+        Thread(target=_exit_for_parent, args=(parent_process().pid,), daemon=True).start()
 
 
-def _end_with(parent: BaseProcess) -> None:
-    while parent.is_alive():
-        received = signal.sigtimedwait({signal.SIGTERM}, SECONDS_TO_LOOK_UP)
-        if received and received.si_pid == parent.pid:
-            break
+def _exit_for_parent(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
     os._exit(0)

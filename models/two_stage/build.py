@@ -27,6 +27,10 @@ from utils.errors import UserError
 def build(cfg: CfgNode, pretrained: bool = False) -> PersonSearch:
     """See `models.build.build_model`."""
     options = cfg.MODEL
+    if options.CONTEXT.GROUP in ("stack", "multiscale") and cfg.INPUT.BATCH_SIZE_TRAIN < 2:
+        raise UserError(
+            "MODEL.CONTEXT.GROUP needs INPUT.BATCH_SIZE_TRAIN of 2 or more: its batch norm sees one vector an image"
+        )
     name = _choice("MODEL.BACKBONE.NAME", options.BACKBONE.NAME, BACKBONES)
     backbone = build_backbone(name, options.BACKBONE.WEIGHTS if pretrained else "none")
     backbone.tail.checkpointed = options.BACKBONE.CHECKPOINT_TAILS

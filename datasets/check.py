@@ -1,0 +1,204 @@
+"""Find all faults of a dataset in one pass: the loaders' own readers, the galleries, the counts and every image."""
+
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from datasets.annotation_file import AnnotationFile
+from datasets.base import SPLITS, PersonSearchDataset
+from datasets.build import build_dataset, class_of
+from datasets.cuhk_files import read_protocol
+from datasets.faults import ERROR, WARNING, DatasetError, Fault
+from datasets.matlab import NO_AREA
+from utils.errors import UserError
+from utils.images import MAX_PIXELS, ImageError, read_image
+
+PUBLISHED = {
+    "CUHK-SYSU": {
+        "train": {"images": 11206, "boxes": 55272, "identities": 5532},
+        "gallery": {"images": 6978, "boxes": 40871},
+        "query": {"queries": 2900},
+    },
+    "PRW": {
+        # 483 identities in the files, though papers say 482.
+        "train": {"images": 5704, "boxes": 18048, "identities": 483},
+        "gallery": {"images": 6112, "boxes": 25062},
+        "query": {"queries": 2057, "identities": 450},
+    },
+    # Its other counts are published in thousands only: 160 K images, 274 K boxes.
+    "MovieNet-CS": {"train": {"identities": 3087}},
+}
+"""Counts of the published datasets by split, to recognise an incomplete copy. Boxes without area are among them."""
+
+Annotated = dict[str, list[tuple[PersonSearchDataset, int]]]
+"""Splits and positions of the annotations of each image file."""
+
+
+@dataclass
+class DatasetCheck:
+    """What a check found.
+
+    Attributes:
+        name, root: the dataset.
+        counts: by split, of images, boxes, identities and queries; a split that could not be read is missing.
+        images_read: image files that were decoded.
+        faults: each once, errors first.
+    """
+
+    name: str
+    root: str
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    images_read: int = 0
+    faults: list[Fault] = field(default_factory=list)
+
+    @property
+    def num_errors(self) -> int:
+        """Faults that would make training or scores fail or be wrong."""
+        return sum(fault.severity == ERROR for fault in self.faults)
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything, in plain types."""
+        faults = [asdict(fault) | {"message": str(fault)} for fault in self.faults]
+        return vars(self) | {"published": PUBLISHED[self.name], "affected": self.num_errors > 0, "faults": faults}
+
+
+def check_dataset(
+    name: str,
+    root: str | Path,
+    *,
+    workers: int = 1,
+    max_pixels: int = MAX_PIXELS,
+    gallery_sizes: list[int] | None = None,
+    with_images: bool = True,
+    **options: Any,
+) -> DatasetCheck:
+    """Check the annotation files of all splits, every gallery, the counts, and every image; progress is shown.
+
+    Args:
+        name: a dataset, see build_dataset.
+        root: its folder.
+        workers: processes that decode images.
+        max_pixels: larger images are faults.
+        gallery_sizes: protocols to check; None takes all that are there or must be.
+        with_images: decode the images too.
+        options: of the dataset, see build_dataset.
+
+    Raises:
+        UserError: an unknown dataset, option or gallery size.
+    """
+    protocols = class_of(name).protocol_files(Path(root))
+    for size in gallery_sizes or ():
+        if size not in protocols:
+            sizes = ", ".join(map(str, protocols)) if None not in protocols else "one gallery, of all images"
+            raise UserError(f"--gallery-size {size}: {name} in {root} has {sizes}; leave the option out to check all")
+    check, faults = DatasetCheck(name, str(root)), []
+    splits = {}
+    for split in SPLITS:
+        try:
+            splits[split] = build_dataset(name, root, split, max_pixels=max_pixels, faults=faults, **options)
+        except DatasetError as error:
+            faults += error.faults
+    check.counts = {split: _counts(dataset, faults) for split, dataset in splits.items()}
+    faults += [*_count_faults(name, check.counts), *_shared_images(splits)]
+    for size in gallery_sizes or protocols:
+        faults += _gallery_faults(splits, Path(root), size, protocols[size])
+    if with_images:
+        annotated = _annotated_images(splits)
+        check.images_read = len(annotated)
+        faults += _image_faults(annotated, max_pixels, workers)
+    check.faults = sorted(dict.fromkeys(faults), key=lambda fault: fault.severity != ERROR)
+    return check
+
+
+def _counts(dataset: PersonSearchDataset, faults: list[Fault]) -> dict[str, int]:
+    """Counts of a split; boxes without area, which were left out, are counted with its boxes."""
+    if dataset.split == "query":
+        return {"queries": len(dataset), "identities": dataset.num_identities}
+    left_out = Counter(fault.image for fault in dict.fromkeys(faults) if fault.problem.endswith(NO_AREA))
+    boxes = sum(len(annotation["boxes"]) + left_out[annotation["img_name"]] for annotation in dataset.annotations)
+    return {"images": len(dataset), "boxes": boxes, "identities": dataset.num_identities}
+
+
+def _count_faults(name: str, counts: dict[str, dict[str, int]]) -> Iterator[Fault]:
+    advice = "right for data of your own; else unpack the dataset again"
+    for split, of_split in counts.items():
+        for what, number in PUBLISHED[name].get(split, {}).items():
+            if of_split[what] != number:
+                problem = f"has {of_split[what]} {what} where the published one has {number}"
+                yield Fault(f"the {split} split", problem, severity=WARNING, advice=advice)
+    if counts.get("train", {}).get("identities") == 0:
+        yield Fault("the train split", "has no identities", advice="training needs people with ids of 1 and up")
+
+
+def _shared_images(splits: dict[str, PersonSearchDataset]) -> Iterator[Fault]:
+    if "train" in splits and "gallery" in splits:
+        for name in sorted(splits["train"].image_index.keys() & splits["gallery"].image_index.keys()):
+            advice = "scores would be too good: leave it out of one"
+            yield Fault(name, "is in the train and the gallery split", "", name, WARNING, advice)
+
+
+def _gallery_faults(
+    splits: dict[str, PersonSearchDataset], root: Path, size: int | None, protocol: Path | None
+) -> list[Fault]:
+    """Faults of the galleries of a size; of its protocol file alone, where splits could not be read."""
+    faults: list[Fault] = []
+    try:
+        if "gallery" in splits and "query" in splits:
+            queries = splits["query"]
+            for index, gallery in enumerate(queries.galleries(splits["gallery"], size)):
+                if not gallery.num_present:
+                    problem = f"the gallery{f' of {size} images' if size else ''} never shows the person"
+                    name = queries.annotations[index]["img_name"]
+                    file, record = queries.record_of(index)
+                    faults.append(Fault(file, problem, record, name, WARNING, "the query is left out of the scores"))
+        elif protocol is not None:
+            read_protocol(AnnotationFile(protocol, faults), root)
+    except DatasetError as error:
+        faults += error.faults
+    return faults
+
+
+def _annotated_images(splits: dict[str, PersonSearchDataset]) -> Annotated:
+    annotated: Annotated = {}
+    for dataset in splits.values():
+        for index, annotation in enumerate(dataset.annotations):
+            annotated.setdefault(annotation["img_path"], []).append((dataset, index))
+    return annotated
+
+
+def _image_faults(annotated: Annotated, max_pixels: int, workers: int) -> Iterator[Fault]:
+    """Decode the images in processes of their own: one that crashes or is killed does not end the program."""
+    remaining = list(reversed(annotated.items()))
+    with ProcessPoolExecutor(workers) as pool:
+        sizes = pool.map(partial(_image_size, max_pixels=max_pixels), annotated, chunksize=8)
+        try:
+            for size in tqdm(sizes, desc="images", total=len(annotated), unit="image", leave=False):
+                _, annotations = remaining.pop()
+                if isinstance(size, str):
+                    dataset, index = annotations[0]
+                    problem, _, advice = size.rpartition(": ")
+                    name = dataset.annotations[index]["img_name"]
+                    yield Fault(dataset.record_of(index)[0], problem, dataset.record_of(index)[1], name, advice=advice)
+                else:
+                    for dataset, index in annotations:
+                        yield from dataset.boxes_outside(index, *size)
+        except BrokenProcessPool:
+            problem = f"were not checked, {remaining[-1][0]} and on: a process that decodes them was killed or crashed"
+            advice = "check with fewer --workers if memory ran out; else one of the next images crashes the decoder"
+            yield Fault(f"{len(remaining)} images", problem, advice=advice)
+
+
+def _image_size(path: str, max_pixels: int) -> tuple[int, int] | str:
+    """Width and height of an image, which is decoded whole so that damage shows; or what is wrong with it."""
+    try:
+        height, width = read_image(path, max_pixels).shape[:2]
+    except ImageError as error:
+        return str(error)
+    return width, height

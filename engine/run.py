@@ -1,0 +1,300 @@
+"""A training run, as the options describe it: from the newest checkpoint, or from nothing, to the last epoch."""
+
+import logging
+import os
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from time import monotonic
+
+import numpy as np
+import torch
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+from yacs.config import CfgNode
+
+from datasets import PersonSearchDataset, build_train_loader, open_split
+from engine.checkpoint import load_weights
+from engine.feature_files import Features
+from engine.features import extract_features
+from engine.run_folder import RunFolder
+from engine.scoring import Setting, check_galleries, score_detection, score_search
+from engine.searcher import Searcher
+from engine.skipped_samples import SkippedSamples
+from engine.solver import build_optimizer, build_schedule, precision
+from engine.train import DivergedError, Progress, TrainSettings, train_one_epoch
+from models import build_model
+from models.fast import accelerate
+from utils.distributed import all_cores, any_process, barrier, from_main, is_main, rank, share_buffers, world_size
+from utils.errors import UserError
+from utils.files import remove_parts, write_json, write_text
+from utils.logging import log_to_file
+from utils.options import changed_options
+from utils.sheets import detection_sheet
+from utils.signals import StoppedError, StopSignals
+
+log = logging.getLogger("train")
+
+SHEET_IMAGES = 4
+"""Gallery images whose detections are shown in TensorBoard."""
+
+
+class TrainingRun:
+    """What a run is made of and where it stands. Nothing is written before `train`.
+
+    Args:
+        cfg: the options; MODEL.OIM.NUM_IDS 0 becomes the training set's number of identities.
+        device: where the network trains.
+        signals: what may ask the run to stop.
+        resume: go on from the newest checkpoint in OUTPUT_DIR; start anew where there is none.
+
+    Raises:
+        UserError, OSError: an option, the dataset or the checkpoint is wrong, or OUTPUT_DIR holds another run.
+    """
+
+    def __init__(self, cfg: CfgNode, device: torch.device, signals: StopSignals, resume: bool = False):
+        self.signals, self.device = signals, device
+        self.folder = RunFolder(Path(cfg.OUTPUT_DIR), cfg.CKPT_KEEP)
+        checkpoint, self.resumed_from, self.damaged = from_main(partial(_find_checkpoint, self.folder, resume))
+        self.train_set, self.gallery_set, self.query_set = (open_split(cfg, s) for s in ("train", "gallery", "query"))
+        self.setting = Setting(gallery_size=cfg.EVAL.GALLERY_SIZE or None, cross_camera=cfg.EVAL.CROSS_CAMERA)
+        check_galleries([self.setting], self.gallery_set, self.query_set)
+        self.cfg = cfg = _with_identities(cfg, self.train_set.num_identities)
+        torch.manual_seed(cfg.SEED)
+        if cfg.DETERMINISTIC:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which deterministic cuBLAS asks for
+            torch.use_deterministic_algorithms(True)
+        self.model = accelerate(build_model(cfg, pretrained=checkpoint is None).to(device))
+        self.loader = self._build_loader()
+        self.settings = self._build_settings()
+        self.progress = Progress(-(-len(self.loader) // cfg.SOLVER.ACCUMULATE))
+        self.optimizer = build_optimizer(cfg, self.model, world_size())
+        self.schedule = build_schedule(cfg, self.progress.steps_per_epoch)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.settings.amp is torch.float16)
+        self.samples, self.changed_options = SkippedSamples(), []
+        if checkpoint is not None:
+            self._restore(checkpoint)
+        self.network = DistributedDataParallel(self.model) if world_size() > 1 else self.model
+        self.board: SummaryWriter | None = None
+        self._saved_at = monotonic()
+
+    def _build_loader(self) -> torch.utils.data.DataLoader:
+        inputs = self.cfg.INPUT
+        return build_train_loader(
+            self.train_set,
+            inputs.BATCH_SIZE_TRAIN,
+            inputs.NUM_WORKERS,
+            self.cfg.SEED,
+            rank(),
+            world_size(),
+            inputs.FLIP_PROB,
+            inputs.DAMAGED_IMAGES,
+            pin_memory=self.device.type == "cuda",
+        )
+
+    def _build_settings(self) -> TrainSettings:
+        solver = self.cfg.SOLVER
+        return TrainSettings(
+            device=self.device,
+            amp=precision(solver.AMP, "SOLVER.AMP"),
+            accumulate=solver.ACCUMULATE,
+            clip=solver.CLIP_GRADIENTS,
+            log_every=self.cfg.DISP_PERIOD,
+            max_skipped=solver.MAX_SKIPPED,
+            seed=self.cfg.SEED,
+        )
+
+    def _restore(self, checkpoint: dict) -> None:
+        """Continue from a checkpoint, but with the rates and weight decays of today's options."""
+        path, now = self.resumed_from, self.progress.steps_per_epoch
+        if load_weights(self.model, checkpoint, str(path)):
+            raise UserError(f"{path}: the run to resume has identity tables of another training set")
+        try:
+            ours, theirs = self.optimizer.state_dict()["param_groups"], checkpoint["optimizer"]["param_groups"]
+            groups = [
+                new | {name: old[name] for name in ("params", "lr")} for new, old in zip(ours, theirs, strict=True)
+            ]
+            self.optimizer.load_state_dict(checkpoint["optimizer"] | {"param_groups": groups})
+            if checkpoint["scaler"]:  # empty where the run was not in float16
+                self.scaler.load_state_dict(checkpoint["scaler"])
+            self.progress = Progress(**_same_types(asdict(self.progress), checkpoint))
+            self.samples = SkippedSamples(checkpoint.get("skipped_samples"))
+            self.changed_options = changed_options(checkpoint["config"], str(path), self.cfg)
+        except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+            raise UserError(
+                f"{path} does not fit the training that the options describe ({type(error).__name__}: {error}): give "
+                "the options that it had, or choose another OUTPUT_DIR"
+            ) from error
+        if self.progress.steps_per_epoch != now:  # learning-rate milestones would shift, or the place in the epoch
+            raise UserError(
+                f"{path}: the run to resume stopped after {self.progress.step} of {self.progress.steps_per_epoch} "
+                f"steps of an epoch, which now has {now}: give the options and the number of processes that it had"
+            )
+
+    def train(self) -> None:
+        """Train up to the last epoch, evaluating and saving as the options say.
+
+        Raises:
+            StoppedError: a signal asked to stop; the newest checkpoint holds all that was done.
+            DivergedError: see `train_one_epoch`.
+        """
+        if is_main():
+            self._open_folder()
+        self._evaluate_if_due()  # a run may have been interrupted between an epoch and its evaluation
+        while self.progress.epoch < self.cfg.SOLVER.MAX_EPOCHS:
+            self._train_epoch()
+            share_buffers(self.model)
+            self.progress.epoch, self.progress.step = self.progress.epoch + 1, 0
+            if self._evaluation_is_due() or self.progress.epoch % self.cfg.CKPT_PERIOD == 0:
+                self._save()
+            self._evaluate_if_due()
+            barrier()
+        if self.board is not None:
+            self.board.close()
+
+    def _open_folder(self) -> None:
+        """Begin to write, now that nothing is refused any more."""
+        log_to_file(self.folder.path / "log.txt")
+        remove_parts(self.folder.path)
+        self.folder.set_aside(self.damaged)
+        if self.resumed_from:
+            log.info("resumed from %s", self.resumed_from)
+        if self.changed_options:
+            log.warning("options differ from those the run was started with: %s", "; ".join(self.changed_options))
+        progress, images, identities = self.progress, len(self.train_set), self.train_set.num_identities
+        log.info("%s: %d training images, %d identities", self.cfg.INPUT.DATASET, images, identities)
+        log.info(
+            "%d processes on %s; from epoch %d, step %d",
+            world_size(),
+            self.device,
+            progress.epoch + 1,
+            progress.step + 1,
+        )
+        self.board = SummaryWriter(str(self.folder.path / "tensorboard"), purge_step=progress.total_steps + 1)
+        write_text(self.folder.path / "config.yaml", self.cfg.dump())
+
+    def _train_epoch(self) -> None:
+        progress, start = self.progress, monotonic()
+        self.loader.batch_sampler.set_epoch(progress.epoch, progress.step * self.cfg.SOLVER.ACCUMULATE)
+        done = self.loader.batch_sampler.start_batch
+        batches = tqdm(
+            self.samples.counted(self.loader),
+            total=len(self.loader),
+            initial=done,
+            desc=f"epoch {progress.epoch + 1}",
+            unit="batch",
+            disable=not is_main(),
+            leave=False,
+        )
+        parts = self.optimizer, self.schedule, self.scaler, progress, self.settings, self.board
+        try:
+            train_one_epoch(self.network, batches, *parts, after_step=self._after_step)
+        except DivergedError as error:
+            raise DivergedError(
+                f"{error}. Take a lower SOLVER.BASE_LR, a longer SOLVER.WARMUP_EPOCHS or another SOLVER.AMP; "
+                "--resume goes on from the last checkpoint, where there is one"
+            ) from error
+        self.samples.finish_epoch(progress.epoch + 1)
+        seconds = monotonic() - start
+        each = seconds / max(len(self.loader) - done, 1)
+        log.info("epoch %d took %.0f s, %.2f s a batch", progress.epoch + 1, seconds, each)
+
+    def _after_step(self) -> None:
+        """Stop where a signal asked any process to, or save where that is due."""
+        due = self.cfg.CKPT_MINUTES and monotonic() - self._saved_at >= 60 * self.cfg.CKPT_MINUTES
+        stop, save = any_process(self.signals.received is not None, bool(due))
+        if stop or save:
+            self._save()
+        if stop:
+            barrier()  # the first process to end has torchrun end the others
+            raise StoppedError(self.signals.received or "another process")
+
+    def _save(self) -> None:
+        state = self._state()
+        if is_main():
+            self.folder.save(state)
+        self._saved_at = monotonic()
+
+    def _state(self) -> dict:
+        """A checkpoint. All processes must call this."""
+        if self.board is not None:
+            self.board.flush()
+        state = {name: getattr(self, name).state_dict() for name in ("model", "optimizer", "scaler")}
+        return state | asdict(self.progress) | {"skipped_samples": self.samples.gather(), "config": self.cfg.dump()}
+
+    def _evaluation_is_due(self) -> bool:
+        """After every EVAL_PERIOD epochs and after the last, once."""
+        epoch, period = self.progress.epoch, self.cfg.EVAL_PERIOD
+        due = epoch == self.cfg.SOLVER.MAX_EPOCHS or (period and epoch % period == 0 and not self.progress.step)
+        return bool(due) and self.progress.evaluated < epoch
+
+    def _evaluate_if_due(self) -> None:
+        if not self._evaluation_is_due():
+            return
+        progress, inputs = self.progress, self.cfg.INPUT
+        amp, compiled = precision(self.cfg.EVAL.AMP, "EVAL.AMP"), self.cfg.EVAL.COMPILE
+        progress.evaluated = progress.epoch
+        with self.signals.stopping_at_once():  # what led here is saved
+            searcher = Searcher(
+                self.model, self.device, inputs.BATCH_SIZE_TEST, inputs.NUM_WORKERS, amp, compiled, inputs.MAX_PIXELS
+            )
+            features = extract_features(searcher, self.gallery_set, self.query_set)
+            mean_ap = from_main(partial(self._score, features))
+        if mean_ap > progress.best:
+            progress.best = mean_ap
+            state = self._state()
+            if is_main():
+                self.folder.save_best(state)
+        self._save()
+
+    def _score(self, features: Features) -> float:
+        """Score an evaluation, log and write the scores; the search mAP."""
+        with all_cores():
+            search = score_search(features, self.gallery_set, self.query_set, self.setting, self.cfg.EVAL.BLOCK_MB)
+            detection = score_detection(features, self.gallery_set, self.cfg.EVAL.DETECTION_SCORE_THRESH)
+        metrics = search | {f"detection_{name}": float(value) for name, value in detection.items()}
+        epoch, step = self.progress.epoch, self.progress.total_steps
+        log.info("epoch %d: %s", epoch, " ".join(f"{name} {100 * value:.2f}" for name, value in metrics.items()))
+        for name, value in metrics.items():
+            self.board.add_scalar(f"test/{name}", value, step)
+        self.board.add_image("detections", _sheet(self.gallery_set, features), step, dataformats="HWC")
+        write_json(self.folder.path / "metrics.json", {"epoch": epoch, **metrics})
+        return search["mAP"]
+
+
+def _find_checkpoint(folder: RunFolder, resume: bool) -> tuple[dict | None, Path | None, dict[Path, str]]:
+    """The newest whole checkpoint and its path (None: there is none), and what is wrong with newer ones."""
+    if not folder.checkpoints():
+        return None, None, {}
+    if not resume:
+        raise UserError(f"{folder.path} holds a run already: go on with it (--resume), or choose another OUTPUT_DIR")
+    return folder.newest()
+
+
+def _with_identities(cfg: CfgNode, num_identities: int) -> CfgNode:
+    """The options with MODEL.OIM.NUM_IDS filled in from the training set where it is 0."""
+    asked = cfg.MODEL.OIM.NUM_IDS
+    if asked and asked < num_identities:
+        raise UserError(
+            f"MODEL.OIM.NUM_IDS is {asked}, but the training set has {num_identities} identities; 0 fits it"
+        )
+    filled = cfg.clone()
+    filled.merge_from_list(["MODEL.OIM.NUM_IDS", asked or num_identities])
+    return filled
+
+
+def _same_types(defaults: dict, stored: dict) -> dict:
+    """The defaults, with the stored values of these names; TypeError where one is of another type."""
+    for name, default in defaults.items():
+        if type(stored.get(name, default)) is not type(default):
+            raise TypeError(f"{name} is {stored[name]!r}")
+    return {name: stored.get(name, default) for name, default in defaults.items()}
+
+
+def _sheet(gallery_set: PersonSearchDataset, features: Features) -> np.ndarray:
+    """A picture of some gallery images with their detections, uint8 H x W x 3."""
+    shown = range(0, len(gallery_set), -(-len(gallery_set) // SHEET_IMAGES))
+    pictures = [gallery_set.read_image(gallery_set.annotations[i]["img_path"]) for i in shown]
+    dets = [features.gallery_dets[i] for i in shown]
+    return detection_sheet(pictures, [d[:, :4] for d in dets], [d[:, 4] for d in dets])
