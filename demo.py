@@ -92,14 +92,9 @@ def main(args: argparse.Namespace) -> None:
     cfg = load_cfg(cfg_file, args.opts)
     model = build_model(cfg)
     load_weights(model, checkpoint)
+    device, inputs, amp = select_device(args.device or cfg.DEVICE), cfg.INPUT, precision(cfg.EVAL.AMP, "EVAL.AMP")
     searcher = Searcher(
-        model,
-        select_device(args.device or cfg.DEVICE),
-        batch_size=cfg.INPUT.BATCH_SIZE_TEST,
-        num_workers=cfg.INPUT.NUM_WORKERS,
-        amp=precision(cfg.EVAL.AMP, "EVAL.AMP"),
-        compiled=cfg.EVAL.COMPILE,
-        max_pixels=cfg.INPUT.MAX_PIXELS,
+        model, device, inputs.BATCH_SIZE_TEST, inputs.NUM_WORKERS, amp, cfg.EVAL.COMPILE, inputs.MAX_PIXELS
     )
     report(search_gallery(searcher, request, args.out, args.top_k), args.out)
 

@@ -82,7 +82,7 @@ class PersonSearchDataset(Dataset):
 
     @contextmanager
     def _reading(self) -> Iterator[list[Fault]]:
-        """A list for the faults of what is read inside; afterwards they are handed on as `faults` says."""
+        """A list for the faults of what is read inside; afterwards they are collected, or raised and logged."""
         found: list[Fault] = []
         try:
             yield found

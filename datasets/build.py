@@ -88,7 +88,12 @@ def build_train_loader(
         flip_prob: probability that an image is mirrored, its boxes with it.
         damaged: what to do about an image that cannot be read, "error" or "skip": see TrainingImages.
         pin_memory: put batches into page-locked memory, which opens a CUDA context: for training on CUDA alone.
+
+    Raises:
+        UserError: another value of `damaged`, or fewer images than a batch of all processes.
     """
+    if damaged not in ("error", "skip"):
+        raise UserError(f"INPUT.DAMAGED_IMAGES is {damaged!r}: choose error or skip")
     return DataLoader(
         TrainingImages(dataset, damaged, seed),
         batch_sampler=TrainBatchSampler(len(dataset), batch_size, seed, rank, world_size, flip_prob),

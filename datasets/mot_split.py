@@ -29,7 +29,7 @@ class SplitRules:
         stride: every how many frames of these one is taken.
         query_every: every how many gallery images, from the first on, one has its people as queries.
         min_width, min_height: pixels inside the image; smaller people keep their box, for the detector, but not their
-            identity: they are too small to be told apart.
+            identity: they are too small to be recognised.
         min_visibility: 0 ... 1; people less visible than this (MOT16 and later annotate it) are left out.
     """
 

@@ -32,7 +32,7 @@ class MovieNetCS(CUHKSYSU):
         file = self._file(f"{PROTOCOLS}/Train_app{self.train_appearances}.mat", faults)
         found = numbers_in_names(self.root / PROTOCOLS, "Train_app")
         if found and self.train_appearances not in found:
-            advice = f"choose INPUT.TRAIN_APPEARANCES among {', '.join(map(str, found))}"
+            advice = f"choose TRAIN_APPEARANCES among {', '.join(map(str, found))}"
             raise DatasetError(Fault(str(file.path), "is missing", advice=advice))
         return file
 

@@ -135,7 +135,7 @@ def camera_of(img_name: str) -> int:
     """The camera that took a frame: the number after the c its name starts with."""
     match = re.match(r"c(\d+)s", img_name)
     if match is None:
-        raise MalformedError(f"frame name {img_name!r} does not tell its camera: PRW's start with c, its number and s")
+        raise MalformedError(f"frame name {img_name!r} has no camera: names start with c, its number and s")
     return int(match.group(1))
 
 

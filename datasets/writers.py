@@ -50,7 +50,7 @@ def write_annotations(
 
     Raises:
         UserError: an unknown format, a name used twice, a pid of 0, a query that is not an annotated box of the
-            gallery, negative coordinates where the format is unsigned, or a PRW name that does not tell its camera.
+            gallery, negative coordinates where the format is unsigned, or a PRW name without its camera.
     """
     _check_input(fmt, train, gallery, queries)
     if fmt == "prw":
@@ -84,7 +84,7 @@ def image_folder(fmt: str, root: str | Path) -> Path:
 def image_name(fmt: str, number: int, camera: int, sequence: int = 1) -> str:
     """File name of image `number`: 1 and up, unique within its camera (CUHK-SYSU, whose names have none: overall).
 
-    `sequence` tells several recordings of one camera apart, in PRW's names only.
+    `sequence` numbers the recordings of one camera, in PRW's names only.
     """
     if fmt == "cuhk_sysu":
         return f"s{number}.jpg"

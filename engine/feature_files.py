@@ -23,6 +23,10 @@ VERSION = 2
 """Of partial results: to be raised when their format changes, or the network's arithmetic with the same weights."""
 
 
+GALLERY_LISTS = ("gallery_dets", "gallery_feats", "ground_truth_feats")
+QUERY_LISTS = ("query_feats", "context_dets", "context_feats")
+
+
 @dataclass
 class Features:
     """What a network finds in the images of a gallery and of queries; lists in the order of the annotations.
@@ -30,54 +34,44 @@ class Features:
     Attributes:
         gallery_dets: per gallery image n x 5: x1, y1, x2, y2 in its pixels, score.
         gallery_feats: per gallery image n x D, weighted by the score.
-        ground_truth_feats: per gallery image the embeddings of its annotated boxes; None if not asked for.
-        query_feats: per query D, a unit vector.
-        query_context: per query (m x 5, m x D): its image searched as a gallery, the query first, not weighted; None
-            if not kept.
+        ground_truth_feats: per gallery image the embeddings of its annotated boxes; empty if not asked for.
+        query_feats: per query 1 x D, a unit vector.
+        context_dets, context_feats: per query m x 5 and m x D: its image searched as a gallery, the query first, not
+            weighted.
         gallery_names, query_names: by which a file of features is known to belong to a dataset.
     """
 
     gallery_dets: list[np.ndarray] = field(default_factory=list)
     gallery_feats: list[np.ndarray] = field(default_factory=list)
-    ground_truth_feats: list[np.ndarray] | None = field(default_factory=list)
+    ground_truth_feats: list[np.ndarray] = field(default_factory=list)
     query_feats: list[np.ndarray] = field(default_factory=list)
-    query_context: list[tuple[np.ndarray, np.ndarray]] | None = field(default_factory=list)
+    context_dets: list[np.ndarray] = field(default_factory=list)
+    context_feats: list[np.ndarray] = field(default_factory=list)
     gallery_names: list[str] = field(default_factory=list)
     query_names: list[str] = field(default_factory=list)
 
     def extend(self, other: "Features") -> None:
-        """Append the images and queries of other features, of which no list is None."""
+        """Append the images and queries of other features."""
         for each in fields(self):
             getattr(self, each.name).extend(getattr(other, each.name))
 
     def in_order(self, gallery_names: list[str], query_names: list[str]) -> "Features":
         """The features of these images and queries; KeyError where one is missing."""
-        places = {name: place for place, name in enumerate(self.gallery_names)}
-        images = [places[name] for name in gallery_names]
-        places = {name: place for place, name in enumerate(self.query_names)}
-        queries = [places[name] for name in query_names]
-        truth = self.ground_truth_feats
-        return Features(
-            gallery_dets=[self.gallery_dets[i] for i in images],
-            gallery_feats=[self.gallery_feats[i] for i in images],
-            ground_truth_feats=None if truth is None else [truth[i] for i in images],
-            query_feats=[self.query_feats[i] for i in queries],
-            query_context=None if self.query_context is None else [self.query_context[i] for i in queries],
-            gallery_names=gallery_names,
-            query_names=query_names,
-        )
+        image_places = {name: place for place, name in enumerate(self.gallery_names)}
+        query_places = {name: place for place, name in enumerate(self.query_names)}
+        order = dict.fromkeys(GALLERY_LISTS, [image_places[name] for name in gallery_names])
+        order |= dict.fromkeys(QUERY_LISTS, [query_places[name] for name in query_names])
+        lists = {name: [rows[i] for i in order[name]] for name in order if (rows := getattr(self, name))}
+        return Features(**lists, gallery_names=gallery_names, query_names=query_names)
 
 
 def save_features(path: Path, features: Features) -> None:
     """Write features as an .npz file of plain arrays."""
     arrays = {"gallery_names": np.array(features.gallery_names), "query_names": np.array(features.query_names)}
-    arrays |= _joined("gallery_dets", features.gallery_dets) | _joined("gallery_feats", features.gallery_feats)
-    arrays |= _joined("query_feats", [feat[None] for feat in features.query_feats])
-    if features.query_context is not None:
-        arrays |= _joined("context_dets", [dets for dets, _ in features.query_context])
-        arrays |= _joined("context_feats", [feats for _, feats in features.query_context])
-    if features.ground_truth_feats is not None:
-        arrays |= _joined("ground_truth_feats", features.ground_truth_feats)
+    for name in (*GALLERY_LISTS, *QUERY_LISTS):
+        rows = getattr(features, name)
+        if rows or name != "ground_truth_feats":
+            arrays |= _joined(name, rows)
     write_atomically(Path(path), lambda file: np.savez(file, **arrays))
 
 
@@ -105,22 +99,21 @@ def _read(path: Path) -> Features:
 
 
 def _features(arrays: dict[str, np.ndarray]) -> Features:
-    gallery_names, query_names = arrays["gallery_names"].tolist(), arrays["query_names"].tolist()
-    dets, feats = (_split(f"gallery_{kind}", arrays, len(gallery_names)) for kind in ("dets", "feats"))
-    queries, truth, contexts = _split("query_feats", arrays, len(query_names)), None, None
-    if "ground_truth_feats" in arrays:
-        truth = _split("ground_truth_feats", arrays, len(gallery_names))
-    if "context_dets" in arrays:
-        context_arrays = (_split(f"context_{kind}", arrays, len(query_names)) for kind in ("dets", "feats"))
-        contexts = list(zip(*context_arrays, strict=True))
-    for boxes, vectors in [*zip(dets, feats, strict=True), *(contexts or [])]:
-        if len(boxes) != len(vectors) or (len(boxes) and boxes.shape[1] != 5):
-            raise ValueError("detections are not n x 5, or their embeddings are not as many")
-    if any(len(feat) != 1 for feat in queries):
+    names = {f"{split}_names": arrays[f"{split}_names"].tolist() for split in ("gallery", "query")}
+    numbers = dict.fromkeys(GALLERY_LISTS, len(names["gallery_names"]))
+    numbers |= dict.fromkeys(QUERY_LISTS, len(names["query_names"]))
+    if "ground_truth_feats" not in arrays:
+        del numbers["ground_truth_feats"]
+    lists = {name: _split(name, arrays, number) for name, number in numbers.items()}
+    for kind in ("gallery", "context"):
+        dets, counts = arrays[f"{kind}_dets"], arrays[f"{kind}_dets_counts"]
+        if (counts != arrays[f"{kind}_feats_counts"]).any() or (len(dets) and dets.shape[1] != 5):
+            raise ValueError(f"{kind}_dets are not n x 5, or {kind}_feats are not as many")
+    if (arrays["query_feats_counts"] != 1).any():
         raise ValueError("query_feats are not one vector for each query")
-    if len({rows.shape[1] for name, rows in arrays.items() if name.endswith("_feats") and len(rows)}) > 1:
+    if len({arrays[name].shape[1] for name in numbers if name.endswith("_feats") and len(arrays[name])}) > 1:
         raise ValueError("the embeddings have different numbers of dimensions")
-    return Features(dets, feats, truth, [feat[0] for feat in queries], contexts, gallery_names, query_names)
+    return Features(**lists, **names)
 
 
 def _joined(name: str, rows: list[np.ndarray]) -> dict[str, np.ndarray]:
@@ -143,10 +136,9 @@ def _split(name: str, arrays: dict[str, np.ndarray], number: int) -> list[np.nda
 
 
 class PartialResults:
-    """A folder of features of some images each, by which an interrupted extraction goes on.
+    """A folder of files with features of some images each, by which an interrupted extraction goes on.
 
-    Each process writes files of its own, the main one reads all. They are a safety net: where they cannot be written, a
-    warning says so and the extraction goes on.
+    Each process writes files of its own, the main one reads all. Where they cannot be written, a warning says so.
 
     Args:
         folder: must belong to this extraction alone, see `extraction_id`.
@@ -157,7 +149,7 @@ class PartialResults:
 
     def __init__(self, folder: Path):
         self.folder, self.num_found = Path(folder), 0
-        self._pending, self._next, self._last, self._failing = Features(), 0, monotonic(), False
+        self._pending, self._next, self._last, self._warned = Features(), 0, monotonic(), False
 
     def read(self) -> tuple[Features, set[str]]:
         """Features of earlier calls (in the main process; many), and the names of their images (in all processes)."""
@@ -187,11 +179,11 @@ class PartialResults:
             self._next += 1
         try:
             save_features(path, self._pending)
-            self._pending, self._failing = Features(), False
+            self._pending = Features()
         except OSError as error:
-            if not self._failing:  # once, not every half minute
+            if not self._warned:
                 log.warning("%s cannot be written (%s): an interruption now would lose results", path, error)
-            self._failing = True
+            self._warned = True
         self._last = monotonic()
 
     def remove(self) -> None:

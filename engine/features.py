@@ -1,7 +1,6 @@
 """Run a network over a dataset: the features of its gallery and its queries, which are then scored."""
 
 from collections import Counter, defaultdict
-from dataclasses import replace
 
 import numpy as np
 import torch.distributed as dist
@@ -41,7 +40,7 @@ def extract_features(
     own = [name for name in requests if name not in done][rank() :: world_size()]
     try:
         for index, result in searcher([requests[name] for name in own]):
-            features = _features_of_image(own[index], queries_in[own[index]], result)
+            features = _features_of_image(own[index], queries_in[own[index]], result, with_ground_truth)
             found.extend(features)
             if partial is not None:
                 partial.add(features)
@@ -49,10 +48,7 @@ def extract_features(
         if partial is not None:
             partial.write()
     everything = _gather(found)
-    if everything is None:
-        return None
-    features = everything.in_order(gallery_names, query_names)
-    return features if with_ground_truth else replace(features, ground_truth_feats=None)
+    return everything.in_order(gallery_names, query_names) if everything is not None else None
 
 
 def names_of(gallery_set: PersonSearchDataset, query_set: PersonSearchDataset) -> tuple[list[str], list[str]]:
@@ -81,14 +77,15 @@ def _requests(gallery: list[dict], queries: list[dict], with_ground_truth: bool)
     return requests
 
 
-def _features_of_image(name: str, query_names: list[str], result: ImageResult) -> Features:
+def _features_of_image(name: str, query_names: list[str], result: ImageResult, with_ground_truth: bool) -> Features:
     number = len(query_names)
     return Features(
         gallery_dets=[result.rows],
         gallery_feats=[result.embeddings],
-        ground_truth_feats=[result.query_embeddings[number:]],
-        query_feats=list(result.query_embeddings[:number]),
-        query_context=[(context.rows, context.embeddings) for context in result.contexts[:number]],
+        ground_truth_feats=[result.query_embeddings[number:]] if with_ground_truth else [],
+        query_feats=[embedding[None] for embedding in result.query_embeddings[:number]],
+        context_dets=[context.rows for context in result.contexts[:number]],
+        context_feats=[context.embeddings for context in result.contexts[:number]],
         gallery_names=[name],
         query_names=query_names,
     )

@@ -55,10 +55,11 @@ def search_gallery(searcher: Searcher, request: GalleryRequest, out: Path, top_k
         save_jpeg(out / name, draw_detections(scene, found.boxes, similarities, best))
         people = {"boxes": found.boxes.tolist(), "scores": found.scores.tolist(), "similarities": similarities}
         images[index] = {"file": str(path), "picture": name, **people, "best": best}
+    in_order = [images[index] for index in sorted(images)]
     results = {
         "query": {"file": str(request.query), "box": list(request.box)},
-        "images": [images[index] for index in sorted(images)],
-        "ranked": rank_images([images[index] for index in sorted(images)]),
+        "images": in_order,
+        "ranked": rank_images(in_order),
         "failed": [failed[index] for index in sorted(failed)],
     }
     matches = [
@@ -73,11 +74,9 @@ def search_gallery(searcher: Searcher, request: GalleryRequest, out: Path, top_k
 def rank_images(images: list[dict]) -> list[dict]:
     """The best match of each image that shows anybody: `file`, `box`, `score`, `similarity`, in falling similarity."""
     ranked = []
-    for image in images:
-        best = image["best"]
-        if best is not None:
-            row = {"box": image["boxes"][best], "score": image["scores"][best]}
-            ranked.append({"file": image["file"], **row, "similarity": image["similarities"][best]})
+    for image in (image for image in images if image["best"] is not None):
+        best = {"box": image["boxes"], "score": image["scores"], "similarity": image["similarities"]}
+        ranked.append({"file": image["file"]} | {name: values[image["best"]] for name, values in best.items()})
     return sorted(ranked, key=lambda row: -row["similarity"])
 
 

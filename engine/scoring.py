@@ -61,11 +61,11 @@ def score_search(
     """Search mAP and top-k, 0 ... 1, under one setting; `block_mb` as in `utils.evaluation.evaluate_search`.
 
     Raises:
-        ValueError: the setting needs ground-truth boxes or contexts, and the features hold none.
+        ValueError: the setting needs ground-truth boxes, and the features hold none.
     """
     dets, feats = features.gallery_dets, features.gallery_feats
     if setting.ground_truth:
-        if features.ground_truth_feats is None:
+        if not features.ground_truth_feats:
             raise ValueError("these features hold no ground-truth boxes")
         boxes = [annotation["boxes"].astype(np.float32) for annotation in gallery_set.annotations]
         dets = [np.concatenate([own, np.ones((len(own), 1), np.float32)], axis=1) for own in boxes]
@@ -76,7 +76,7 @@ def score_search(
         dets,
         feats,
         features.query_feats,
-        query_context=features.query_context if setting.cbgm else None,
+        query_context=list(zip(features.context_dets, features.context_feats, strict=True)),
         cbgm=setting.cbgm,
         gallery_size=setting.gallery_size,
         cross_camera=setting.cross_camera,

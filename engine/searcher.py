@@ -71,9 +71,7 @@ class ImageResult(Detections):
 
 
 class Searcher:
-    """A network made ready for searching, and how it is fed.
-
-    Loader processes only decode images. A batch holds images of one padded size; its results do not depend on its size.
+    """A network made ready for searching, and how it is fed: in batches of one padded size, on which no result depends.
 
     Args:
         model: the network. It is moved to `device` and otherwise left as it is, for a copy of it searches.
@@ -115,11 +113,10 @@ class Searcher:
 
         Raises:
             UserError: see `on_error`.
-            ValueError, TypeError: an image or boxes of another shape or type.
+            ValueError: an image or boxes of another shape or type.
         """
-        total = len(requests) if isinstance(requests, Sequence) else None
         off = None if is_main() else True  # None: off where there is no terminal
-        images = tqdm(self._decoded(requests), "search", total, unit="image", disable=off, leave=False)
+        images = tqdm(self._decoded(requests), desc="search", unit="image", disable=off, leave=False)
         for batch in self._batches(images, on_error):
             for item, result in zip(batch, self._search(batch), strict=True):
                 yield item.index, result
@@ -205,14 +202,11 @@ def _tensor_of(image: ImageSource, max_pixels: int) -> Tensor:
         image = read_image(image, max_pixels)
     elif isinstance(image, Image.Image):
         image = np.array(image.convert("RGB"))
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise ValueError(f"an array must be uint8 H x W x 3, but is {image.dtype} {image.shape}")
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3:
         image = torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1)
-    if not isinstance(image, Tensor):
-        raise TypeError(f"an image is a path, an array, a tensor or a PIL image, not {type(image).__name__}")
-    if image.ndim != 3 or len(image) != 3:
-        raise ValueError(f"a tensor must be 3 x H x W, but is {tuple(image.shape)}")
+    if not isinstance(image, Tensor) or image.ndim != 3 or len(image) != 3:
+        what = f"{type(image).__name__} {getattr(image, 'dtype', '')} {list(getattr(image, 'shape', []))}"
+        raise ValueError(f"an image is a path, a PIL image, a uint8 array H x W x 3 or a tensor 3 x H x W, not {what}")
     return image
 
 

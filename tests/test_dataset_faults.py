@@ -116,7 +116,7 @@ def test_other_files(tmp_path):
     assert_found("prw", tmp_path, "query", "query_info.txt, line 2: expected pid x y w h name")
     (tmp_path / "query_info.txt").unlink()
     assert_found("prw", tmp_path, "query", "query_info.txt is missing")
-    with pytest.raises(DatasetError, match=r"nowhere is no folder; .*INPUT.DATA_ROOT"):
+    with pytest.raises(DatasetError, match=r"nowhere is no folder; .*DATA_ROOT"):
         build_dataset("PRW", tmp_path / "nowhere", "train")
 
 
@@ -279,7 +279,7 @@ def test_rows_and_query_lines_of_prw(tmp_path):
     savemat(tmp_path / FRAME, {"box_new": np.array([[1.5, 1, 2, 3, 4], [5, 10, 20, 30, 90], [0, 1, 2, 3, 4]])})
     problems = {fault.record: fault.problem for fault in annotation_faults("prw", tmp_path)}
     expected = ["id 0: ids are", "asks for somebody without", "the box x 1, y nan", "the box x 1, y 2, w 0, h 4 has no"]
-    expected += ["expected pid x y w h name", "frame name 'other.jpg' does not tell its camera"]
+    expected += ["expected pid x y w h name", "frame name 'other.jpg' has no camera"]
     for number, problem in enumerate(expected, start=1):
         assert problems[f"line {number}"].startswith(problem)
     assert problems["row 1"].startswith("id 1.5: ids are whole numbers")

@@ -24,7 +24,8 @@ from engine.searcher import Searcher
 from engine.skipped_samples import SkippedSamples
 from models.oim import OIMLoss
 from models.two_stage.person_search import PersonSearch
-from utils.distributed import gather_counts, gather_rows, leave_processes, rank, share_buffers
+from utils.distributed import any_process, from_main, gather_counts, gather_rows, leave_processes, rank, share_buffers
+from utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = (3, 7)
@@ -146,7 +147,20 @@ def damaged_worker(rank: int) -> dict:
     for epoch in (1, 2):
         samples.finish_epoch(epoch)
         resumed.finish_epoch(epoch)
-    return {"lines": lines, "saved": saved}
+    return {"lines": lines, "saved": saved, "shared": from_main(lambda: f"read by {rank}")} | refused()
+
+
+def refused() -> dict:
+    """What each process raises where the main one cannot read a file; the other has a whole one of that name."""
+
+    def read():
+        raise UserError("last.pth is damaged")
+
+    try:
+        from_main(read)
+    except UserError as error:
+        return {"error": str(error), "any": any_process(rank() == 1, False)}
+    return {}
 
 
 def _enter(rank: int, worker, folder: str) -> None:
@@ -210,8 +224,10 @@ def test_an_interrupted_extraction_goes_on_in_two_processes(cuhk, tmp_path):
         np.testing.assert_allclose(ours.numpy().reshape(theirs.shape), theirs, atol=1e-4)
 
 
-def test_skipped_images_of_all_processes_are_counted_named_and_saved(tmp_path):
+def test_skipped_images_of_all_processes_are_counted_and_what_the_main_one_reads_is_shared(tmp_path):
     for result in in_two_processes(damaged_worker, tmp_path):
+        assert result["shared"] == "read by 0"
+        assert result["error"] == "last.pth is damaged" and result["any"] == [True, False]
         assert sorted(result["lines"][:2]) == ["skipped: a.jpg", "skipped: b.jpg"]
         assert result["lines"][2:] == ["epoch 1: skipped 4 images that cannot be read (2 so far)"] * 2
         assert result["saved"] == {

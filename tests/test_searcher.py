@@ -85,10 +85,8 @@ def test_every_source_of_an_image_gives_the_same(model, arrays, tmp_path):
     assert len(wanted.boxes) and not wanted.contexts and wanted.query_embeddings.shape[0] == 0
     for _, result in search([*sources, flipped]):
         assert_same(result, wanted)
-    with pytest.raises(TypeError, match="a path, an array, a tensor or a PIL image, not dict"):
-        next(search([{}]))
-    for wrong in (array[:, :, 0], array.astype(np.float32), tensor[:1], tensor[None]):
-        with pytest.raises(ValueError, match="must be .*, but is"):
+    for wrong in ({}, array[:, :, 0], array.astype(np.float32), tensor[:1], tensor[None]):
+        with pytest.raises(ValueError, match="an image is a path, .*, not (dict|ndarray|Tensor)"):
             next(search([wrong]))
     with pytest.raises(ValueError, match=r"boxes of image 0 must be g x 4, but are \(4,\)"):
         next(search([SearchRequest(array, BOXES[0])]))

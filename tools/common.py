@@ -19,7 +19,7 @@ from utils.signals import StoppedError
 FAILED, DIVERGED, STOPPED, INTERRUPTED = 1, 70, 75, 130
 """Exit codes: an error, training that diverged, a stop in good order by a signal, and Ctrl-C elsewhere."""
 
-PRINTED = (UserError, OSError, DivergedError, ValueError, KeyError)
+PRINTED = (UserError, OSError, DivergedError)
 """Errors that are printed as one sentence."""
 
 LEAST = {
@@ -111,5 +111,5 @@ def _lacks_memory(error: Exception) -> bool:
 
 def _message(error: Exception) -> str:
     """An error's own sentence, without the traceback that a loader's worker process puts before it."""
-    text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+    text = str(error)
     return text.strip().splitlines()[-1].partition(": ")[2] if text.startswith("Caught ") else text

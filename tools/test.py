@@ -74,10 +74,8 @@ def _features(
     if args.features and args.features.exists():
         log.info("scoring the features of %s, without the network", args.features)
         features = load_features(args.features, *names_of(gallery_set, query_set))
-        if args.gt and features.ground_truth_feats is None:
+        if args.gt and not features.ground_truth_feats:
             raise UserError(f"{args.features} holds no ground-truth boxes: extract anew, with --gt, to another file")
-        if args.cbgm and not all(len(dets) for dets, _ in features.query_context or [((), ())]):
-            raise UserError(f"{args.features} holds no contexts, which --cbgm needs: extract anew to another file")
         return features, None
     torch.manual_seed(cfg.SEED)
     model = build_model(cfg)
@@ -88,14 +86,9 @@ def _features(
     settings = (cfg.MODEL, inputs.MIN_SIZE, inputs.MAX_SIZE, inputs.BATCH_SIZE_TEST, cfg.EVAL.AMP, args.gt)
     partial = PartialResults(_out(args, cfg) / f"partial-{extraction_id(model, gallery_set, query_set, *settings)}")
     start = monotonic()
+    amp = precision(cfg.EVAL.AMP, "EVAL.AMP")
     searcher = Searcher(
-        model,
-        device,
-        batch_size=inputs.BATCH_SIZE_TEST,
-        num_workers=inputs.NUM_WORKERS,
-        amp=precision(cfg.EVAL.AMP, "EVAL.AMP"),
-        compiled=cfg.EVAL.COMPILE,
-        max_pixels=inputs.MAX_PIXELS,
+        model, device, inputs.BATCH_SIZE_TEST, inputs.NUM_WORKERS, amp, cfg.EVAL.COMPILE, inputs.MAX_PIXELS
     )
     features = extract_features(searcher, gallery_set, query_set, args.gt, partial)
     files = {row["img_path"] for row in [*gallery_set.annotations, *query_set.annotations]}
