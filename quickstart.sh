@@ -33,7 +33,7 @@ echo
 cat <<END
 
 All in $out:
-  demo/overview.jpg     the person asked for, and the best matches
+  demo/overview.jpg     the query person and the best matches
   demo/gallery/         each gallery image with the people found
   demo/results.json     the same as numbers
   test/metrics.json     the table above; untrained/metrics.json next to it

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datasets.annotation_file import AnnotationFile
-from datasets.faults import UNPACK, WARNING, DatasetError, Fault, raise_or_log
+from datasets.faults import UNPACK, DatasetError, Fault, raise_or_log
 from datasets.matlab import MalformedError
 from utils.boxes import box_areas, clip_boxes
 from utils.errors import UserError
@@ -82,7 +82,7 @@ class PersonSearchDataset(Dataset):
 
     @contextmanager
     def _reading(self) -> Iterator[list[Fault]]:
-        """A list for the faults of what is read inside; afterwards they are handed on as `faults` says."""
+        """A list for the faults of what is read inside; afterwards they are collected, or raised and logged."""
         found: list[Fault] = []
         try:
             yield found
@@ -190,13 +190,3 @@ def make_annotation(folder: Path, img_name: str, boxes: np.ndarray, pids: np.nda
         "pids": np.asarray(pids).reshape(-1).astype(np.int32),
         **extra,
     }
-
-
-def unique_names(names: list[str], file: AnnotationFile) -> list[str]:
-    """The names in their order, each once; names listed again are warnings of the file."""
-    unique: dict[str, None] = {}
-    for number, name in enumerate(names, start=1):
-        if name in unique:
-            file.fault(f"{name} is listed again", f"name {number}", name, WARNING)
-        unique[name] = None
-    return list(unique)

@@ -11,7 +11,6 @@ from yacs.config import CfgNode
 
 from datasets.base import PersonSearchDataset
 from datasets.cuhk_sysu import CUHKSYSU
-from datasets.faults import Fault
 from datasets.movienet_cs import MovieNetCS
 from datasets.prw import PRW
 from datasets.samplers import TrainBatchSampler
@@ -24,13 +23,7 @@ DATASETS = {dataset.name: dataset for dataset in (CUHKSYSU, PRW, MovieNetCS)}
 
 
 def build_dataset(
-    name: str,
-    root: str | Path,
-    split: str,
-    *,
-    max_pixels: int = MAX_PIXELS,
-    faults: list[Fault] | None = None,
-    **options: Any,
+    name: str, root: str | Path, split: str, *, max_pixels: int = MAX_PIXELS, **options: Any
 ) -> PersonSearchDataset:
     """One split of a dataset.
 
@@ -38,19 +31,18 @@ def build_dataset(
         name: "CUHK-SYSU", "PRW" or "MovieNet-CS".
         root: the dataset's folder.
         split: "train", "gallery" or "query".
-        max_pixels, faults: see PersonSearchDataset.
-        options: of MovieNet-CS alone, see MovieNetCS.
+        max_pixels: images with more (width x height) are refused.
+        options: `faults`, see PersonSearchDataset; of MovieNet-CS also `train_appearances`.
 
     Raises:
-        UserError: an unknown name, split or option, or a limit of pixels below 1.
-        DatasetError: see PersonSearchDataset.
+        UserError: an unknown name, split or option, or a limit of pixels below 1; DatasetError as PersonSearchDataset.
     """
     if max_pixels < 1:
         raise UserError(f"INPUT.MAX_PIXELS must be 1 or more, not {max_pixels}")
-    known = {"train_appearances", "gallery_sizes"} if class_of(name) is MovieNetCS else set()
-    for option in options.keys() - known:
+    known = {"train_appearances"} if class_of(name) is MovieNetCS else set()
+    for option in options.keys() - known - {"faults"}:
         raise UserError(f"unknown option {option!r}: {name} takes {', '.join(sorted(known)) or 'none'}")
-    return class_of(name)(root, split, max_pixels=max_pixels, faults=faults, **options)
+    return class_of(name)(root, split, max_pixels=max_pixels, **options)
 
 
 def dataset_root(name: str, sys_home: str | Path, data_root: str | Path = "") -> Path:
@@ -96,7 +88,12 @@ def build_train_loader(
         flip_prob: probability that an image is mirrored, its boxes with it.
         damaged: what to do about an image that cannot be read, "error" or "skip": see TrainingImages.
         pin_memory: put batches into page-locked memory, which opens a CUDA context: for training on CUDA alone.
+
+    Raises:
+        UserError: another value of `damaged`, or fewer images than a batch of all processes.
     """
+    if damaged not in ("error", "skip"):
+        raise UserError(f"INPUT.DAMAGED_IMAGES is {damaged!r}: choose error or skip")
     return DataLoader(
         TrainingImages(dataset, damaged, seed),
         batch_sampler=TrainBatchSampler(len(dataset), batch_size, seed, rank, world_size, flip_prob),

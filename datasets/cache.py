@@ -18,7 +18,7 @@ log = logging.getLogger("datasets")
 VERSION = 1
 """Of what is stored; caches of other versions are rebuilt."""
 MIN_BYTES = 100_000
-"""Smaller files are read anew each time: that takes less than a second."""
+"""Smaller files are not cached: reading them takes less than a second."""
 
 Arrays = dict[str, np.ndarray]
 
@@ -32,7 +32,7 @@ def read_cached(file: AnnotationFile, root: Path, read: Callable[[AnnotationFile
     Args:
         file: the .mat file; gets the faults of the reading.
         root: the dataset's folder.
-        read: a function of the module; none of its arrays holds objects, `source` and `warnings` are no names of them.
+        read: reads the file with SciPy; gives arrays of numbers or strings, none named `source` or `warnings`.
 
     Raises:
         DatasetError: see AnnotationFile.variable.
@@ -44,9 +44,9 @@ def read_cached(file: AnnotationFile, root: Path, read: Callable[[AnnotationFile
     source = [VERSION, status.st_size, status.st_mtime_ns]
     places = _places(file.path, root)
     for place in places:
-        arrays = _load(place, source)
-        if arrays is not None:
-            warnings = json.loads(str(arrays.pop("warnings")))
+        cached = _load(place, source)
+        if cached is not None:
+            arrays, warnings = cached
             file.faults += [Fault(str(file.path), *warning, severity=WARNING) for warning in warnings]
             return arrays
     fresh = AnnotationFile(file.path, [])
@@ -65,16 +65,17 @@ def _places(path: Path, root: Path) -> list[Path]:
     return [root / ".cache" / f"{path.stem}.npz", user / f"{path.stem}-{digest}.npz"]
 
 
-def _load(place: Path, source: list[int]) -> Arrays | None:
-    """The arrays of a cache, or None where there is none of this source."""
+def _load(place: Path, source: list[int]) -> tuple[Arrays, list[list[str]]] | None:
+    """The arrays and warnings (problem, record, image) of a cache, or None where there is none of this source."""
     if not place.is_file():
         return None
     try:
         with np.load(place, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
-        return arrays if arrays.pop("source").tolist() == source else None
+        warnings = json.loads(str(arrays.pop("warnings")))
+        return (arrays, warnings) if arrays.pop("source").tolist() == source else None
     except Exception as error:  # noqa: BLE001 (NumPy raises almost anything for a damaged file)
-        log.warning("%s is damaged (%s) and made anew", place, error)
+        log.warning("%s is damaged (%s) and rebuilt", place, error)
         return None
 
 

@@ -35,9 +35,7 @@ PUBLISHED = {
     # Its other counts are published in thousands only: 160 K images, 274 K boxes.
     "MovieNet-CS": {"train": {"identities": 3087}},
 }
-"""Counts of the published datasets by split, to tell an incomplete one. Boxes without area are among them."""
-
-IMAGES_PER_TASK = 8
+"""Counts of the published datasets by split, to recognise an incomplete copy. Boxes without area are among them."""
 
 Annotated = dict[str, list[tuple[PersonSearchDataset, int]]]
 """Splits and positions of the annotations of each image file."""
@@ -87,7 +85,7 @@ def check_dataset(
         name: a dataset, see build_dataset.
         root: its folder.
         workers: processes that decode images.
-        max_pixels: larger images are at fault.
+        max_pixels: larger images are faults.
         gallery_sizes: protocols to check; None takes all that are there or must be.
         with_images: decode the images too.
         options: of the dataset, see build_dataset.
@@ -141,7 +139,7 @@ def _count_faults(name: str, counts: dict[str, dict[str, int]]) -> Iterator[Faul
 
 def _shared_images(splits: dict[str, PersonSearchDataset]) -> Iterator[Fault]:
     if "train" in splits and "gallery" in splits:
-        for name in splits["train"].image_index.keys() & splits["gallery"].image_index.keys():
+        for name in sorted(splits["train"].image_index.keys() & splits["gallery"].image_index.keys()):
             advice = "scores would be too good: leave it out of one"
             yield Fault(name, "is in the train and the gallery split", "", name, WARNING, advice)
 
@@ -179,7 +177,7 @@ def _image_faults(annotated: Annotated, max_pixels: int, workers: int) -> Iterat
     """Decode the images in processes of their own: one that crashes or is killed does not end the program."""
     remaining = list(reversed(annotated.items()))
     with ProcessPoolExecutor(workers) as pool:
-        sizes = pool.map(partial(_image_size, max_pixels=max_pixels), annotated, chunksize=IMAGES_PER_TASK)
+        sizes = pool.map(partial(_image_size, max_pixels=max_pixels), annotated, chunksize=8)
         try:
             for size in tqdm(sizes, desc="images", total=len(annotated), unit="image", leave=False):
                 _, annotations = remaining.pop()

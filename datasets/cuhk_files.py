@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from datasets.annotation_file import AnnotationFile
-from datasets.base import check_name, unique_names
+from datasets.base import check_name
 from datasets.cache import Arrays, read_cached
 from datasets.faults import WARNING
 from datasets.matlab import Box, MalformedError, located, records, text
@@ -103,7 +103,7 @@ def read_names(file: AnnotationFile, variable: str) -> list[str]:
     for number, name in enumerate(file.variable(variable).flat, start=1):
         with file.record(f"name {number}"):
             names.append(_img_name(name))
-    return unique_names(names, file)
+    return list(dict.fromkeys(names))
 
 
 def read_identities(file: AnnotationFile, root: Path) -> People:
@@ -201,19 +201,14 @@ def assign_identities(
 
     Args:
         boxes: those of all images.
-        people: of `file`, which gets a warning for each that equals no box, or is in no image of the split.
+        people: of `file`, which gets a warning for each whose box is in no image of the split.
     """
     pids = {name: np.full(len(boxes[name]), UNLABELLED) for name in names}
     for img_name, box, pid in people.rows():
         equal = np.flatnonzero((boxes[img_name] == box).all(axis=1)) if img_name in pids else []
         if len(equal):
             pids[img_name][equal[0]] = pid
-            continue
-        if img_name in pids:
-            problem = f"{box.tolist()} (x1, y1, x2, y2) equals no box of {img_name}"
-        elif img_name in boxes:
-            problem = f"{img_name} is not of the same split, which the pool tells apart"
         else:
-            problem = f"Images.mat does not hold {img_name}"
-        file.fault(f"{problem}: left out", f"identity {pid}", img_name, WARNING)
+            problem = f"this split has no box {box.tolist()} (x1, y1, x2, y2) in {img_name}: left out"
+            file.fault(problem, f"identity {pid}", img_name, WARNING)
     return pids

@@ -102,7 +102,7 @@ class CUHKSYSU(PersonSearchDataset):
     ) -> Iterator[QueryGallery]:
         """As the protocol file of that size lists them; the full gallery adds every other image but the query's own."""
         if cross_camera:
-            raise UserError(f"{self.name} does not know its cameras: leave cross_camera (EVAL.CROSS_CAMERA) off")
+            raise UserError(f"{self.name} does not know its cameras: leave CROSS_CAMERA off")
         full = size == FULL_GALLERY
         size = self.query_size if full else self.usual_size if size is None else size
         if size not in self.protocol_files(self.root):

@@ -14,7 +14,7 @@ ERROR, WARNING = "error", "warning"
 """Severities: with an error, training or scores would be wrong or fail; with a warning, they may be as meant."""
 
 CORRECT = "correct the record, or unpack the dataset again"
-UNPACK = "check the dataset's folder (INPUT.DATA_ROOT), or unpack it again"
+UNPACK = "check the dataset's folder (DATA_ROOT), or unpack it again"
 COPY = "copy or download it again"
 
 
@@ -52,7 +52,7 @@ class DatasetError(UserError):
     """A dataset's files contradict their format; the message names the file and says what to do.
 
     Args:
-        faults: one or more; the message tells the first.
+        faults: one or more; the message is the first one's.
     """
 
     def __init__(self, *faults: Fault):
@@ -62,7 +62,7 @@ class DatasetError(UserError):
 
 
 def read_all(*reads: Callable[[], Any]) -> list[Any]:
-    """The results of all `reads`, so that one file that is of no use does not hide the faults of the others.
+    """The results of all `reads`, so that one unreadable file does not hide the faults of the others.
 
     Raises:
         DatasetError: with the faults of all that raised one.

@@ -45,27 +45,21 @@ def text(value: Any) -> str:
     return str(inner)
 
 
-def integers(value: Any) -> np.ndarray:
-    """All numbers inside `value` in order, as int64 (a fraction is cut off), so that no unsigned sum can wrap around.
-
-    Raises:
-        MalformedError: something in it is not a finite number that fits int32.
-    """
+def numbers(value: Any) -> list[float]:
+    """All numbers inside `value` in order, as Python's: no unsigned sum wraps around. Raises MalformedError."""
     array = np.asarray(value)
     if array.dtype == object:
-        return np.concatenate([np.zeros(0, np.int64), *map(integers, array.flat)])
-    if array.dtype.kind not in "biuf" or not np.isfinite(array).all():
-        raise MalformedError(f"expected finite numbers, found {_shown(value)}")
-    if array.size and max(abs(float(array.min())), abs(float(array.max()))) > MAX_COORDINATE:
-        raise MalformedError(f"expected pixels, found the numbers {_shown(value)}, which are too large")
-    return array.ravel().astype(np.int64)
+        return [number for part in array.flat for number in numbers(part)]
+    if array.dtype.kind not in "biuf":
+        raise MalformedError(f"expected numbers, found {_shown(value)}")
+    return array.ravel().tolist()
 
 
 def located(value: Any) -> Box:
     """The box of an idlocate x, y, w, h. Raises MalformedError, see `corners`."""
-    xywh = integers(value).tolist()
+    xywh = numbers(value)
     if len(xywh) != 4:
-        raise MalformedError(f"the box has the numbers {xywh} where x, y, w, h are expected")
+        raise MalformedError(f"the box has the numbers {reprlib.repr(xywh)} where x, y, w, h are expected")
     return corners(*xywh)
 
 

@@ -29,7 +29,7 @@ class SplitRules:
         stride: every how many frames of these one is taken.
         query_every: every how many gallery images, from the first on, one has its people as queries.
         min_width, min_height: pixels inside the image; smaller people keep their box, for the detector, but not their
-            identity: they are too small to be told apart.
+            identity: they are too small to be recognised.
         min_visibility: 0 ... 1; people less visible than this (MOT16 and later annotate it) are left out.
     """
 
@@ -68,7 +68,12 @@ def split_sequences(sequences: Sequence[MotSequence], cameras: Sequence[int], ru
         )
         train += own_train
         gallery += own_gallery
-        queries += _queries(own_gallery[:: rules.query_every])
+        queries += [
+            {"img_name": image["img_name"], "box": box, "pid": int(pid)}
+            for image in own_gallery[:: rules.query_every]
+            for box, pid in zip(image["boxes"], image["pids"], strict=True)
+            if pid != UNLABELLED
+        ]
         first_pid += sequence.num_tracks
     trained, seen = (Counter(int(pid) for image in images for pid in image["pids"]) for images in (train, gallery))
     for image in train:
@@ -82,9 +87,7 @@ def _frames(sequence: MotSequence, rules: SplitRules) -> tuple[list[int], list[i
     ranges = rules.train or ((1, half),), rules.gallery or ((half + 1, sequence.length),)
     for first, last in (*ranges[0], *ranges[1]):
         if not 1 <= first <= last <= sequence.length:
-            raise UserError(
-                f"{sequence.folder}: has frames 1 to {sequence.length}, frames {first}-{last} were asked for"
-            )
+            raise UserError(f"{sequence.folder}: frames {first}-{last} asked for, has frames 1 to {sequence.length}")
     train, gallery = (np.unique(np.concatenate([np.arange(a, b + 1) for a, b in pairs])) for pairs in ranges)
     both = np.intersect1d(train, gallery)
     if both.size:
@@ -110,12 +113,3 @@ def _image(sequence: MotSequence, frame: int, camera: int, recording: int, first
         "pids": np.array(pids, dtype=np.int32),
         "cam_id": camera,
     }
-
-
-def _queries(images: list[Item]) -> list[Item]:
-    return [
-        {"img_name": image["img_name"], "box": box, "pid": int(pid)}
-        for image in images
-        for box, pid in zip(image["boxes"], image["pids"], strict=True)
-        if pid != UNLABELLED
-    ]

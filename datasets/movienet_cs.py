@@ -12,16 +12,11 @@ from datasets.faults import DatasetError, Fault
 
 
 class MovieNetCS(CUHKSYSU):
-    """MovieNet-CS (Qin et al., 2023).
+    """MovieNet-CS (Qin et al., 2023). Its gallery are the images of all pools: one pass over them serves all sizes.
 
     Args:
         root, split, options: see PersonSearchDataset.
         train_appearances: which Train_appN.mat, the number of appearances that each identity may have.
-        gallery_sizes: the sizes whose pools make up the gallery split; None takes every pool found, so that one pass
-            over the images serves all sizes.
-
-    Raises:
-        DatasetError: also where the Train_appN.mat or pool asked for is missing.
     """
 
     name = "MovieNet-CS"
@@ -29,31 +24,22 @@ class MovieNetCS(CUHKSYSU):
     image_folder = "Image"
     usual_size = query_size = 2000
 
-    def __init__(
-        self,
-        root: str | Path,
-        split: str,
-        train_appearances: int = 70,
-        gallery_sizes: tuple[int, ...] | None = None,
-        **options: Any,
-    ):
-        self.train_appearances, self.gallery_sizes = train_appearances, gallery_sizes
+    def __init__(self, root: str | Path, split: str, train_appearances: int = 70, **options: Any):
+        self.train_appearances = train_appearances
         super().__init__(root, split, **options)
 
     def _train_file(self, faults: list[Fault]) -> AnnotationFile:
         file = self._file(f"{PROTOCOLS}/Train_app{self.train_appearances}.mat", faults)
         found = numbers_in_names(self.root / PROTOCOLS, "Train_app")
         if found and self.train_appearances not in found:
-            advice = f"choose INPUT.TRAIN_APPEARANCES among {', '.join(map(str, found))}"
+            advice = f"choose TRAIN_APPEARANCES among {', '.join(map(str, found))}"
             raise DatasetError(Fault(str(file.path), "is missing", advice=advice))
         return file
 
     def _pools(self) -> list[str]:
         if self.split == "train":
             return []
-        sizes = self.gallery_sizes
-        if sizes is None:
-            sizes = numbers_in_names(self.root / "annotation", "pool_") or [self.usual_size]
+        sizes = numbers_in_names(self.root / "annotation", "pool_") or [self.usual_size]
         return [f"annotation/pool_{size}.mat" for size in sizes]
 
     @staticmethod

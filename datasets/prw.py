@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from datasets.annotation_file import AnnotationFile
 from datasets.base import FULL_GALLERY, PersonSearchDataset, QueryGallery, check_name, make_annotation
 from datasets.cuhk_files import read_names
 from datasets.faults import DatasetError, Fault
@@ -35,7 +34,12 @@ class PRW(PersonSearchDataset):
 
     def _load_annotations(self, faults: list[Fault]) -> list[dict[str, Any]]:
         if self.split == "query":
-            return list(self._read_queries(self._file("query_info.txt", faults)))
+            file, annotations = self._file("query_info.txt", faults), []
+            for number, line in enumerate(file.lines(), start=1):
+                if line.strip():
+                    with file.record(f"line {number}"):
+                        annotations.append(self._query(line))
+            return annotations
         part = "train" if self.split == "train" else "test"
         frames, annotations = self._file(f"frame_{part}.mat", faults), []
         for name in read_names(frames, f"img_index_{part}"):
@@ -56,15 +60,6 @@ class PRW(PersonSearchDataset):
             with file.record(f"row {number}", img_name):
                 people.append(_person(*row))
         return self._annotation(img_name, people)
-
-    def _read_queries(self, file: AnnotationFile) -> Iterator[dict[str, Any]]:
-        self._lines = []
-        for number, line in enumerate(file.lines(), start=1):
-            if line.strip():
-                with file.record(f"line {number}"):
-                    annotation = self._query(line)
-                    self._lines.append(number)
-                    yield annotation
 
     def _query(self, line: str) -> dict[str, Any]:
         try:
@@ -88,7 +83,7 @@ class PRW(PersonSearchDataset):
 
     def record_of(self, index: int) -> tuple[str, str]:
         if self.split == "query":
-            return str(self.root / "query_info.txt"), f"line {self._lines[index]}"
+            return str(self.root / "query_info.txt"), f"query {index + 1}"
         img_name = self.annotations[index]["img_name"]
         return str(self.root / "annotations" / f"{img_name}.mat"), img_name
 
@@ -140,7 +135,7 @@ def camera_of(img_name: str) -> int:
     """The camera that took a frame: the number after the c its name starts with."""
     match = re.match(r"c(\d+)s", img_name)
     if match is None:
-        raise MalformedError(f"frame name {img_name!r} does not tell its camera: PRW's start with c, its number and s")
+        raise MalformedError(f"frame name {img_name!r} has no camera: names start with c, its number and s")
     return int(match.group(1))
 
 

@@ -40,7 +40,7 @@ class TrainBatchSampler(Sampler):
         if batch_size < 1 or num_images < batch_size * world_size:
             raise UserError(
                 f"{num_images} training images do not fill one batch of {batch_size} on {world_size} processes: "
-                "lower INPUT.BATCH_SIZE_TRAIN or add images"
+                "lower BATCH_SIZE_TRAIN or add images"
             )
         self.num_images, self.batch_size, self.seed = num_images, batch_size, seed
         self.rank, self.world_size, self.flip_prob = rank, world_size, flip_prob

@@ -7,7 +7,6 @@ from torch import Tensor, stack
 from torch.utils.data import Dataset
 
 from datasets.samplers import TrainKey
-from utils.errors import UserError
 from utils.images import ImageError
 
 Item = tuple[Tensor, dict[str, Any]]
@@ -30,14 +29,9 @@ class TrainingImages(Dataset):
             so that batches keep their size. Which one follows from `seed`, epoch and index alone. The target then
             holds `damaged`, the messages (list of str) of the images that were skipped.
         seed: of the replacements; not negative.
-
-    Raises:
-        UserError: another value of `damaged`.
     """
 
     def __init__(self, dataset: Dataset, damaged: str = "error", seed: int = 0):
-        if damaged not in ("error", "skip"):
-            raise UserError(f"INPUT.DAMAGED_IMAGES is {damaged!r}: choose error or skip")
         self.dataset, self.damaged, self.seed = dataset, damaged, seed
 
     def __len__(self) -> int:
@@ -48,7 +42,7 @@ class TrainingImages(Dataset):
             image, target = self.dataset[key.index]
         except ImageError as error:
             if self.damaged == "error":
-                raise ImageError(f"{error} (INPUT.DAMAGED_IMAGES skip trains without such images)") from error
+                raise ImageError(f"{error} (DAMAGED_IMAGES skip trains without such images)") from error
             image, target = self._replacement(key, str(error))
         return horizontal_flip(image, target) if key.flip else (image, target)
 

@@ -16,7 +16,6 @@ from utils.errors import UserError
 from utils.labels import UNLABELLED
 
 FORMATS = ("cuhk_sysu", "prw", "movienet_cs")
-PRW_UNLABELLED = -2
 PRW_CAMERAS = range(1, 7)
 PROTOCOL_SIZES = {"cuhk_sysu": (50, 100), "movienet_cs": (2000,)}
 """Protocols that are always written."""
@@ -24,19 +23,18 @@ LARGE_SIZES = {"cuhk_sysu": (500, 1000, 2000, 4000), "movienet_cs": (4000, 10000
 """Protocols that are written for galleries with more images."""
 MOVIENET_APPEARANCES = (10, 30, 50, 70, 100)
 SCENE_FIELDS = ("imname", "idlocate", "ishard")
-PROTOCOLS = Path("annotation/test/train_test")
 
-Item = dict[str, Any]
-"""An image: `img_name`, `boxes` n x 4 integers, `pids` n (1 and up, or -1 for a person without identity) and, for PRW,
-`cam_id` (1 ... 6, the digit in the name). A query: `img_name`, and `box` and `pid` of a box in a gallery image."""
+Items = Sequence[dict[str, Any]]
+"""Images: `img_name`, `boxes` n x 4 integers, `pids` n (1 and up, or -1 for a person without identity) and, for PRW,
+`cam_id` (1 ... 6, the digit in the name). Queries: `img_name`, and `box` and `pid` of a box in a gallery image."""
 
 
 def write_annotations(
     fmt: str,
     root: str | Path,
-    train: Sequence[Item],
-    gallery: Sequence[Item],
-    queries: Sequence[Item],
+    train: Items,
+    gallery: Items,
+    queries: Items,
     gallery_sizes: Sequence[int] | None = None,
 ) -> None:
     """Write every annotation and protocol file of format `fmt` ("cuhk_sysu", "prw" or "movienet_cs") below `root`.
@@ -46,14 +44,13 @@ def write_annotations(
     fewer images exist, all are taken; where the person is in more images than the size, all of these are kept.
 
     Args:
-        train, gallery: images of the two splits, see Item.
-        queries: see Item.
+        train, gallery, queries: of the three splits, see Items.
         gallery_sizes: protocols to write besides the smallest ones (CUHK-SYSU 50 and 100, MovieNet-CS 2000); None takes
             the published sizes that the gallery can fill. PRW has no such protocols.
 
     Raises:
         UserError: an unknown format, a name used twice, a pid of 0, a query that is not an annotated box of the
-            gallery, negative coordinates where the format is unsigned, or a PRW name that does not tell its camera.
+            gallery, negative coordinates where the format is unsigned, or a PRW name without its camera.
     """
     _check_input(fmt, train, gallery, queries)
     if fmt == "prw":
@@ -61,11 +58,22 @@ def write_annotations(
             raise UserError("gallery_sizes: PRW searches all test frames and has no such protocols; leave it out")
         _write_prw(Path(root), train, gallery, queries)
         return
-    save(Path(root, "annotation/Images.mat"), Img=_images([*train, *gallery]))
+    annotation = Path(root, "annotation")
+    test = annotation / "test/train_test"
+    save(annotation / "Images.mat", Img=_images([*train, *gallery]))
+    if fmt == "cuhk_sysu":
+        save(annotation / "pool.mat", pool=_names(gallery))
+        save(test / "Train.mat", Train=_cuhk_identities(train))
+    else:
+        for limit in MOVIENET_APPEARANCES:
+            save(test / f"Train_app{limit}.mat", Train=_movienet_identities(train, limit))
     extra = [size for size in LARGE_SIZES[fmt] if size < len(gallery)] if gallery_sizes is None else gallery_sizes
-    sizes = sorted({*PROTOCOL_SIZES[fmt], *extra})
-    write = _write_cuhk_sysu if fmt == "cuhk_sysu" else _write_movienet_cs
-    write(Path(root), train, gallery, queries, sizes)
+    for size in sorted({*PROTOCOL_SIZES[fmt], *extra}):
+        pool = gallery
+        if fmt == "movienet_cs":
+            pool = _pool(gallery, queries, size)
+            save(annotation / f"pool_{size}.mat", pool=_names(pool))
+        save(test / f"TestG{size}.mat", **{f"TestG{size}": _protocol(pool, queries, size)})
 
 
 def image_folder(fmt: str, root: str | Path) -> Path:
@@ -76,7 +84,7 @@ def image_folder(fmt: str, root: str | Path) -> Path:
 def image_name(fmt: str, number: int, camera: int, sequence: int = 1) -> str:
     """File name of image `number`: 1 and up, unique within its camera (CUHK-SYSU, whose names have none: overall).
 
-    `sequence` tells several recordings of one camera apart, in PRW's names only.
+    `sequence` numbers the recordings of one camera, in PRW's names only.
     """
     if fmt == "cuhk_sysu":
         return f"s{number}.jpg"
@@ -87,7 +95,7 @@ def image_name(fmt: str, number: int, camera: int, sequence: int = 1) -> str:
     return f"tt{camera:07d}_shot_{number:06d}_img_0.jpg"
 
 
-def _check_input(fmt: str, train: Sequence[Item], gallery: Sequence[Item], queries: Sequence[Item]) -> None:
+def _check_input(fmt: str, train: Items, gallery: Items, queries: Items) -> None:
     if fmt not in FORMATS:
         raise UserError(f"unknown format {fmt!r}: one of {', '.join(FORMATS)}")
     counts = Counter(item["img_name"] for item in [*train, *gallery])
@@ -103,12 +111,12 @@ def _check_input(fmt: str, train: Sequence[Item], gallery: Sequence[Item], queri
             raise UserError(f"query {query} is not an annotated box of a gallery image with that identity")
 
 
-def _people(item: Item) -> list[tuple[int, np.ndarray]]:
+def _people(item: dict[str, Any]) -> list[tuple[int, np.ndarray]]:
     """Identity and box of each person in an image."""
     return [(int(pid), box) for pid, box in zip(item["pids"], item["boxes"], strict=True)]
 
 
-def _images(items: Sequence[Item]) -> np.ndarray:
+def _images(items: Items) -> np.ndarray:
     rows = []
     for item in items:
         boxes = [(unsigned(xywh(box)), unsigned(0)) for box in item["boxes"]]
@@ -116,7 +124,7 @@ def _images(items: Sequence[Item]) -> np.ndarray:
     return struct(rows, ("imname", "nAppear", "box"), (1, -1))
 
 
-def _appearances(train: Sequence[Item]) -> dict[int, list[tuple[str, np.ndarray]]]:
+def _appearances(train: Items) -> dict[int, list[tuple[str, np.ndarray]]]:
     """Image name and box of each appearance of each training identity, identities in rising order."""
     seen: dict[int, list[tuple[str, np.ndarray]]] = {}
     for item in train:
@@ -126,25 +134,31 @@ def _appearances(train: Sequence[Item]) -> dict[int, list[tuple[str, np.ndarray]
     return dict(sorted(seen.items()))
 
 
-def _names(items: Sequence[Item]) -> np.ndarray:
+def _names(items: Items) -> np.ndarray:
     return cell([text(item["img_name"]) for item in items], (-1, 1))
 
 
-def _write_cuhk_sysu(
-    root: Path, train: Sequence[Item], gallery: Sequence[Item], queries: Sequence[Item], sizes: Sequence[int]
-) -> None:
-    save(root / "annotation/pool.mat", pool=_names(gallery))
+def _cuhk_identities(train: Items) -> np.ndarray:
     identities = []
     for pid, scenes in _appearances(train).items():
         rows = [(text(name), unsigned(xywh(box)), unsigned(0)) for name, box in scenes]
         one = (text(f"p{pid}"), unsigned(len(rows)), struct(rows, SCENE_FIELDS, (1, -1)))
         identities.append(struct([one], ("idname", "nAppear", "scene"), (1, 1)))
-    save(root / PROTOCOLS / "Train.mat", Train=cell(identities, (-1, 1)))
-    for size in sizes:
-        save(root / PROTOCOLS / f"TestG{size}.mat", **{f"TestG{size}": _protocol(gallery, queries, size)})
+    return cell(identities, (-1, 1))
 
 
-def _protocol(gallery: Sequence[Item], queries: Sequence[Item], size: int) -> np.ndarray:
+def _movienet_identities(train: Items, limit: int) -> np.ndarray:
+    rows = []
+    for pid, scenes in _appearances(train).items():
+        cells = []
+        for name, box in scenes[:limit]:
+            # As in the published files, names are nested one cell deeper here and boxes stand upright (4 x 1).
+            cells += [cell([text(name)], (1, 1)), unsigned(xywh(box)).T, unsigned(0)]
+        rows += [text(f"p{pid}"), unsigned(len(scenes[:limit])), cell(cells, (-1, 3))]
+    return cell(rows, (-1, 3))
+
+
+def _protocol(gallery: Items, queries: Items, size: int) -> np.ndarray:
     """The 1 x Q struct (Query, Gallery) of a protocol file: galleries of `size` images."""
     holders: dict[int, dict[str, np.ndarray]] = {}
     for item in gallery:
@@ -166,40 +180,22 @@ def _protocol(gallery: Sequence[Item], queries: Sequence[Item], size: int) -> np
     return struct(rows, ("Query", "Gallery"), (1, -1))
 
 
-def _write_movienet_cs(
-    root: Path, train: Sequence[Item], gallery: Sequence[Item], queries: Sequence[Item], sizes: Sequence[int]
-) -> None:
-    for limit in MOVIENET_APPEARANCES:
-        rows = []
-        for pid, scenes in _appearances(train).items():
-            cells = []
-            for name, box in scenes[:limit]:
-                # As in the published files, names are nested one cell deeper here and boxes stand upright (4 x 1).
-                cells += [cell([text(name)], (1, 1)), unsigned(xywh(box)).T, unsigned(0)]
-            rows += [text(f"p{pid}"), unsigned(len(scenes[:limit])), cell(cells, (-1, 3))]
-        save(root / PROTOCOLS / f"Train_app{limit}.mat", Train=cell(rows, (-1, 3)))
-    for size in sizes:
-        pool = _pool(gallery, queries, size)
-        save(root / f"annotation/pool_{size}.mat", pool=_names(pool))
-        save(root / PROTOCOLS / f"TestG{size}.mat", **{f"TestG{size}": _protocol(pool, queries, size)})
-
-
-def _pool(gallery: Sequence[Item], queries: Sequence[Item], size: int) -> list[Item]:
+def _pool(gallery: Items, queries: Items, size: int) -> Items:
     """The gallery cut to `size` images: all that show somebody asked for, then further ones in the given order."""
     asked = {int(query["pid"]) for query in queries}
     needed = [item for item in gallery if asked.intersection(int(pid) for pid in item["pids"])]
     held = {item["img_name"] for item in needed}
     others = [item for item in gallery if item["img_name"] not in held]
-    return needed + others[: max(0, size - len(needed))]
+    return [*needed, *others[: max(0, size - len(needed))]]
 
 
-def _write_prw(root: Path, train: Sequence[Item], gallery: Sequence[Item], queries: Sequence[Item]) -> None:
+def _write_prw(root: Path, train: Items, gallery: Items, queries: Items) -> None:
     for split, items in (("train", train), ("test", gallery)):
         for item in items:
             name, camera = item["img_name"], item["cam_id"]
             if not name.startswith(f"c{camera}s"):
                 raise UserError(f"{name}: PRW's names begin with c<camera>s, and cam_id is {camera}")
-            rows = [[PRW_UNLABELLED if pid == UNLABELLED else pid, *xywh(box)] for pid, box in _people(item)]
+            rows = [[-2 if pid == UNLABELLED else pid, *xywh(box)] for pid, box in _people(item)]
             save(root / "annotations" / f"{name}.mat", box_new=np.array(rows, dtype=np.float64).reshape(-1, 5))
         names = [text(item["img_name"].removesuffix(".jpg")) for item in items]
         save(root / f"frame_{split}.mat", **{f"img_index_{split}": cell(names, (-1, 1))})

@@ -1,167 +1,102 @@
-"""What a network says of a gallery and its queries, in memory and on disk."""
+"""Run a network over a dataset: the features of its gallery and its queries, which are then scored."""
 
-from dataclasses import dataclass
-from pathlib import Path
+from collections import Counter, defaultdict
 
 import numpy as np
+import torch.distributed as dist
 
-from utils.files import write_atomically
-
-READ_ERRORS = (OSError, ValueError, LookupError, TypeError)
-"""What `read_arrays` raises, and taking apart arrays that do not fit each other."""
-DETECTION_COLUMNS = 5
-
-
-@dataclass
-class Features:
-    """What the network says of a gallery and its queries; lists in the order of the datasets' annotations.
-
-    Attributes:
-        gallery_dets: per gallery image n x 5: box in the image's own pixels, score.
-        gallery_feats: per gallery image n x D, weighted by the score.
-        truth_feats: per gallery image the embeddings of its annotated boxes; None if not asked for.
-        query_feats: per query D, a unit vector.
-        query_context: per query (m x 5, m x D): its image searched as a gallery, the query first, not weighted; None
-            where they were not kept.
-    """
-
-    gallery_dets: list[np.ndarray]
-    gallery_feats: list[np.ndarray]
-    truth_feats: list[np.ndarray] | None
-    query_feats: list[np.ndarray]
-    query_context: list[tuple[np.ndarray, np.ndarray]] | None
+from datasets import PersonSearchDataset
+from engine.feature_files import Features, PartialResults
+from engine.searcher import ImageResult, Searcher, SearchRequest, check_boxes
+from utils.distributed import is_distributed, is_main, rank, world_size
+from utils.errors import UserError
 
 
-def save_features(path: Path, features: Features, gallery_names: list[str], query_names: list[str]) -> None:
-    """Write features as an .npz file without pickled objects; lists of arrays as one array and its row counts."""
-    contents = {
-        "gallery_names": np.array(gallery_names),
-        "query_names": np.array(query_names),
-        "query_feats": np.stack(features.query_feats) if features.query_feats else np.zeros((0, 0), np.float32),
-        **packed("gallery_dets", features.gallery_dets),
-        **packed("gallery_feats", features.gallery_feats),
-    }
-    if features.query_context is not None:
-        contents |= packed("context_dets", [dets for dets, _ in features.query_context])
-        contents |= packed("context_feats", [feats for _, feats in features.query_context])
-    if features.truth_feats is not None:
-        contents |= packed("truth_feats", features.truth_feats)
-    write_atomically(Path(path), lambda file: np.savez(file, **contents))
+def extract_features(
+    searcher: Searcher,
+    gallery_set: PersonSearchDataset,
+    query_set: PersonSearchDataset,
+    with_ground_truth: bool = False,
+    partial: PartialResults | None = None,
+) -> Features | None:
+    """Search every gallery image and embed every query; an image that is both is searched once.
 
+    With several processes each takes a share of the images. The main one gets all features, the others None.
 
-def load_features(path: Path, gallery_names: list[str], query_names: list[str]) -> Features:
-    """Read features back.
+    Args:
+        with_ground_truth: embed the annotated boxes of the gallery too.
+        partial: keeps features on disk as they come, and holds those of an interrupted call.
 
     Raises:
-        OSError: there is no such file, or it cannot be opened.
-        ValueError: the file is not one of `save_features`, or was made from other images or queries.
+        UserError: a box has no area or the gallery holds an image twice, before anything is searched; or an image
+            cannot be read.
     """
+    requests = _requests(gallery_set.annotations, query_set.annotations, with_ground_truth)
+    queries_in = defaultdict(list)
+    gallery_names, query_names = names_of(gallery_set, query_set)
+    for name, query in zip(query_names, query_set.annotations, strict=True):
+        queries_in[query["img_name"]].append(name)
+    found, done = partial.read() if partial is not None else (Features(), set())
+    own = [name for name in requests if name not in done][rank() :: world_size()]
     try:
-        contents = read_arrays(path)
-        features = _checked(contents)
-    except OSError:
-        raise
-    except READ_ERRORS as error:
-        fault = f"it lacks {error}" if isinstance(error, KeyError) else error
-        raise ValueError(
-            f"{path} is not a whole file of features ({fault}): name another file to extract them anew"
-        ) from error
-    if [contents["gallery_names"].tolist(), contents["query_names"].tolist()] != [gallery_names, query_names]:
-        raise ValueError(f"{path} holds features of other images than this dataset's; delete it or name another file")
-    return features
+        for index, result in searcher([requests[name] for name in own]):
+            features = _features_of_image(own[index], queries_in[own[index]], result, with_ground_truth)
+            found.extend(features)
+            if partial is not None:
+                partial.add(features)
+    finally:
+        if partial is not None:
+            partial.write()
+    everything = _gather(found)
+    return everything.in_order(gallery_names, query_names) if everything is not None else None
 
 
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an .npz file by their names, read as data: one that holds code is refused and runs nothing.
-
-    Raises:
-        OSError: there is no such file, or it cannot be opened.
-        ValueError: the file is damaged, or holds anything but plain arrays; it is the caller who names it.
-    """
-    with Path(path).open("rb") as file:
-        try:
-            with np.load(file, allow_pickle=False) as archive:
-                contents = {name: archive[name] for name in archive.files}
-        except Exception as error:  # NumPy trusts what it reads, so a damaged file raises almost anything
-            raise ValueError("it is damaged, or is not an .npz file of arrays alone") from error
-    if others := [name for name, array in contents.items() if not isinstance(array, np.ndarray)]:
-        raise ValueError(f"it holds {', '.join(others)}, which are no arrays")
-    return contents
+def names_of(gallery_set: PersonSearchDataset, query_set: PersonSearchDataset) -> tuple[list[str], list[str]]:
+    """Names of a dataset's gallery images and queries, by which features are known to belong to it."""
+    return (
+        [annotation["img_name"] for annotation in gallery_set.annotations],
+        [f"{query['img_name']} {query['boxes'][0].tolist()}" for query in query_set.annotations],
+    )
 
 
-def _checked(contents: dict[str, np.ndarray]) -> Features:
-    """The features of `save_features`; raises one of READ_ERRORS where the arrays do not fit each other."""
-    images, queries = len(_names("gallery_names", contents)), len(_names("query_names", contents))
-    gallery_dets, gallery_feats = _dets_and_feats("gallery", images, contents)
-    query_feats = list(_finite_rows("query_feats", contents))
-    if len(query_feats) != queries:
-        raise ValueError(f"query_feats has {len(query_feats)} rows, but there are {queries} queries")
-    truth_feats = query_context = None
-    if "truth_feats" in contents:
-        truth_feats = _list_of("truth_feats", images, contents)
-    if "context_dets" in contents:
-        query_context = list(zip(*_dets_and_feats("context", queries, contents), strict=True))
-    embeddings = ("gallery_feats", "query_feats", "truth_feats", "context_feats")
-    widths = {name: contents[name].shape[1] for name in embeddings if name in contents and len(contents[name])}
-    if len(set(widths.values())) > 1:
-        raise ValueError(f"the embeddings have different numbers of dimensions: {widths}")
-    return Features(gallery_dets, gallery_feats, truth_feats, query_feats, query_context)
+def _requests(gallery: list[dict], queries: list[dict], with_ground_truth: bool) -> dict[str, SearchRequest]:
+    """A request per image, by name: the boxes of its queries, then the annotated ones where they are asked for."""
+    boxes = {annotation["img_name"]: [np.zeros((0, 4))] for annotation in [*gallery, *queries]}
+    for query in queries:
+        boxes[query["img_name"]].append(query["boxes"][:1])
+    for annotation in gallery if with_ground_truth else []:
+        boxes[annotation["img_name"]].append(annotation["boxes"])
+    name, times = Counter(annotation["img_name"] for annotation in gallery).most_common(1)[0] if gallery else ("", 0)
+    if times > 1:
+        raise UserError(f"{name} is in the gallery {times} times: list each image once")
+    requests = {}
+    for annotation in [*gallery, *queries]:
+        name, path = annotation["img_name"], str(annotation["img_path"])
+        requests[name] = SearchRequest(path, np.concatenate(boxes[name]))
+        check_boxes(requests[name].boxes, path)
+    return requests
 
 
-def _names(name: str, contents: dict[str, np.ndarray]) -> np.ndarray:
-    names = contents[name]
-    if names.ndim != 1 or (len(names) and names.dtype.kind != "U"):
-        raise ValueError(f"{name} is not a list of texts")
-    return names
+def _features_of_image(name: str, query_names: list[str], result: ImageResult, with_ground_truth: bool) -> Features:
+    number = len(query_names)
+    return Features(
+        gallery_dets=[result.rows],
+        gallery_feats=[result.embeddings],
+        ground_truth_feats=[result.query_embeddings[number:]] if with_ground_truth else [],
+        query_feats=[embedding[None] for embedding in result.query_embeddings[:number]],
+        context_dets=[context.rows for context in result.contexts[:number]],
+        context_feats=[context.embeddings for context in result.contexts[:number]],
+        gallery_names=[name],
+        query_names=query_names,
+    )
 
 
-def _dets_and_feats(
-    owner: str, number: int, contents: dict[str, np.ndarray]
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Detections and their embeddings, of each of so many images."""
-    dets, feats = (_list_of(f"{owner}_{kind}", number, contents) for kind in ("dets", "feats"))
-    if [len(rows) for rows in dets] != [len(rows) for rows in feats]:
-        raise ValueError(f"{owner}_feats are not as many for each image as {owner}_dets")
-    columns = contents[f"{owner}_dets"].shape[1]
-    if any(map(len, dets)) and columns != DETECTION_COLUMNS:
-        raise ValueError(f"{owner}_dets has {columns} columns, not the {DETECTION_COLUMNS} of box and score")
-    return dets, feats
-
-
-def _list_of(name: str, number: int, contents: dict[str, np.ndarray]) -> list[np.ndarray]:
-    """The arrays of `packed`, if there are so many of them, of finite numbers."""
-    arrays = unpacked(name, contents)
-    _finite_rows(name, contents)
-    if len(arrays) != number:
-        raise ValueError(f"{name}_counts has {len(arrays)} counts, not the {number} of the names")
-    return arrays
-
-
-def _finite_rows(name: str, contents: dict[str, np.ndarray]) -> np.ndarray:
-    """Rows of finite floating-point numbers."""
-    rows = contents[name]
-    if rows.ndim != 2 or rows.dtype.kind != "f" or not np.isfinite(rows).all():
-        raise ValueError(f"{name} is not a table of finite floating-point numbers")
-    return rows
-
-
-def packed(name: str, arrays: list[np.ndarray]) -> dict[str, np.ndarray]:
-    """Arrays n_i x ... as one and their numbers of rows, under `name` and `name`_counts; empty ones have any width."""
-    filled = [array for array in arrays if len(array)]
-    rows = np.concatenate(filled) if filled else np.zeros((0, 0), np.float32)
-    return {name: rows, f"{name}_counts": np.array([len(array) for array in arrays], dtype=np.int64)}
-
-
-def unpacked(name: str, contents: dict[str, np.ndarray]) -> list[np.ndarray]:
-    """The arrays of `packed`.
-
-    Raises:
-        KeyError: `contents` lacks them.
-        ValueError: the numbers of rows are no such numbers, or not those of the rows.
-    """
-    rows, counts = contents[name], contents[f"{name}_counts"]
-    if counts.ndim != 1 or counts.dtype.kind not in "iu" or not rows.ndim:
-        raise ValueError(f"{name}_counts is not a list of whole numbers, or {name} is a single number")
-    if ((counts < 0) | (counts > len(rows))).any() or counts.sum() != len(rows):
-        raise ValueError(f"{name}_counts tells of {counts.sum()} rows, but {name} has {len(rows)}")
-    return np.split(rows, np.cumsum(counts)[:-1]) if len(counts) else []
+def _gather(found: Features) -> Features | None:
+    """The features of all processes in the main one, None in the others."""
+    if not is_distributed():
+        return found
+    shares = [Features()] * world_size() if is_main() else None
+    dist.gather_object(found, shares)
+    for share in shares[1:] if is_main() else []:
+        found.extend(share)
+    return found if is_main() else None

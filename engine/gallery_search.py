@@ -1,108 +1,101 @@
 """Search images for one person and draw what was found."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
+import numpy as np
 from PIL import Image
-from torch import Tensor
-from tqdm import tqdm
 
+from engine.searcher import Searcher, SearchRequest
 from utils.drawing import draw_detections
+from utils.errors import UserError
 from utils.files import write_atomically, write_json
-from utils.images import MAX_PIXELS, ImageError, ImageReader
+from utils.images import read_image
 from utils.sheets import Match, overview
 
 JPEG_QUALITY = 92
 
 
 @dataclass(frozen=True)
-class Request:
+class GalleryRequest:
     """What to search: the query image, the person's box in its pixels (x1, y1, x2, y2), the gallery images."""
 
     query: Path
-    box: tuple
-    gallery: list
+    box: tuple[float, float, float, float]
+    gallery: list[Path]
 
 
-def search_gallery(model, request, out, top_k=9, device="cpu", max_pixels=MAX_PIXELS):
-    """Search the gallery with `model`, write pictures and `results.json` to `out`, and return what the latter holds.
+def search_gallery(searcher: Searcher, request: GalleryRequest, out: Path, top_k: int = 9) -> dict:
+    """Search the gallery, write pictures and `results.json` to `out`, and return what the latter holds.
 
     Args:
-        model: has `query(images, boxes)` and `model(images)`, see models.base.PersonSearchModel; in eval mode.
         top_k: matches in the overview, one of each gallery image.
-        max_pixels: images with more are not read.
 
-    Gallery images that cannot be read are listed under `failed`. Raises ImageError where the query image cannot be
-    read, ValueError where the box is not inside it.
+    Gallery images that cannot be read are listed under `failed`.
+
+    Raises:
+        ImageError: the query image cannot be read.
+        UserError: the box is not inside it.
     """
-    read_image = ImageReader(max_pixels)
-    picture = read_image(request.query)
+    picture = read_image(request.query, searcher.max_pixels)
     check_box(request.box, picture, request.query)
-    boxes = torch.tensor([request.box], dtype=torch.float32, device=device)
-    images, failed = [], []
-    with torch.inference_mode():
-        embedding = model.query([to_tensor(picture, device)], [boxes])[0]["embeddings"][0]
-        for path in tqdm(request.gallery, desc="search", unit="image", disable=None):
-            try:
-                scene = read_image(path)
-            except ImageError as error:
-                failed.append({"file": str(path), "error": str(error)})
-                continue
-            found = search_image(model, embedding, scene, device)
-            name = f"gallery/{picture_name(path)}"
-            save_jpeg(out / name, draw_detections(scene, found["boxes"], found["similarities"], found["best"]))
-            images.append({"file": str(path), "picture": name, **found})
-    ranked = rank_images(images)
-    matches = [Match(read_image(r["file"]), r["box"], r["similarity"], Path(r["file"]).name) for r in ranked[:top_k]]
+    [(_, query)] = searcher([SearchRequest(picture, [request.box])])
+    images, failed = {}, {}
+
+    def note_failure(index: int, error: UserError) -> None:
+        failed[index] = {"file": str(request.gallery[index]), "error": str(error)}
+
+    for index, found in searcher(request.gallery, on_error=note_failure):
+        path = request.gallery[index]
+        similarities = (found.embeddings @ query.query_embeddings[0]).tolist()
+        best = int(np.argmax(similarities)) if similarities else None
+        name = f"gallery/{picture_name(path)}"
+        scene = read_image(path, searcher.max_pixels)
+        save_jpeg(out / name, draw_detections(scene, found.boxes, similarities, best))
+        people = {"boxes": found.boxes.tolist(), "scores": found.scores.tolist(), "similarities": similarities}
+        images[index] = {"file": str(path), "picture": name, **people, "best": best}
+    in_order = [images[index] for index in sorted(images)]
+    results = {
+        "query": {"file": str(request.query), "box": list(request.box)},
+        "images": in_order,
+        "ranked": rank_images(in_order),
+        "failed": [failed[index] for index in sorted(failed)],
+    }
+    matches = [
+        Match(read_image(row["file"], searcher.max_pixels), row["box"], row["similarity"], Path(row["file"]).name)
+        for row in results["ranked"][:top_k]
+    ]
     save_jpeg(out / "overview.jpg", overview(picture, request.box, matches, request.query.name))
-    query = {"file": str(request.query), "box": list(request.box)}
-    results = {"query": query, "images": images, "ranked": ranked, "failed": failed}
     write_json(out / "results.json", results)
     return results
 
 
-def search_image(model, embedding, scene, device="cpu"):
-    """People in a picture: lists `boxes`, `scores`, `similarities`, and `best`, the row of the most similar or None."""
-    found = model([to_tensor(scene, device)])[0]
-    similarities = (found["embeddings"] @ embedding).tolist()
-    best = max(range(len(similarities)), key=similarities.__getitem__, default=None)
-    boxes, scores = found["boxes"].tolist(), found["scores"].tolist()
-    return {"boxes": boxes, "scores": scores, "similarities": similarities, "best": best}
-
-
-def rank_images(images):
+def rank_images(images: list[dict]) -> list[dict]:
     """The best match of each image that shows anybody: `file`, `box`, `score`, `similarity`, in falling similarity."""
     ranked = []
-    for image in images:
-        best = image["best"]
-        if best is not None:
-            row = {"box": image["boxes"][best], "score": image["scores"][best]}
-            ranked.append({"file": image["file"], **row, "similarity": image["similarities"][best]})
+    for image in (image for image in images if image["best"] is not None):
+        best = {"box": image["boxes"], "score": image["scores"], "similarity": image["similarities"]}
+        ranked.append({"file": image["file"]} | {name: values[image["best"]] for name, values in best.items()})
     return sorted(ranked, key=lambda row: -row["similarity"])
 
 
-def check_box(box, picture, path):
-    """Raise ValueError where a box (x1, y1, x2, y2) is without area or not inside its picture."""
+def check_box(box: Sequence[float], picture: np.ndarray, path: Path) -> None:
+    """Raise UserError where a box (x1, y1, x2, y2) is without area or not inside its picture."""
     height, width = picture.shape[:2]
     x1, y1, x2, y2 = box
     if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
-        raise ValueError(
-            f"--box {x1:g} {y1:g} {x2:g} {y2:g} is no box inside {path}, which is {width} x {height} pixels: "
+        raise UserError(
+            f"box {x1:g} {y1:g} {x2:g} {y2:g} is not inside {path}, which is {width} x {height} pixels: "
             "give the left, top, right and bottom edge of the person"
         )
 
 
-def to_tensor(picture, device) -> Tensor:
-    """uint8 H x W x 3 to float 3 x H x W in [0, 1]."""
-    return torch.from_numpy(picture).to(device).permute(2, 0, 1).float() / 255
-
-
-def picture_name(path):
+def picture_name(path: Path) -> str:
     """Name of the JPEG drawn for an image; the whole file name goes in, so that a.png and a.jpg stay apart."""
     return path.name if path.suffix.lower() in (".jpg", ".jpeg") else f"{path.name}.jpg"
 
 
-def save_jpeg(path, picture):
+def save_jpeg(path: Path, picture: np.ndarray) -> None:
     """Write uint8 H x W x 3 RGB to `path`."""
     write_atomically(path, lambda file: Image.fromarray(picture).save(file, format="JPEG", quality=JPEG_QUALITY))

@@ -1,11 +1,12 @@
-"""Scores of one pass over a dataset: detection once, search under as many settings as asked for."""
+"""Scores of the features of a test run: detection once, search under as many settings as asked for."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
-from engine.features import Features
+from datasets import PersonSearchDataset
+from engine.feature_files import Features
 from utils.evaluation import BLOCK_MB, evaluate_detection, evaluate_search
 
 SEARCH_METRICS = ("mAP", "top1", "top5", "top10")
@@ -17,13 +18,13 @@ class Setting:
 
     Attributes:
         cbgm: re-rank by context bipartite graph matching.
-        truth: search among the annotated boxes instead of the detected ones (an upper bound).
+        ground_truth: search among the annotated boxes instead of the detected ones (an upper bound).
         gallery_size: images per gallery; None the dataset's usual number, -1 all.
         cross_camera: leave out images of the query's own camera.
     """
 
     cbgm: bool = False
-    truth: bool = False
+    ground_truth: bool = False
     gallery_size: int | None = None
     cross_camera: bool = False
 
@@ -31,55 +32,54 @@ class Setting:
         """The setting in words, for a row of a table."""
         size = {None: "usual", -1: "all"}.get(self.gallery_size, self.gallery_size)
         return {
-            "boxes": "ground truth" if self.truth else "detected",
+            "boxes": "ground truth" if self.ground_truth else "detected",
             "CBGM": "yes" if self.cbgm else "no",
             "gallery": f"{size}, other cameras" if self.cross_camera else str(size),
         }
 
 
-def check_galleries(settings: Iterable[Setting], gallery_set, query_set) -> None:
-    """Ask for each setting's galleries, which are read, once.
-
-    Raises:
-        ValueError, FileNotFoundError: the dataset has no galleries of such a size, or knows no cameras.
-    """
+def check_galleries(
+    settings: Iterable[Setting], gallery_set: PersonSearchDataset, query_set: PersonSearchDataset
+) -> None:
+    """Read each setting's galleries once; raises as `query_set.galleries` where the dataset has none of such a size."""
     for size, cross_camera in dict.fromkeys((setting.gallery_size, setting.cross_camera) for setting in settings):
         next(iter(query_set.galleries(gallery_set, size, cross_camera)))
 
 
-def score_detection(features: Features, gallery_set, score_thresh: float) -> dict[str, float]:
+def score_detection(features: Features, gallery_set: PersonSearchDataset, score_thresh: float) -> dict[str, float]:
     """Detection recall and AP of the gallery, see `utils.evaluation.evaluate_detection`."""
     return evaluate_detection(gallery_set, features.gallery_dets, score_thresh)
 
 
 def score_search(
-    features: Features, gallery_set, query_set, setting: Setting, block_mb: int = BLOCK_MB
+    features: Features,
+    gallery_set: PersonSearchDataset,
+    query_set: PersonSearchDataset,
+    setting: Setting,
+    block_mb: int = BLOCK_MB,
 ) -> dict[str, float]:
-    """Search mAP and top-k under one setting; `block_mb` as in `utils.evaluation.evaluate_search`.
+    """Search mAP and top-k, 0 ... 1, under one setting; `block_mb` as in `utils.evaluation.evaluate_search`.
 
     Raises:
         ValueError: the setting needs ground-truth boxes, and the features hold none.
     """
     dets, feats = features.gallery_dets, features.gallery_feats
-    if setting.truth:
-        if features.truth_feats is None:
-            raise ValueError("these features hold no ground-truth boxes: extract them with --gt")
-        dets = [_with_full_score(annotation["boxes"]) for annotation in gallery_set.annotations]
-        feats = features.truth_feats
+    if setting.ground_truth:
+        if not features.ground_truth_feats:
+            raise ValueError("these features hold no ground-truth boxes")
+        boxes = [annotation["boxes"].astype(np.float32) for annotation in gallery_set.annotations]
+        dets = [np.concatenate([own, np.ones((len(own), 1), np.float32)], axis=1) for own in boxes]
+        feats = features.ground_truth_feats
     scores = evaluate_search(
         gallery_set,
         query_set,
         dets,
         feats,
         features.query_feats,
-        query_context=features.query_context if setting.cbgm else None,
+        query_context=list(zip(features.context_dets, features.context_feats, strict=True)),
         cbgm=setting.cbgm,
         gallery_size=setting.gallery_size,
         cross_camera=setting.cross_camera,
         block_mb=block_mb,
     )
     return {name: float(scores[name]) for name in SEARCH_METRICS}
-
-
-def _with_full_score(boxes: np.ndarray) -> np.ndarray:
-    return np.concatenate([boxes.astype(np.float32), np.ones((len(boxes), 1), np.float32)], axis=1)

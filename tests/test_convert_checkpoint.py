@@ -79,6 +79,8 @@ def test_a_converted_release_opens_with_its_config_and_names_its_origin(model, r
 
 
 def test_own_checkpoints_keep_what_a_resumed_run_needs_unless_stripped(model, own, tmp_path):
+    assert convert(own, "--save-config", tmp_path / "config.yaml") == 0
+    assert load_cfg(tmp_path / "config.yaml") == tiny_cfg(**NO_CONTEXT)
     assert convert(own, tmp_path / "whole.pth") == 0
     whole = read_checkpoint(tmp_path / "whole.pth")
     assert whole.keys() == {"model", "optimizer", "epoch", "best", "config", "source"}
@@ -160,11 +162,6 @@ def test_keys_without_a_place_and_unused_ones_are_described(tmp_path, capsys):
     assert "cls_score.weight" in facts["never used"]
     assert convert(tmp_path / "a.pth", tmp_path / "out.pth") == 1
     assert "has keys that NAE (2020) does not have: roi_heads.extra" in capsys.readouterr().err
-
-
-def test_a_file_gives_its_config(own, tmp_path):
-    assert convert(own, "--save-config", tmp_path / "config.yaml") == 0
-    assert load_cfg(tmp_path / "config.yaml") == tiny_cfg(**NO_CONTEXT)
 
 
 def test_a_config_that_no_file_holds_has_to_be_named(model, cfg, tmp_path, capsys):

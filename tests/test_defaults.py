@@ -17,12 +17,7 @@ def test_options_come_from_defaults_base_file_and_command_line_in_turn(tmp_path)
     cfg = load_cfg(leaf, ["SEED", "9"])
     assert (cfg.SOLVER.BASE_LR, cfg.SOLVER.GAMMA, cfg.SEED) == (0.5, 0.3, 9)
     assert cfg.SOLVER.MOMENTUM == get_default_cfg().SOLVER.MOMENTUM
-    assert cfg.is_frozen()
-
-
-def test_each_default_tree_is_its_own():
-    get_default_cfg().SEED = 99
-    assert get_default_cfg().SEED != 99
+    assert cfg.is_frozen() and get_default_cfg().SEED == 1  # the defaults themselves are unchanged
 
 
 @pytest.mark.parametrize(
@@ -30,10 +25,8 @@ def test_each_default_tree_is_its_own():
     [
         (["SOLVER.BASE_LR", "1e-3"], 0.001),
         (["SOLVER.BASE_LR", "1"], 1.0),
-        (["SOLVER.MILESTONES", "[3, 4]"], [3, 4]),
         (["INPUT.DATA_ROOT", "123"], "123"),
         (["SOLVER.AMP", "off"], "off"),
-        (["DETERMINISTIC", "True"], True),
         (["DETERMINISTIC", "false"], False),
         (["SOLVER.MILESTONES", "(3, 4)"], [3, 4]),
         (["MODEL.RPN.ASPECT_RATIOS", "[1, 2.5]"], [1, 2.5]),
@@ -63,20 +56,15 @@ def test_a_list_that_a_base_file_empties_can_be_filled_again(tmp_path):
         (["SOLVER.BASELR", "1"], "nearest is 'SOLVER.BASE_LR'"),
         (["SOLVER", "1"], "no option 'SOLVER'"),
         (["SEED", "x"], "SEED must be of type int, but is 'x'"),
-        (["SEED", "1.5"], "SEED must be of type int"),
         (["solver.base_lr", "1"], "no option 'solver.base_lr'; the nearest is 'SOLVER.BASE_LR'"),
         (["NUM_IDS", "1"], "nearest is 'MODEL.OIM.NUM_IDS'"),
         (["SEED", "None"], "command line: SEED must be of type int, but is 'None'"),
-        (["SEED", "True"], "SEED must be of type int"),
         (["SEED", "[" * 300], "SEED must be of type int"),
         (["SEED", "-" * 100000 + "1"], r"SEED must be of type int, but is '-+\.\.\.-+1'$"),
         (["DETERMINISTIC", "1"], "DETERMINISTIC must be of type bool"),
         (["SOLVER.BASE_LR", "nan"], r"SOLVER.BASE_LR must be of type float \(and finite\), but is 'nan'"),
-        (["SOLVER.BASE_LR", "1e999"], "SOLVER.BASE_LR must be of type float"),
         (["SOLVER.BASE_LR", "1" * 400], "SOLVER.BASE_LR must be of type float"),
         (["SOLVER.MILESTONES", "['a', None]"], "SOLVER.MILESTONES must be of type list of int"),
-        (["SOLVER.MILESTONES", "3"], "SOLVER.MILESTONES must be of type list of int"),
-        (["SOLVER.MILESTONES", "__import__('os').getcwd()"], "SOLVER.MILESTONES must be of type list"),
         (["SEED"], "pairs KEY VALUE"),
     ],
 )
@@ -93,10 +81,11 @@ def test_wrong_files_are_named(tmp_path):
     write(tmp_path, "c.yaml", "BASE: b.yaml")
     with pytest.raises(UserError, match=r"in a circle: .*b.yaml -> .*c.yaml -> .*b.yaml"):
         load_cfg(write(tmp_path, "b.yaml", "BASE: c.yaml"))
-    with pytest.raises(UserError, match="not a YAML file"):
-        load_cfg(write(tmp_path, "d.yaml", "a: [1"))
     with pytest.raises(UserError, match="holds a list"):
         load_cfg(write(tmp_path, "d.yaml", "- 1"))
+    (tmp_path / "e.yaml").write_bytes(b"OUTPUT_DIR: caf\xe9\n")
+    with pytest.raises(UserError, match=r"e.yaml is not a YAML file of options in UTF-8: unacceptable character"):
+        load_cfg(tmp_path / "e.yaml")
 
 
 LAUGHS = ", ".join(["&x0 [a]"] + [f"&x{i + 1} [{', '.join([f'*x{i}'] * 10)}]" for i in range(12)])
@@ -108,27 +97,17 @@ WRONG = {
     "key of another type": ("1: 2", "no option '1'"),
     "section as option": ("SOLVER: 3", "no option 'SOLVER'"),
     "option as section": ("SEED: {a: 1}", "SEED must be of type int, but is {'a': 1}"),
-    "wrong type": ("SOLVER: {AMP: 3}", "SOLVER.AMP must be of type str, but is 3"),
     "no value": ("SEED:", "SEED must be of type int, but is None"),
-    "no text": ("INPUT: {DATA_ROOT: }", "INPUT.DATA_ROOT must be of type str, but is None"),
-    "date": ("SEED: {a: 2001-01-01}", "SEED must be of type int"),
-    "not finite": ("SOLVER: {BASE_LR: .nan}", "SOLVER.BASE_LR must be of type float"),
     "wrong elements": ("SOLVER: {MILESTONES: [1, a]}", "SOLVER.MILESTONES must be of type list of int"),
     "key twice": ("SEED: 1\nSEED: 2", r"SEED comes twice \(line 2\)"),
-    "key of a section twice": ("SOLVER:\n  GAMMA: 1\n  GAMMA: 2", r"GAMMA comes twice \(line 3\)"),
     "list as base": ("BASE: [a]", r"BASE must be the path of a config file, but is \['a'\]"),
-    "number as base": ("BASE: 3", "BASE must be the path of a config file, but is 3"),
     "no base": ("BASE:", "BASE must be the path of a config file, but is None"),
     "recursive section": ("SOLVER: &a {x: *a}", "no option 'SOLVER.x'"),
     "recursive option": ("SEED: &a {x: *a}", "SEED must be of type int"),
-    "recursive list": ("SOLVER: {MILESTONES: &a [*a]}", "SOLVER.MILESTONES must be of type list of int"),
     "nested deeply": ("[" * 3000, "nested too deeply"),
     "laughs": (f"OUTPUT_DIR: [{LAUGHS}]", "OUTPUT_DIR must be of type str"),
     "laughs as list": (f"SOLVER: {{MILESTONES: [{LAUGHS}]}}", "MILESTONES must be of type list of int"),
-    "tab": ("SOLVER:\n\tGAMMA: 1", r"is not a YAML file of options in UTF-8: .* \(line 2\)"),
-    "two documents": ("--- 1\n--- 2", "is not a YAML file of options in UTF-8: .*another document"),
     "unknown alias": ("SEED: *x", "is not a YAML file of options in UTF-8: found undefined alias"),
-    "list as key": ("? [a]\n: b", "is not a YAML file of options in UTF-8: found unhashable key"),
     "zero byte": ("SEED: \0", "is not a YAML file of options in UTF-8: unacceptable character"),
     "value unlike its tag": ("SEED: !!timestamp x", "is not a YAML file of options: wrong tags"),
 }
@@ -140,12 +119,6 @@ def test_what_is_wrong_in_a_file_is_one_sentence_that_names_it(text, message, tm
         load_cfg(write(tmp_path, "a.yaml", text))
     sentence = caught.value.args[0]
     assert sentence.startswith(str(tmp_path / "a.yaml")) and "\n" not in sentence and len(sentence) < 500
-
-
-def test_a_file_that_is_not_utf8_is_named(tmp_path):
-    (tmp_path / "a.yaml").write_bytes(b"OUTPUT_DIR: caf\xe9\n")
-    with pytest.raises(UserError, match=r"a.yaml is not a YAML file of options in UTF-8: unacceptable character"):
-        load_cfg(tmp_path / "a.yaml")
 
 
 def test_keys_that_yaml_merges_are_not_taken_for_doubles(tmp_path):

@@ -1,4 +1,4 @@
-"""The demo, with a stub in place of the network: what it asks, ranks, writes and says."""
+"""The demo, with a stub in place of the searcher: what it asks, ranks, writes and prints; and a small real run."""
 
 import json
 from pathlib import Path
@@ -7,22 +7,30 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny import tiny_cfg
 
 import demo
-from engine.gallery_search import Request, check_box, search_gallery
+from engine.gallery_search import GalleryRequest, check_box, search_gallery
+from engine.searcher import ImageResult, SearchRequest
+from models import build_model
 from tools.common import run_program
 from utils.drawing import BEST, FOUND
+from utils.errors import UserError
+from utils.images import MAX_PIXELS, ImageError, read_image
 
 SIZE = 640, 480
+QUERY = np.array([[1.0, 0.0]], np.float32)
 
 
-class StubModel:
+class StubSearcher:
     """Finds the people that an image's grey value stands for; embeddings are two numbers wide.
 
     Grey g: 100 nobody, 110 one person like the query, 120 two people, the second one more like the query.
     """
 
+    max_pixels = MAX_PIXELS
     people = {
+        90: [],
         100: [],
         110: [((50, 60, 90, 160), 0.9, (0.9, 0.0))],
         120: [((300, 100, 340, 200), 0.8, (0.2, 0.5)), ((500, 200, 560, 400), 0.7, (0.6, 0.3))],
@@ -31,22 +39,18 @@ class StubModel:
     def __init__(self):
         self.asked = []
 
-    def query(self, images, boxes):
-        self.asked.append((images[0].shape, boxes[0].tolist()))
-        return [{"embeddings": torch.tensor([[1.0, 0.0]]), "context": {}}]
-
-    def __call__(self, images):
-        assert len(images) == 1
-        assert 0 <= images[0].min() <= images[0].max() <= 1
-        people = self.people[round(float(images[0].mean() * 255))]
-        boxes, scores, embeddings = ([row[k] for row in people] for k in range(3))
-        return [
-            {
-                "boxes": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
-                "scores": torch.tensor(scores),
-                "embeddings": torch.tensor(embeddings, dtype=torch.float32).reshape(-1, 2),
-            }
-        ]
+    def __call__(self, requests, on_error=None):
+        for index, request in reversed(list(enumerate(requests))):  # any order
+            image, boxes = (request.image, request.boxes) if isinstance(request, SearchRequest) else (request, None)
+            self.asked += [boxes] if boxes else []
+            try:
+                pixels = image if isinstance(image, np.ndarray) else read_image(image)
+            except ImageError as error:
+                on_error(index, error)
+                continue
+            people = self.people[round(float(pixels.mean()))]
+            columns = [np.array([row[k] for row in people], np.float32) for k in range(3)]
+            yield index, ImageResult(columns[0].reshape(-1, 4), columns[1], columns[2].reshape(-1, 2), QUERY, [])
 
 
 def grey_image(path, value):
@@ -68,7 +72,7 @@ def folder(tmp_path):
 
 def request_of(folder):
     gallery = demo.list_images(folder / "gallery", leave_out=folder / "query.jpg")
-    return Request(folder / "query.jpg", (10, 20, 50, 120), gallery)
+    return GalleryRequest(folder / "query.jpg", (10, 20, 50, 120), gallery)
 
 
 def near(picture, color):
@@ -76,9 +80,9 @@ def near(picture, color):
 
 
 def test_search_writes_ranks_and_reports(folder):
-    model = StubModel()
-    results = search_gallery(model, request_of(folder), folder / "out")
-    assert model.asked == [((3, 480, 640), [[10, 20, 50, 120]])]
+    searcher = StubSearcher()
+    results = search_gallery(searcher, request_of(folder), folder / "out")
+    assert searcher.asked == [[(10, 20, 50, 120)]]
     assert results == json.loads((folder / "out" / "results.json").read_text())
     assert results["query"] == {"file": str(folder / "query.jpg"), "box": [10, 20, 50, 120]}
     images = {Path(image["file"]).name: image for image in results["images"]}
@@ -95,12 +99,14 @@ def test_search_writes_ranks_and_reports(folder):
 
 
 def test_images_beyond_the_limit_of_pixels_are_not_read(folder):
-    with pytest.raises(ValueError, match=r"query.jpg is 640 x 480, more than 1000 pixels: .* INPUT.MAX_PIXELS"):
-        search_gallery(StubModel(), request_of(folder), folder / "out", max_pixels=1000)
+    searcher = StubSearcher()
+    searcher.max_pixels = 1000
+    with pytest.raises(ImageError, match=r"query.jpg is 640 x 480, more than 1000 pixels: .* MAX_PIXELS"):
+        search_gallery(searcher, request_of(folder), folder / "out")
 
 
 def test_pictures_show_the_best_match_and_the_others(folder):
-    results = search_gallery(StubModel(), request_of(folder), folder / "out")
+    results = search_gallery(StubSearcher(), request_of(folder), folder / "out")
     pictures = {}
     for image in results["images"]:
         with Image.open(folder / "out" / image["picture"]) as picture:
@@ -120,13 +126,13 @@ def test_overview_shows_no_more_than_top_k(folder, monkeypatch):
         "engine.gallery_search.overview", lambda *args: shown.append(args[2]) or np.zeros((9, 9, 3), "u1")
     )
     for number in (1, 5):
-        search_gallery(StubModel(), request_of(folder), folder / "out", top_k=number)
+        search_gallery(StubSearcher(), request_of(folder), folder / "out", top_k=number)
     assert [[match.name for match in matches] for matches in shown] == [["one.jpg"], ["one.jpg", "two.png"]]
 
 
 @pytest.mark.parametrize("box", [(10, 20, 10, 50), (-1, 20, 30, 50), (10, 20, 641, 50), (10, 50, 30, 20)])
 def test_a_box_outside_its_picture_is_refused(box):
-    with pytest.raises(ValueError, match="q.jpg, which is 640 x 480 pixels"):
+    with pytest.raises(UserError, match="q.jpg, which is 640 x 480 pixels"):
         check_box(box, np.zeros((480, 640, 3), dtype=np.uint8), "q.jpg")
     check_box((0, 0, 640, 480), np.zeros((480, 640, 3), dtype=np.uint8), "q.jpg")
 
@@ -141,18 +147,18 @@ def test_missing_options_are_named(folder, monkeypatch):
     monkeypatch.chdir(folder)
     query, gallery = str(folder / "query.jpg"), str(folder / "gallery")
     for options, text in (
-        ([], "run `bash quickstart.sh` first"),
+        ([], "run `bash quickstart.sh`"),
         (["--query", query, "--gallery", gallery], "--query needs --box X1 Y1 X2 Y2"),
         (["--query", query], "go together, only --query was given"),
-        (["--query", query, "--box", "1", "2", "3", "4", "--gallery", query], "is no folder"),
+        (["--query", query, "--box", "1", "2", "3", "4", "--gallery", query], "is not a folder"),
     ):
-        with pytest.raises(ValueError, match=text):
+        with pytest.raises(UserError, match=text):
             demo.read_request(demo.parse_args(options))
     for options, text in (
-        ([], "run `bash quickstart.sh` first"),
+        ([], "run `bash quickstart.sh`"),
         (["--cfg", "x.yaml"], "--cfg and --ckpt go together"),
     ):
-        with pytest.raises(ValueError, match=text):
+        with pytest.raises(UserError, match=text):
             demo.read_network(demo.parse_args(options))
 
 
@@ -163,12 +169,14 @@ def test_without_options_the_sample_is_searched(folder, monkeypatch):
     sample = {"query": "Image/s1.jpg", "box": [1, 2, 30, 60], "gallery": ["Image/s2.jpg", "Image/s3.jpg"]}
     (data / "demo.json").write_text(json.dumps(sample))
     request = demo.read_request(demo.parse_args([]))
-    assert request == Request(data / "Image/s1.jpg", (1, 2, 30, 60), [data / "Image/s2.jpg", data / "Image/s3.jpg"])
+    assert request == GalleryRequest(
+        data / "Image/s1.jpg", (1, 2, 30, 60), [data / "Image/s2.jpg", data / "Image/s3.jpg"]
+    )
 
 
 def test_the_report_ends_in_an_error_where_images_failed(folder, capsys):
-    results = search_gallery(StubModel(), request_of(folder), folder / "out")
-    with pytest.raises(ValueError, match="1 gallery images could not be read.*zz_broken.jpg"):
+    results = search_gallery(StubSearcher(), request_of(folder), folder / "out")
+    with pytest.raises(UserError, match="1 gallery images could not be read.*zz_broken.jpg"):
         demo.report(results, folder / "out")
     shown = capsys.readouterr().out
     assert "3 people in 3 gallery images" in shown
@@ -181,4 +189,19 @@ def test_the_program_fails_with_one_sentence(tmp_path, monkeypatch, capsys):
     assert run_program(demo.main, demo.parse_args([])) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert "run `bash quickstart.sh` first" in error
+    assert "run `bash quickstart.sh`" in error
+
+
+def test_a_network_is_read_and_the_gallery_searched_in_batches(cuhk, tmp_path, capsys):
+    """The whole program, with random weights: every gallery image is searched and drawn."""
+    cfg = tiny_cfg(MODEL__DETECTION_HEAD__SCORE_THRESH=0.3, MODEL__SEARCH_HEAD__SCORE_THRESH=0.3)
+    (tmp_path / "config.yaml").write_text(cfg.dump())
+    torch.save({"model": build_model(cfg).state_dict()}, tmp_path / "w.pth")
+    files = sorted((cuhk / "Image" / "SSM").iterdir())
+    arguments = ["--cfg", tmp_path / "config.yaml", "--ckpt", tmp_path / "w.pth", "--query", files[0], "--gallery"]
+    arguments += [files[0].parent, "--out", tmp_path / "out", "--box", 10, 10, 60, 80, "INPUT.BATCH_SIZE_TEST", 3]
+    assert run_program(demo.main, demo.parse_args(list(map(str, arguments)))) == 0
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert [image["file"] for image in results["images"]] == [str(file) for file in files[1:]]
+    assert len(list((tmp_path / "out" / "gallery").iterdir())) == len(files) - 1
+    assert results["ranked"] and f"{len(files) - 1} gallery images" in capsys.readouterr().out

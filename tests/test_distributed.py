@@ -18,14 +18,14 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from datasets import build_dataset
-from engine import extraction
-from engine.extraction import extract_features
-from engine.feature_parts import FeatureParts
-from engine.features import Features
+from engine.feature_files import Features, PartialResults
+from engine.features import extract_features
+from engine.searcher import Searcher
 from engine.skipped_samples import SkippedSamples
 from models.oim import OIMLoss
 from models.two_stage.person_search import PersonSearch
-from utils.distributed import gather_counts, gather_rows, leave_processes, rank, share_buffers
+from utils.distributed import any_process, from_main, gather_counts, gather_rows, leave_processes, rank, share_buffers
+from utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = (3, 7)
@@ -99,38 +99,36 @@ def joint_worker(number: int) -> dict:
     return train_steps(DistributedDataParallel(model), model, [shares(step)[number] for step in range(3)])
 
 
-def extract(data: Path, parts: FeatureParts | None, passes: int | None = None) -> tuple[Features | None, int]:
+def extract(data: Path, partial: PartialResults | None, passes: int | None = None) -> tuple[Features | None, int]:
     """Features of a dataset, None after an interruption that comes when `passes` are done, and the images searched."""
-    search, seen = extraction._search, []
+    searcher, seen = Searcher(tiny_model(), "cpu", batch_size=2), []
+    search = searcher._search
 
-    def watched(searcher, images, device):
+    def stopping(batch):
         if len(seen) == passes:
             raise KeyboardInterrupt
-        seen.append(len(images))
-        return search(searcher, images, device)
+        seen.append(len(batch))
+        return search(batch)
 
+    searcher._search = stopping
     sets = (build_dataset("CUHK-SYSU", data, split) for split in ("gallery", "query"))
-    options = {"device": torch.device("cpu"), "batch_size": 2, "num_workers": 0, "parts": parts}
-    extraction._search = watched
     try:
-        return extract_features(tiny_model(), *sets, **options), sum(seen)
+        return extract_features(searcher, *sets, partial=partial), sum(seen)
     except KeyboardInterrupt:
         return None, sum(seen)
-    finally:
-        extraction._search = search
 
 
 def extraction_worker(number: int, data: Path, folder: Path) -> dict:
     """Each process is interrupted after one pass, and goes on."""
-    stopped, first = extract(data, FeatureParts(folder), passes=1)
+    stopped, first = extract(data, PartialResults(folder), passes=1)
     assert stopped is None
     dist.barrier()
-    images, paths = FeatureParts(folder).read()
-    features, second = extract(data, FeatureParts(folder))
+    found, done = PartialResults(folder).read()
+    features, second = extract(data, PartialResults(folder))
     rows = [] if features is None else [*features.gallery_feats, *features.query_feats]
     return {
         "searched": [first, second],
-        "read": [len(images), len(paths)],
+        "read": [len(found.gallery_names), len(done)],
         "rows": [torch.from_numpy(np.array(row)) for row in rows],
     }
 
@@ -149,7 +147,20 @@ def damaged_worker(rank: int) -> dict:
     for epoch in (1, 2):
         samples.finish_epoch(epoch)
         resumed.finish_epoch(epoch)
-    return {"lines": lines, "saved": saved}
+    return {"lines": lines, "saved": saved, "shared": from_main(lambda: f"read by {rank}")} | refused()
+
+
+def refused() -> dict:
+    """What each process raises where the main one cannot read a file; the other has a whole one of that name."""
+
+    def read():
+        raise UserError("last.pth is damaged")
+
+    try:
+        from_main(read)
+    except UserError as error:
+        return {"error": str(error), "any": any_process(rank() == 1, False)}
+    return {}
 
 
 def _enter(rank: int, worker, folder: str) -> None:
@@ -213,8 +224,10 @@ def test_an_interrupted_extraction_goes_on_in_two_processes(cuhk, tmp_path):
         np.testing.assert_allclose(ours.numpy().reshape(theirs.shape), theirs, atol=1e-4)
 
 
-def test_skipped_images_of_all_processes_are_counted_named_and_saved(tmp_path):
+def test_skipped_images_of_all_processes_are_counted_and_what_the_main_one_reads_is_shared(tmp_path):
     for result in in_two_processes(damaged_worker, tmp_path):
+        assert result["shared"] == "read by 0"
+        assert result["error"] == "last.pth is damaged" and result["any"] == [True, False]
         assert sorted(result["lines"][:2]) == ["skipped: a.jpg", "skipped: b.jpg"]
         assert result["lines"][2:] == ["epoch 1: skipped 4 images that cannot be read (2 so far)"] * 2
         assert result["saved"] == {

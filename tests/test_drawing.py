@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from utils.drawing import BEST, CASING, FOUND, MIN_LONG_SIDE, QUERY, Mark, draw_detections, draw_marks, draw_query, font
+from utils.drawing import BEST, CASING, FOUND, MIN_LONG_SIDE, QUERY, Mark, draw_detections, draw_marks, font
 from utils.sheets import CROP, TILE, Match, crop_region, detection_sheet, overview, shorten
 
 GREY = np.full((480, 640, 3), 128, dtype=np.uint8)
@@ -44,7 +44,7 @@ def test_no_people_leaves_the_picture_as_it_is():
 
 
 def test_small_pictures_are_enlarged_with_their_boxes():
-    picture = draw_query(GREY[:48, :64], (20, 10, 30, 40), label="")
+    picture = draw_marks(GREY[:48, :64], [Mark((20, 10, 30, 40), "", QUERY)])
     assert picture.shape == (480, MIN_LONG_SIDE, 3)
     assert np.abs(np.array(where(picture, QUERY)) - (200, 100, 300, 400)).max() <= 4
 

@@ -9,9 +9,9 @@ from sklearn.metrics import average_precision_score
 
 from datasets import QueryGallery
 from utils.boxes import box_areas, clip_boxes, paired_iou, pairwise_iou, xywh_to_xyxy
-from utils.evaluation import detection, evaluate_detection, evaluate_search, gallery_index
+from utils.evaluation import detection, evaluate_detection, evaluate_search
 from utils.evaluation.cbgm import images_of_best
-from utils.evaluation.gallery_index import GalleryIndex
+from utils.evaluation.ranking import Gallery
 
 DIM = 4
 
@@ -129,24 +129,20 @@ def test_cbgm_equals_trying_all_matchings():
 
 
 def test_images_of_the_best_detections():
-    dets = [np.tile([0, 0, 9, 9, 1.0], (count, 1)) for count in (2, 0, 1, 3)]
-    feats = [np.zeros((len(boxes), 1), np.float32) for boxes in dets]
-    index = GalleryIndex.build(dets, feats, 0.5, 1)
+    gallery = Gallery(np.zeros((6, 4)), np.zeros((6, 1), np.float32), np.array([2, 0, 1, 3]))
     sims, everything = np.array([0.5, 0.1, 0.9, 0.5, 0.5, 0.2]), slice(None)
     for k1, expected in {1: [2], 2: [0, 2], 3: [0, 2, 3], 10: [0, 2, 3]}.items():  # of equals the first
-        assert images_of_best(sims, index, everything, k1).tolist() == expected
-    some = index.positions(np.array([1, 3]))
-    assert some.tolist() == [3, 4, 5]
-    assert images_of_best(sims, index, some, 1).tolist() == [3]
+        assert images_of_best(sims, gallery, everything, k1).tolist() == expected
+    assert gallery.detections_of(np.array([3, 1, 0])).tolist() == [3, 4, 5, 0, 1]
+    assert images_of_best(sims, gallery, gallery.detections_of(np.array([1, 3])), 1).tolist() == [3]
     outside = np.array([0.5, 0.1, -np.inf, -np.inf, -np.inf, -np.inf])
-    assert images_of_best(outside, index, everything, 4).tolist() == [0]
+    assert images_of_best(outside, gallery, everything, 4).tolist() == [0]
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.float32])
 @pytest.mark.parametrize("cbgm", [False, True])
-def test_block_size_changes_nothing(cbgm, dtype, monkeypatch):
+def test_block_size_changes_nothing(cbgm, dtype):
     """To the last bit; more queries than one product holds, and detections that are alike in everything."""
-    monkeypatch.setattr(gallery_index, "TILE_DETECTIONS", 5)
     rng = np.random.default_rng(2)
     dets, feats, (gallery_set, query_set, galleries), context = drawn_case(rng, num_images=40, num_queries=70)
     if dtype is np.float32:
@@ -159,24 +155,6 @@ def test_block_size_changes_nothing(cbgm, dtype, monkeypatch):
     whole, small = evaluate_search(*given), evaluate_search(*given, block_mb=0)
     np.testing.assert_array_equal(small["ap"], whole["ap"])
     assert all(small[name] == whole[name] for name in ("mAP", "top1", "top5", "top10"))
-
-
-def test_tiles_are_the_whole_gallery(monkeypatch):
-    rng = np.random.default_rng(6)
-    dets, feats, _, _ = drawn_case(rng, num_images=30)
-    index = GalleryIndex.build(dets, feats, 0.5, DIM)
-    kept = [rows[boxes[:, 4] >= 0.5] for boxes, rows in zip(dets, feats, strict=True)]
-    for size, count in ((1, None), (10, None), (10**6, 1)):
-        monkeypatch.setattr(gallery_index, "TILE_DETECTIONS", size)
-        tiles = list(index.tiles())
-        assert [positions.start for positions, _ in tiles] == [0, *(positions.stop for positions, _ in tiles[:-1])]
-        assert all(len(rows) == positions.stop - positions.start for positions, rows in tiles)
-        np.testing.assert_array_equal(np.concatenate([rows for _, rows in tiles]), np.concatenate(kept))
-        assert len(tiles) == count if count else len(tiles) > 1
-    images = np.array([7, 2, 2, 21])
-    np.testing.assert_array_equal(index.features(images), np.concatenate([kept[image] for image in images]))
-    boxes = [rows[rows[:, 4] >= 0.5, :4] for rows in dets]
-    np.testing.assert_array_equal(index.boxes[index.positions(images)], np.concatenate([boxes[i] for i in images]))
 
 
 def one_query_case(sims, true_rank, box=(10, 10, 40, 90)):
@@ -238,13 +216,13 @@ def test_query_that_is_nowhere_is_left_out_and_counted():
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda case: case["dets"].pop(), "gallery_dets has 2 entries for 3 images"),
+        (lambda case: case["dets"].pop(), "gallery_dets has 2 entries for 3 annotations"),
         (lambda case: case["dets"].__setitem__(1, np.zeros((1, 4))), r"gallery_dets\[1\] has shape \(1, 4\)"),
-        (lambda case: case["feats"].__setitem__(1, np.zeros((2, 2))), r"gallery_feats\[1\].* expected 1 x 2"),
-        (lambda case: case["feats"].__setitem__(1, np.zeros((1, 3))), r"gallery_feats\[1\].* expected 1 x 2"),
+        (lambda case: case["feats"].__setitem__(1, np.zeros((2, 2))), r"gallery_feats\[1\] has 2 rows for 1"),
+        (lambda case: case["feats"].__setitem__(1, np.zeros((1, 3))), r"gallery_feats\[1\].* expected n x 2"),
         (lambda case: case["feats"].__setitem__(1, np.array([[np.nan, 0]])), r"gallery_feats\[1\] holds NaN"),
-        (lambda case: case["queries"].append(np.zeros(2)), "query_feats has 2 entries for 1 queries"),
-        (lambda case: case["queries"].__setitem__(0, np.zeros(5)), "query_feats have 5 numbers, gallery_feats 2"),
+        (lambda case: case["queries"].append(np.zeros(2)), "query_feats has 2 entries for 1 annotations"),
+        (lambda case: case["queries"].__setitem__(0, np.zeros(5)), r"gallery_feats\[0\].* expected n x 5"),
         (lambda case: case["queries"].__setitem__(0, np.zeros((2, 2))), r"query_feats\[0\] has shape \(2, 2\)"),
         (lambda case: case["options"].update(cbgm=True), "cbgm needs query_context"),
         (lambda case: case["options"].update(cbgm=True, query_context=[]), "query_context has 0 entries"),
@@ -276,9 +254,9 @@ def plain_true_detections(boxes, detected):
     return true
 
 
-@pytest.mark.parametrize("together", [detection.PAIRS_TOGETHER, 7])
+@pytest.mark.parametrize("together", [detection.PAIRS_PER_BLOCK, 7])
 def test_detection_equals_the_plain_twin(together, monkeypatch):
-    monkeypatch.setattr(detection, "PAIRS_TOGETHER", together)
+    monkeypatch.setattr(detection, "PAIRS_PER_BLOCK", together)
     rng = np.random.default_rng(4)
     annotations, dets = [], []
     for _ in range(60):

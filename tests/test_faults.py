@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from disks import fill_disk
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import words
 from training_process import ROOT, assert_same, ended, left_by, run, start, start_two
 
@@ -136,6 +137,8 @@ def test_a_damaged_checkpoint_is_passed_over_and_training_ends_the_same(unbroken
     log = (tmp_path / "log.txt").read_text()
     assert log.count("last.pth is damaged") == 1 and "resumed from" in log
     (tmp_path / "last.pth.damaged").unlink()
+    shown = EventAccumulator(str(tmp_path / "tensorboard")).Reload().Scalars("train/loss_total")
+    assert [event.step for event in shown] == [3, 4, 6, 8], "what is trained again is shown once"
     ours, theirs = left_by(tmp_path), left_by(unbroken)
     for name in ("last.pth", "best.pth"):
         assert_same(ours["checkpoints"][name], theirs["checkpoints"][name])

@@ -124,7 +124,7 @@ class Damaged(Numbered):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_damaged_image_ends_training_by_default(workers):
     loader = build_train_loader(Damaged({4, 7}), 2, workers, seed=3)
-    with pytest.raises(ImageError, match=r"[47].jpg cannot be read as an image: .*INPUT.DAMAGED_IMAGES skip"):
+    with pytest.raises(ImageError, match=r"[47].jpg cannot be read as an image: .*DAMAGED_IMAGES skip"):
         batches(loader)
     with pytest.raises(ValueError, match="INPUT.DAMAGED_IMAGES is 'ignore': choose error or skip"):
         build_train_loader(Numbered(), 2, workers, seed=3, damaged="ignore")

@@ -1,4 +1,4 @@
-"""Files that are whole, numbered checkpoints of which a damaged one is passed over, and logs that are cut back."""
+"""Files that are whole, numbered checkpoints of which a damaged one is passed over, and the log."""
 
 import io
 import logging
@@ -16,7 +16,7 @@ from engine.checkpoint import read_checkpoint, save_checkpoint
 from engine.features import Features, save_features
 from engine.run_folder import RunFolder
 from utils.files import write_json, write_text
-from utils.logging import TensorBoard, set_up_logging
+from utils.logging import log_to_file, set_up_logging
 
 
 def state(number: int) -> dict:
@@ -168,32 +168,15 @@ def test_where_no_checkpoint_is_whole_each_is_named(tmp_path):
     assert folder.newest()[0]["epoch"] == 7
 
 
-def test_growing_files_are_cut_back_to_the_checkpoint(tmp_path):
-    folder = RunFolder(tmp_path, keep=2)
-    folder.events.mkdir()
-    old, new = (folder.events / f"events.out.tfevents.{name}" for name in ("1", "2"))
-    folder.log.write_text("one\n")
-    old.write_bytes(b"abc")
-    folder.save(state(1))
-    folder.log.write_text("one\ntwo\n")
-    old.write_bytes(b"abcdef")
-    new.write_bytes(b"xyz")
-    (tmp_path / ".last.pth.99.part").write_bytes(b"half")
-    folder.cut_back(folder.newest()[0])
-    assert folder.log.read_text() == "one\n" and old.read_bytes() == b"abc"
-    assert {path.name for path in tmp_path.rglob("*")} == {"last.pth", "log.txt", "tensorboard", old.name}
-    folder.cut_back(None)
-    assert {path.name for path in tmp_path.rglob("*")} == {"last.pth", "tensorboard"}
-
-
 FULL = Path("/dev/full")
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="no /dev/full on this system")
 def test_a_log_line_that_cannot_be_written_is_an_error():
-    set_up_logging(FULL)
+    set_up_logging()
+    log_to_file(FULL)
     try:
-        with pytest.raises(OSError, match="No space left on device: the run stops.*/dev/full"):
+        with pytest.raises(OSError, match="No space left on device: the log would lack lines: .*/dev/full"):
             logging.getLogger("train").info("epoch 1")
     finally:
         with suppress(OSError):  # what could not be written is tried once more
@@ -201,16 +184,12 @@ def test_a_log_line_that_cannot_be_written_is_an_error():
         logging.basicConfig(force=True)
 
 
-def test_an_event_that_cannot_be_written_is_an_error(tmp_path, monkeypatch):
-    board = TensorBoard(tmp_path)
-    writer = board._writer._get_file_writer().event_writer._async_writer
-
-    def write(data):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(writer._writer, "write", write)
-    monkeypatch.setattr("threading.excepthook", lambda args: None)
-    with pytest.raises(OSError, match=f"No space left on device: the run stops.*{tmp_path.name}"):
-        for step in range(100):
-            board.scalars("train", {"loss": 1.0}, step)
-            board.flush()
+def test_the_log_file_begins_with_what_was_logged_before_it_was_opened_and_is_appended_to(tmp_path):
+    for run in ("first", "second"):
+        set_up_logging()
+        logging.getLogger("train").info("%s: set-up", run)
+        log_to_file(tmp_path / "run" / "log.txt")
+        logging.getLogger("train").info("%s: training", run)
+        logging.basicConfig(force=True)
+    lines = [line.partition(" INFO ")[2] for line in (tmp_path / "run" / "log.txt").read_text().splitlines()]
+    assert lines == ["first: set-up", "first: training", "second: set-up", "second: training"]

@@ -1,4 +1,4 @@
-"""Signals that ask a program to stop: the first, its echo, and the second."""
+"""Signals that ask a program to stop: the first and the second, and those that loader processes get."""
 
 import multiprocessing
 import os
@@ -36,23 +36,22 @@ def test_work_that_leaves_nothing_half_done_is_stopped_at_once(inside):
     assert not done
 
 
-def test_an_echo_is_the_same_signal_and_a_later_one_ends_at_once():
+@pytest.mark.parametrize("torchrun", [False, True])
+def test_a_second_signal_ends_at_once_but_under_torchrun_which_repeats_the_first(torchrun):
     program = """
 import os, signal
-from utils import signals
-now = [100.0]
-signals.monotonic = lambda: now[0]
-with signals.StopSignals(echo=10) as stop:
-    for now[0] in (100.0, 101.0, 109.9):
-        os.kill(os.getpid(), signal.SIGTERM)
+from utils.signals import StopSignals
+with StopSignals() as stop:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        os.kill(os.getpid(), number)
         print(stop.received, flush=True)
-    now[0] = 110.0
-    os.kill(os.getpid(), signal.SIGTERM)
-    print("goes on", flush=True)
 """
-    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert ended.returncode == -signal.SIGTERM
-    assert ended.stdout == "SIGTERM\n" * 3
+    environment = {name: value for name, value in os.environ.items() if name != "LOCAL_RANK"}
+    environment |= {"LOCAL_RANK": "0"} if torchrun else {}
+    command = [sys.executable, "-c", program]
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == (0 if torchrun else -signal.SIGTERM)
+    assert ended.stdout == "SIGINT\n" * (2 if torchrun else 1)
 
 
 def serve(ready) -> None:
@@ -62,7 +61,7 @@ def serve(ready) -> None:
         signal.pause()
 
 
-@pytest.mark.skipif(not hasattr(signal, "sigtimedwait"), reason="no sigtimedwait on this system")
+@pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="no sigwaitinfo on this system")
 @pytest.mark.parametrize("method", ["fork", "forkserver"])
 def test_a_loader_process_is_ended_by_its_parent_alone(method):
     context = multiprocessing.get_context(method)

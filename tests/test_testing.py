@@ -3,11 +3,10 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 from tiny import draw, words
 
-from engine import extraction
+from engine.searcher import Searcher
 from tools import test as test_tool
 from tools.common import run_program
 
@@ -21,75 +20,67 @@ def run(data: Path, out: Path, *arguments: str, **options) -> int:
     return run_program(test_tool.main, test_tool.parse_args(["--cfg", CFG, "--untrained", *given, *arguments]))
 
 
-def parts_in(out: Path) -> list[Path]:
-    return sorted((out / "test").glob("parts-*"))
+def partial_in(out: Path) -> list[Path]:
+    return sorted((out / "test").glob("partial-*"))
 
 
 @pytest.fixture
-def images_seen(monkeypatch) -> list[str]:
-    """Paths of the images that the network searches."""
-    search, seen = extraction._search, []
-
-    def watched(searcher, batch, device):
-        seen.extend(item.job.path for item in batch)
-        return search(searcher, batch, device)
-
-    monkeypatch.setattr(extraction, "_search", watched)
+def images_seen(monkeypatch) -> list[int]:
+    """The number of images of each batch that the network searches."""
+    search, seen = Searcher._search, []
+    monkeypatch.setattr(Searcher, "_search", lambda self, batch: seen.append(len(batch)) or search(self, batch))
     return seen
 
 
 @pytest.fixture
-def interrupted_after_two_passes(monkeypatch):
+def interrupted_after_two_passes(monkeypatch, images_seen):
     """A context in which the third batch is interrupted."""
-    search = extraction._search
+    search = Searcher._search
 
-    def stop_at_the_third(searcher, batch, device):
-        passes.append(batch)
-        if len(passes) == 3:
+    def stop_at_the_third(self, batch):
+        if len(images_seen) == 2:
             raise KeyboardInterrupt
-        return search(searcher, batch, device)
+        return search(self, batch)
 
-    passes = []
     with monkeypatch.context() as patch:
-        patch.setattr(extraction, "_search", stop_at_the_third)
+        patch.setattr(Searcher, "_search", stop_at_the_third)
         yield patch
 
 
-def test_an_interrupted_test_goes_on_and_removes_its_parts(
+def test_an_interrupted_test_goes_on_and_removes_its_partial_results(
     cuhk, tmp_path, images_seen, interrupted_after_two_passes, capsys
 ):
     assert run(cuhk, tmp_path, INPUT__BATCH_SIZE_TEST=2) == 130
-    [folder] = parts_in(tmp_path)
-    first = set(images_seen)
-    assert len(first) == 4
+    [folder] = partial_in(tmp_path)
+    assert sum(images_seen) == 4
     interrupted_after_two_passes.undo()
     capsys.readouterr()
     images_seen.clear()
     assert run(cuhk, tmp_path / "again", INPUT__BATCH_SIZE_TEST=2) == 0
-    everything, metrics = set(images_seen), (tmp_path / "again" / "test" / "metrics.json").read_text()
+    everything, metrics = sum(images_seen), (tmp_path / "again" / "test" / "metrics.json").read_text()
     images_seen.clear()
     assert run(cuhk, tmp_path, INPUT__BATCH_SIZE_TEST=2) == 0
-    assert set(images_seen) == everything - first and len(images_seen) == len(everything) - 4
-    told = capsys.readouterr().err
-    assert f"searched {len(everything)} of {len(everything)} images" in told
-    assert f"{folder}: going on with the features of 4 images found earlier" in told
-    assert f"searched {len(everything) - 4} of {len(everything)} images" in told
+    assert sum(images_seen) == everything - 4
+    printed = capsys.readouterr().err
+    assert f"searched {everything} of {everything} images" in printed
+    assert f"{folder}: going on with the features of 4 images found earlier" in printed
+    assert f"searched {everything - 4} of {everything} images" in printed
     assert json.loads((tmp_path / "test" / "metrics.json").read_text()) == json.loads(metrics)
-    assert not parts_in(tmp_path) and not parts_in(tmp_path / "again")
+    assert not partial_in(tmp_path) and not partial_in(tmp_path / "again")
 
 
-def test_parts_of_another_batch_size_are_left_alone(cuhk, tmp_path, images_seen, interrupted_after_two_passes):
+def test_results_of_another_batch_size_are_left_alone(cuhk, tmp_path, images_seen, interrupted_after_two_passes):
     assert run(cuhk, tmp_path, INPUT__BATCH_SIZE_TEST=2) == 130
-    before = parts_in(tmp_path)
+    before = partial_in(tmp_path)
     interrupted_after_two_passes.undo()
     images_seen.clear()
     assert run(cuhk, tmp_path, INPUT__BATCH_SIZE_TEST=3) == 0
-    assert len(images_seen) >= 10
-    assert parts_in(tmp_path) == before
+    assert sum(images_seen) >= 10
+    assert partial_in(tmp_path) == before
 
 
 @pytest.mark.parametrize("saved", [True, False])
-def test_parts_are_kept_until_the_features_are_safe(saved, cuhk, tmp_path, monkeypatch):
+def test_partial_results_are_kept_until_the_features_are_safe(saved, cuhk, tmp_path, monkeypatch):
     def fails(*_):
         raise ValueError("scoring fails")
 
@@ -97,7 +88,7 @@ def test_parts_are_kept_until_the_features_are_safe(saved, cuhk, tmp_path, monke
     features = tmp_path / "features.npz"
     assert run(cuhk, tmp_path, *(["--features", str(features)] if saved else [])) == 1
     assert features.exists() == saved
-    assert len(parts_in(tmp_path)) == (0 if saved else 1)
+    assert len(partial_in(tmp_path)) == (0 if saved else 1)
 
 
 @pytest.mark.parametrize(
@@ -129,11 +120,3 @@ def test_features_without_what_a_setting_needs_are_refused(cuhk, tmp_path, capsy
     assert run(cuhk, tmp_path, "--features", str(features)) == 0
     assert run(cuhk, tmp_path, "--features", str(features), "--gt") == 1
     assert "holds no ground-truth boxes" in capsys.readouterr().err
-    with np.load(features) as file:
-        contents = dict(file)
-    none = {"context_dets": np.zeros((0, 5)), "context_feats": np.zeros((0, 8))}
-    counts = {f"{name}_counts": np.zeros_like(contents[f"{name}_counts"]) for name in none}
-    np.savez(features, **contents | none | counts)
-    assert run(cuhk, tmp_path, "--features", str(features)) == 0
-    assert run(cuhk, tmp_path, "--features", str(features), "--cbgm") == 1
-    assert "holds no contexts, which --cbgm needs: extract anew" in capsys.readouterr().err

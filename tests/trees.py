@@ -63,8 +63,13 @@ def load(fmt, root, split):
     """The annotations of a split; of "galleries", those of the queries."""
     if split in SPLITS:
         return build_dataset(NAMES[fmt], root, split).annotations
-    gallery_set, query_set = (build_dataset(NAMES[fmt], root, split) for split in ("gallery", "query"))
+    gallery_set, query_set = gallery_and_query(fmt, root)
     return list(query_set.galleries(gallery_set))
+
+
+def gallery_and_query(fmt, root):
+    """The two splits of a test."""
+    return [build_dataset(NAMES[fmt], root, split) for split in ("gallery", "query")]
 
 
 def annotation_faults(fmt, root, **options):

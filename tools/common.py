@@ -19,7 +19,7 @@ from utils.signals import StoppedError
 FAILED, DIVERGED, STOPPED, INTERRUPTED = 1, 70, 75, 130
 """Exit codes: an error, training that diverged, a stop in good order by a signal, and Ctrl-C elsewhere."""
 
-PRINTED = (UserError, OSError, DivergedError, ValueError, KeyError)
+PRINTED = (UserError, OSError, DivergedError)
 """Errors that are printed as one sentence."""
 
 LEAST = {
@@ -49,6 +49,13 @@ OUT_OF_MEMORY = (
     "memory does not suffice: in training lower INPUT.BATCH_SIZE_TRAIN and raise SOLVER.ACCUMULATE instead, use "
     "SOLVER.AMP bf16 or MODEL.BACKBONE.CHECKPOINT_TAILS True; in testing lower INPUT.BATCH_SIZE_TEST"
 )
+
+
+REMEDY = (
+    ". Take a lower SOLVER.BASE_LR, a longer SOLVER.WARMUP_EPOCHS or another SOLVER.AMP; --resume continues from the "
+    "last checkpoint, where there is one"
+)
+"""For training that diverged."""
 
 
 def add_config_arguments(parser: argparse.ArgumentParser, default: str | None = None) -> None:
@@ -90,8 +97,9 @@ def run_program(main: Callable[[argparse.Namespace], None], args: argparse.Names
             raise
         if args.traceback:
             traceback.print_exc()
-        sys.stderr.write(f"error: {OUT_OF_MEMORY if lacks_memory else _message(error)}\n")
-        return DIVERGED if isinstance(error, DivergedError) else FAILED
+        diverged = isinstance(error, DivergedError)
+        sys.stderr.write(f"error: {OUT_OF_MEMORY if lacks_memory else _message(error)}{REMEDY if diverged else ''}\n")
+        return DIVERGED if diverged else FAILED
     except StoppedError as stop:
         sys.stderr.write(f"stopped by {stop}: the same command with --resume goes on\n")
         return STOPPED
@@ -111,5 +119,5 @@ def _lacks_memory(error: Exception) -> bool:
 
 def _message(error: Exception) -> str:
     """An error's own sentence, without the traceback that a loader's worker process puts before it."""
-    text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+    text = str(error)
     return text.strip().splitlines()[-1].partition(": ")[2] if text.startswith("Caught ") else text

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from tools.common import add_traceback_argument, run_program
+from utils.errors import UserError
 from utils.logging import format_table
 
 
@@ -24,12 +25,12 @@ def read_rows(result: str) -> list[dict]:
     """
     name, equals, file = result.partition("=")
     if not equals:
-        raise ValueError(f"{result!r}: results are given as NAME=FILE")
+        raise UserError(f"{result!r}: results are given as NAME=FILE")
     try:
         metrics = json.loads(Path(file).read_text(encoding="utf-8"))
         detection, search = metrics["detection"], metrics["search"]
     except (ValueError, KeyError) as error:
-        raise ValueError(f"{file} is not a metrics.json of tools.test: {error}") from error
+        raise UserError(f"{file} is not a metrics.json of tools.test: {error}") from error
     return [{"network": name, **row, "detection AP": detection["ap"]} for row in search]
 
 

@@ -13,14 +13,15 @@ from yacs.config import CfgNode
 from datasets import PersonSearchDataset, open_split
 from engine.checkpoint import load_weights, read_checkpoint
 from engine.devices import select_device
-from engine.extraction import extract_features
-from engine.feature_parts import FeatureParts, extraction_id
-from engine.features import Features, load_features, save_features
+from engine.feature_files import Features, PartialResults, extraction_id, load_features, save_features
+from engine.features import extract_features, names_of
 from engine.scoring import Setting, check_galleries, score_detection, score_search
+from engine.searcher import Searcher
 from engine.solver import precision
 from models import build_model
 from tools.common import add_config_arguments, load_options, run_program
 from utils.distributed import all_cores, from_main, is_main, process_group
+from utils.errors import UserError
 from utils.files import write_json
 from utils.logging import format_table, set_up_logging
 
@@ -31,7 +32,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tools.test", description=__doc__.partition(":")[0])
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument("--ckpt", type=Path, help="checkpoint (default: best.pth in OUTPUT_DIR)")
-    weights.add_argument("--untrained", action="store_true", help="random weights: what chance gives")
+    weights.add_argument("--untrained", action="store_true", help="random weights, an untrained baseline")
     parser.add_argument("--cbgm", action="store_true", help="score with CBGM re-ranking too")
     parser.add_argument("--gt", action="store_true", help="score with ground-truth boxes too")
     parser.add_argument(
@@ -57,50 +58,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def _settings(args: argparse.Namespace, cfg: CfgNode) -> list[Setting]:
     sizes = args.gallery_size or [cfg.EVAL.GALLERY_SIZE]
-    kinds = [{}] + [{"cbgm": True}] * args.cbgm + [{"truth": True}] * args.gt
-    return [
-        Setting(gallery_size=size or None, cross_camera=cfg.EVAL.CROSS_CAMERA, **kind)
-        for size in sizes
-        for kind in kinds
-    ]
-
-
-def _extract(
-    args: argparse.Namespace,
-    cfg: CfgNode,
-    device: torch.device,
-    gallery_set: PersonSearchDataset,
-    query_set: PersonSearchDataset,
-) -> tuple[Features | None, FeatureParts]:
-    """Features from the network (None in a process beside the main one), and where their parts are."""
-    torch.manual_seed(cfg.SEED)
-    model = build_model(cfg)
-    if not args.untrained:
-        path = args.ckpt or Path(cfg.OUTPUT_DIR) / "best.pth"
-        load_weights(model, from_main(lambda: read_checkpoint(path)), str(path))
-    inputs = cfg.INPUT
-    settings = (cfg.MODEL, inputs.MIN_SIZE, inputs.MAX_SIZE, inputs.BATCH_SIZE_TEST, cfg.EVAL.AMP, args.gt)
-    parts = FeatureParts(_out(args, cfg) / f"parts-{extraction_id(model, gallery_set, query_set, *settings)}")
-    start = monotonic()
-    features = extract_features(
-        model.to(device),
-        gallery_set,
-        query_set,
-        device=device,
-        batch_size=cfg.INPUT.BATCH_SIZE_TEST,
-        num_workers=cfg.INPUT.NUM_WORKERS,
-        amp=precision(cfg.EVAL.AMP, "EVAL.AMP"),
-        compiled=cfg.EVAL.COMPILE,
-        with_truth=args.gt,
-        parts=parts,
-    )
-    files = {row["img_path"] for row in [*gallery_set.annotations, *query_set.annotations]}
-    log.info("searched %d of %d images in %.1f s", len(files) - parts.found_earlier, len(files), monotonic() - start)
-    return features, parts
-
-
-def _out(args: argparse.Namespace, cfg: CfgNode) -> Path:
-    return args.out or Path(cfg.OUTPUT_DIR) / "test"
+    kinds = [{}] + [{"cbgm": True}] * args.cbgm + [{"ground_truth": True}] * args.gt
+    common = {"cross_camera": cfg.EVAL.CROSS_CAMERA}
+    return [Setting(gallery_size=size or None, **common, **kind) for size in sizes for kind in kinds]
 
 
 def _features(
@@ -109,31 +69,39 @@ def _features(
     device: torch.device,
     gallery_set: PersonSearchDataset,
     query_set: PersonSearchDataset,
-) -> tuple[Features | None, FeatureParts | None]:
-    """Features of the file, or from the network with the parts they came in; None in a process beside the main one."""
-    names = (
-        [annotation["img_name"] for annotation in gallery_set.annotations],
-        [f"{query['img_name']} {query['boxes'][0].tolist()}" for query in query_set.annotations],
-    )
+) -> tuple[Features | None, PartialResults | None]:
+    """Features of the file or from the network, with its partial results; None in a process beside the main one."""
     if args.features and args.features.exists():
         log.info("scoring the features of %s, without the network", args.features)
-        features = load_features(args.features, *names)
-        if args.gt and features.truth_feats is None:
-            raise ValueError(f"{args.features} holds no ground-truth boxes: extract anew, with --gt, to another file")
-        if args.cbgm and not _has_contexts(features):
-            raise ValueError(f"{args.features} holds no contexts, which --cbgm needs: extract anew to another file")
+        features = load_features(args.features, *names_of(gallery_set, query_set))
+        if args.gt and not features.ground_truth_feats:
+            raise UserError(f"{args.features} holds no ground-truth boxes: extract anew, with --gt, to another file")
         return features, None
-    features, parts = _extract(args, cfg, device, gallery_set, query_set)
+    torch.manual_seed(cfg.SEED)
+    model = build_model(cfg)
+    if not args.untrained:
+        path = args.ckpt or Path(cfg.OUTPUT_DIR) / "best.pth"
+        load_weights(model, from_main(lambda: read_checkpoint(path)), str(path))
+    inputs = cfg.INPUT
+    settings = (cfg.MODEL, inputs.MIN_SIZE, inputs.MAX_SIZE, inputs.BATCH_SIZE_TEST, cfg.EVAL.AMP, args.gt)
+    partial = PartialResults(_out(args, cfg) / f"partial-{extraction_id(model, gallery_set, query_set, *settings)}")
+    start = monotonic()
+    amp = precision(cfg.EVAL.AMP, "EVAL.AMP")
+    searcher = Searcher(
+        model, device, inputs.BATCH_SIZE_TEST, inputs.NUM_WORKERS, amp, cfg.EVAL.COMPILE, inputs.MAX_PIXELS
+    )
+    features = extract_features(searcher, gallery_set, query_set, args.gt, partial)
+    files = {row["img_path"] for row in [*gallery_set.annotations, *query_set.annotations]}
+    log.info("searched %d of %d images in %.1f s", len(files) - partial.num_found, len(files), monotonic() - start)
     if args.features and features is not None:
-        save_features(args.features, features, *names)
-        parts.remove()
+        save_features(args.features, features)
+        partial.remove()
         log.info("features are in %s", args.features)
-    return features, parts
+    return features, partial
 
 
-def _has_contexts(features: Features) -> bool:
-    """Whether each query's image was searched too; the query itself is always in its context."""
-    return features.query_context is not None and all(len(dets) for dets, _ in features.query_context)
+def _out(args: argparse.Namespace, cfg: CfgNode) -> Path:
+    return args.out or Path(cfg.OUTPUT_DIR) / "test"
 
 
 def main(args: argparse.Namespace) -> None:
@@ -145,28 +113,34 @@ def main(args: argparse.Namespace) -> None:
         gallery_set, query_set = open_split(cfg, "gallery"), open_split(cfg, "query")
         settings = _settings(args, cfg)
         check_galleries(settings, gallery_set, query_set)
-        features, parts = _features(args, cfg, device, gallery_set, query_set)
-        if not is_main():
-            return
-        start = monotonic()
-        with all_cores():
-            detection = score_detection(features, gallery_set, cfg.EVAL.DETECTION_SCORE_THRESH)
-            rows = [
-                setting.describe() | score_search(features, gallery_set, query_set, setting, cfg.EVAL.BLOCK_MB)
-                for setting in settings
-            ]
-        log.info("scored in %.1f s", monotonic() - start)
-        out = _out(args, cfg)
-        write_json(out / "metrics.json", {"dataset": cfg.INPUT.DATASET, "detection": detection, "search": rows})
-        if parts is not None:
-            parts.remove()
-        _print_tables(cfg.INPUT.DATASET, detection, rows)
-        log.info("written to %s", out / "metrics.json")
+        features, partial = _features(args, cfg, device, gallery_set, query_set)
+        if is_main():
+            _score(args, cfg, gallery_set, query_set, features, settings)
+            if partial is not None:
+                partial.remove()
 
 
-def _print_tables(dataset: str, detection: dict[str, float], rows: list[dict]) -> None:
-    sys.stdout.write(f"\n{dataset}: detection (%)\n{format_table([detection])}\n")
-    sys.stdout.write(f"\n{dataset}: search (%)\n{format_table(rows)}\n\n")
+def _score(
+    args: argparse.Namespace,
+    cfg: CfgNode,
+    gallery_set: PersonSearchDataset,
+    query_set: PersonSearchDataset,
+    features: Features,
+    settings: list[Setting],
+) -> None:
+    start, name = monotonic(), cfg.INPUT.DATASET
+    with all_cores():
+        detection = score_detection(features, gallery_set, cfg.EVAL.DETECTION_SCORE_THRESH)
+        rows = [
+            setting.describe() | score_search(features, gallery_set, query_set, setting, cfg.EVAL.BLOCK_MB)
+            for setting in settings
+        ]
+    log.info("scored in %.1f s", monotonic() - start)
+    out = _out(args, cfg) / "metrics.json"
+    write_json(out, {"dataset": name, "detection": detection, "search": rows})
+    sys.stdout.write(f"\n{name}: detection (%)\n{format_table([detection])}\n")
+    sys.stdout.write(f"\n{name}: search (%)\n{format_table(rows)}\n\n")
+    log.info("written to %s", out)
 
 
 if __name__ == "__main__":

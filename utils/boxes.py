@@ -1,4 +1,4 @@
-"""Boxes as NumPy arrays: formats, clipping and the intersection over union of the evaluation.
+"""Boxes as NumPy arrays: formats, clipping and intersection over union (IoU).
 
 Boxes are x1, y1, x2, y2 in pixels, x2 and y2 being the far edges (a box covers (x2 - x1) * (y2 - y1) pixels), unless
 a name says xywh.
@@ -22,14 +22,9 @@ def xywh_to_xyxy(boxes: np.ndarray) -> np.ndarray:
     return np.concatenate([wide[:, :2], wide[:, :2] + wide[:, 2:]], axis=1)
 
 
-def clip_boxes(boxes: np.ndarray, width: float | None = None, height: float | None = None) -> np.ndarray:
-    """Boxes (n x 4) cut to an image whose far edges, where they are known, are `width` and `height` pixels."""
-    clipped = np.maximum(boxes, 0)
-    if width is not None:
-        clipped[:, 0::2] = np.minimum(clipped[:, 0::2], width)
-    if height is not None:
-        clipped[:, 1::2] = np.minimum(clipped[:, 1::2], height)
-    return clipped
+def clip_boxes(boxes: np.ndarray, width: float = np.inf, height: float = np.inf) -> np.ndarray:
+    """Boxes (n x 4) cut to an image of a size in pixels; of an unknown size, to its left and top edge."""
+    return np.clip(boxes, 0, [width, height, width, height]).astype(np.asarray(boxes).dtype)
 
 
 def box_areas(boxes: np.ndarray) -> np.ndarray:
@@ -39,7 +34,7 @@ def box_areas(boxes: np.ndarray) -> np.ndarray:
 
 
 def paired_iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Intersection over union of boxes and others, ... x 4 each, broadcast against one another.
+    """IoU of boxes and others, ... x 4 each, broadcast against one another.
 
     Returns:
         float64, the broadcast shape without its last axis; 0 where both boxes are without area.
@@ -52,5 +47,5 @@ def paired_iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def pairwise_iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Intersection over union of each of n boxes (n x 4) with each of m others (m x 4): n x m, float64."""
+    """IoU of each of n boxes (n x 4) with each of m others (m x 4): n x m, float64."""
     return paired_iou(np.asarray(boxes)[:, None], np.asarray(others)[None])

@@ -77,15 +77,13 @@ def barrier() -> None:
 
 def from_main(compute: Callable[[], T]) -> T:
     """What `compute` gives in the main process, pickled, in every process; a UserError or OSError is raised in all."""
-    if not is_distributed():
-        return compute()
     outcome: list = [None, None]
-    if is_main():
-        try:
-            outcome[0] = compute()
-        except (UserError, OSError) as error:
-            outcome[1] = error
-    dist.broadcast_object_list(outcome)
+    try:
+        outcome[0] = compute() if is_main() else None
+    except (UserError, OSError) as error:
+        outcome[1] = error
+    if is_distributed():
+        dist.broadcast_object_list(outcome)
     if outcome[1] is not None:
         raise outcome[1]
     return outcome[0]

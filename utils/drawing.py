@@ -6,10 +6,15 @@ results have at least MIN_LONG_SIDE pixels on their longer side. Colours are fro
 has a thicker line and a word, so nothing hangs on colour alone.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+Box: TypeAlias = Sequence[float]
+Color: TypeAlias = tuple[int, int, int]
 
 FOUND = (86, 180, 233)
 BEST = (213, 94, 0)
@@ -17,35 +22,26 @@ QUERY = (240, 228, 66)
 CASING = (20, 20, 20)
 
 MIN_LONG_SIDE = 640
-MIN_TEXT = 12
-"""Smallest height of text, in pixels."""
-
-TEXT_FRACTION = 44
-"""Height of text: the picture's longer side through this."""
-
-LINE_FRACTION = 400
-"""Usual width of a line, likewise."""
-
-LABEL_COVER_COST = 10
-"""How much worse it is to cover a label than to cover as many pixels of a person."""
+MIN_TEXT = 12  # smallest height of text, in pixels
+TEXT_FRACTION = 44  # the picture's longer side, divided by the height of text
+LINE_FRACTION = 400  # likewise, by the usual width of a line
+LABEL_COVER_COST = 10  # how much worse it is to cover a label than to cover as many pixels of a person
 
 
 @dataclass(frozen=True)
 class Mark:
     """A box to draw: label above it ("" for none), colour, line width as a multiple of the usual."""
 
-    box: tuple
+    box: Box
     label: str = ""
-    color: tuple = FOUND
+    color: Color = FOUND
     weight: float = 1.0
 
 
-def draw_detections(image, boxes, similarities, best=None):
-    """People found, with their similarities to the query to two digits.
-
-    Args:
-        boxes: n x 4. similarities: n. best: the row of the best match, None for none.
-    """
+def draw_detections(
+    image: np.ndarray, boxes: Sequence[Box], similarities: Sequence[float], best: int | None = None
+) -> np.ndarray:
+    """People found (n x 4), with their similarities to the query (n) to two digits; `best` is the best match's row."""
     rows = [(box, f"{similarity:.2f}") for box, similarity in zip(boxes, similarities, strict=True)]
     marks = [Mark(box, label) for row, (box, label) in enumerate(rows) if row != best]
     if best is not None:
@@ -54,12 +50,7 @@ def draw_detections(image, boxes, similarities, best=None):
     return draw_marks(image, marks)
 
 
-def draw_query(image, box, label="query"):
-    """The person asked for."""
-    return draw_marks(image, [Mark(box, label, QUERY, weight=1.5)])
-
-
-def draw_marks(image, marks):
+def draw_marks(image: np.ndarray, marks: Sequence[Mark]) -> np.ndarray:
     """Draw marks, later ones over earlier ones; labels keep clear of one another where there is room."""
     picture = Image.fromarray(np.ascontiguousarray(image))
     scale = max(1.0, MIN_LONG_SIDE / max(picture.size))
@@ -78,23 +69,18 @@ def draw_marks(image, marks):
             place = _label_place(box, mark.label, text_font, picture.size, boxes, placed)
             draw.rectangle(place, fill=mark.color)
             middle = (place[0] + place[2]) / 2, (place[1] + place[3]) / 2
-            draw.text(middle, mark.label, fill=text_color(mark.color), font=text_font, anchor="mm")
+            ink = (255, 255, 255) if mark.color == BEST else (0, 0, 0)
+            draw.text(middle, mark.label, fill=ink, font=text_font, anchor="mm")
             placed.append(place)
     return np.asarray(picture)
 
 
-def font(size):
+def font(size: float) -> ImageFont.FreeTypeFont:
     """Pillow's own scalable font, so that no font file has to be found; `size` in pixels."""
     return ImageFont.load_default(size=round(size))
 
 
-def text_color(background):
-    """Black or white, whichever reads better on an RGB colour (luminance after ITU-R BT.601)."""
-    red, green, blue = background
-    return (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 120 else (255, 255, 255)
-
-
-def _outline(draw, box, color, width):
+def _outline(draw: ImageDraw.ImageDraw, box: Box, color: Color, width: int) -> None:
     """A rectangle whose line, with a thin dark casing, lies outside the box and so hides nothing of the person."""
     casing = max(1, width // 3)
     whole = width + 2 * casing
@@ -104,7 +90,9 @@ def _outline(draw, box, color, width):
         draw.rectangle((x1 - grow, y1 - grow, max(x1, x2) + grow - 1, max(y1, y2) + grow - 1), outline=ink, width=line)
 
 
-def _label_place(box, label, text_font, size, boxes, placed):
+def _label_place(
+    box: Box, label: str, text_font: ImageFont.FreeTypeFont, size: tuple[int, int], boxes: list[Box], placed: list[Box]
+) -> Box:
     """The rectangle for a label: above its box, below or inside, whichever covers least of people and other labels."""
     pad = max(2, round(text_font.size / 6))
     width = text_font.getlength(label) + 2 * pad
@@ -115,21 +103,21 @@ def _label_place(box, label, text_font, size, boxes, placed):
     tops = (y1 - height - gap, y2 + gap, y1 - 2 * height - gap, y2 + height + gap, y1, y2 - height)
     options = [_inside((left, top, width, height), size) for top in tops for left in lefts]
 
-    def cost(place):
+    def cost(place: Box) -> float:
         people = sum(_overlap(place, other) for other in boxes)
         return people + LABEL_COVER_COST * sum(_overlap(place, other) for other in placed)
 
     return min(options, key=cost)
 
 
-def _inside(rectangle, size):
+def _inside(rectangle: Box, size: tuple[int, int]) -> Box:
     """x, y, w, h moved into a picture of `size`, as corners."""
     x, y, width, height = rectangle
     x, y = max(0, min(x, size[0] - width - 1)), max(0, min(y, size[1] - height - 1))
     return x, y, x + width, y + height
 
 
-def _overlap(one, other):
+def _overlap(one: Box, other: Box) -> float:
     """Area that two rectangles share."""
     wide = min(one[2], other[2]) - max(one[0], other[0])
     high = min(one[3], other[3]) - max(one[1], other[1])

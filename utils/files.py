@@ -8,15 +8,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 
-def target_outside(path: str | Path, folder: str) -> str | None:
-    """Where `path` leads if links take it out of `folder`, a real path (os.path.realpath); None while it stays inside.
-
-    Cheap: one look at each part of the path. What does not exist stays inside.
-    """
-    real = os.path.realpath(path)
-    return None if real.startswith(os.path.join(folder, "")) else real  # noqa: PTH118 (thousands of paths: pathlib is slow)
-
-
 def write_atomically(
     path: Path, write: Callable[[BinaryIO], object], before_rename: Callable[[], None] | None = None
 ) -> None:

@@ -1,12 +1,13 @@
 """Sheets of several pictures: a query with its ranked matches, and detections side by side."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, sqrt
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
-from utils.drawing import BEST, QUERY, Mark, draw_marks, font
+from utils.drawing import BEST, QUERY, Box, Color, Mark, draw_marks, font
 
 PAPER, INK, FAINT = (255, 255, 255), (30, 30, 30), (110, 110, 110)
 GAP, INNER_GAP = 16, 6
@@ -24,12 +25,12 @@ class Match:
     """A gallery image with the region that matches: RGB uint8, x1, y1, x2, y2 in its pixels, similarity, file name."""
 
     image: np.ndarray
-    box: tuple
+    box: Box
     similarity: float
     name: str
 
 
-def overview(query_image, query_box, matches, query_name=""):
+def overview(query_image: np.ndarray, query_box: Box, matches: Sequence[Match], query_name: str = "") -> np.ndarray:
     """One picture: the query on the left, its matches in falling order on the right.
 
     A match shows its region enlarged beside the whole scene, where it is outlined, over rank, similarity and file name.
@@ -49,15 +50,10 @@ def overview(query_image, query_box, matches, query_name=""):
     query_height = SCENE[1] + CAPTION + GAP + QUERY_CROP[1]
     size = left + GAP + columns * (cell[0] + GAP), TITLE + GAP + max(right_height, query_height + GAP)
     sheet = Image.new("RGB", size, PAPER)
-    draw = ImageDraw.Draw(sheet)
-    draw.rectangle((0, 0, left - 1, size[1]), fill=(243, 243, 243))
+    ImageDraw.Draw(sheet).rectangle((0, 0, left - 1, size[1]), fill=(243, 243, 243))
     _draw_query(sheet, query_image, query_box, query_name)
-    title = (
-        ("Best match" if len(matches) == 1 else f"Best {len(matches)} matches")
-        if matches
-        else "No person found in the gallery"
-    )
-    draw.text((left + GAP, TITLE / 2 + GAP / 2), title, fill=INK, font=font(22), anchor="lm")
+    title = {0: "No person found in the gallery", 1: "Best match"}.get(len(matches), f"Best {len(matches)} matches")
+    _write(sheet, (left + GAP, TITLE / 2 + GAP / 2), title, 22)
     for rank, match in enumerate(matches, start=1):
         row, column = divmod(rank - 1, columns)
         corner = left + GAP + column * (cell[0] + GAP), TITLE + GAP + row * (cell[1] + GAP)
@@ -65,11 +61,10 @@ def overview(query_image, query_box, matches, query_name=""):
     return np.asarray(sheet)
 
 
-def detection_sheet(images, boxes, scores, columns=2):
-    """Pictures with the people found and their scores, tiled: what TensorBoard shows of a few images.
-
-    Args:
-        images: list of uint8 H x W x 3 RGB, of any sizes. boxes: a list of n x 4. scores: a list of n.
+def detection_sheet(
+    images: Sequence[np.ndarray], boxes: Sequence[Sequence[Box]], scores: Sequence[Sequence[float]], columns: int = 2
+) -> np.ndarray:
+    """Pictures (uint8 H x W x 3 RGB, of any sizes) with the people found (n x 4 each) and their scores, tiled.
 
     Returns:
         uint8 H x W x 3 RGB. Raises ValueError for an empty list.
@@ -86,7 +81,7 @@ def detection_sheet(images, boxes, scores, columns=2):
     return np.asarray(sheet)
 
 
-def crop_region(image, box, shape):
+def crop_region(image: np.ndarray, box: Box, shape: tuple[int, int]) -> np.ndarray:
     """The region of `box` and a margin around it, in the proportions of `shape` (width, height), cut to the image."""
     height, width = image.shape[:2]
     x1, y1, x2, y2 = (float(v) for v in box)
@@ -99,29 +94,30 @@ def crop_region(image, box, shape):
     return image[top : max(bottom, top + 1), left : max(right, left + 1)]
 
 
-def _draw_query(sheet, image, box, name):
-    draw = ImageDraw.Draw(sheet)
-    draw.text((GAP, TITLE / 2 + GAP / 2), "Query", fill=INK, font=font(22), anchor="lm")
+def _draw_query(sheet: Image.Image, image: np.ndarray, box: Box, name: str) -> None:
+    _write(sheet, (GAP, TITLE / 2 + GAP / 2), "Query", 22)
     top = TITLE + GAP
     _paste(sheet, draw_marks(image, [Mark(box, "", QUERY, weight=2.5)]), (GAP, top), SCENE)
-    text = shorten(name, font(15), SCENE[0])
-    draw.text((GAP, top + SCENE[1] + CAPTION / 2), text, fill=FAINT, font=font(15), anchor="lm")
+    _write(sheet, (GAP, top + SCENE[1] + CAPTION / 2), shorten(name, font(15), SCENE[0]), 15, FAINT)
     _paste(sheet, crop_region(image, box, QUERY_CROP), (GAP, top + SCENE[1] + CAPTION + GAP), QUERY_CROP, QUERY)
 
 
-def _draw_match(sheet, corner, rank, match):
+def _draw_match(sheet: Image.Image, corner: tuple[int, int], rank: int, match: Match) -> None:
     x, y = corner
+    scene_x, middle = x + CROP[0] + INNER_GAP, y + SCENE[1] + CAPTION / 2
     _paste(sheet, crop_region(match.image, match.box, CROP), corner, CROP, BEST)
-    _paste(sheet, draw_marks(match.image, [Mark(match.box, "", BEST, weight=2.5)]), (x + CROP[0] + INNER_GAP, y), SCENE)
-    draw = ImageDraw.Draw(sheet)
-    middle = y + SCENE[1] + CAPTION / 2
-    draw.text((x, middle), f"{rank}", fill=INK, font=font(20), anchor="lm")
-    draw.text((x + 34, middle), f"{match.similarity:.3f}", fill=INK, font=font(18), anchor="lm")
-    text = shorten(match.name, font(15), SCENE[0])
-    draw.text((x + CROP[0] + INNER_GAP, middle), text, fill=FAINT, font=font(15), anchor="lm")
+    _paste(sheet, draw_marks(match.image, [Mark(match.box, "", BEST, weight=2.5)]), (scene_x, y), SCENE)
+    _write(sheet, (x, middle), f"{rank}", 20)
+    _write(sheet, (x + 34, middle), f"{match.similarity:.3f}", 18)
+    _write(sheet, (scene_x, middle), shorten(match.name, font(15), SCENE[0]), 15, FAINT)
 
 
-def shorten(text, text_font, width):
+def _write(sheet: Image.Image, place: tuple[float, float], text: str, size: int, color: Color = INK) -> None:
+    """Text from `place` to the right, centred vertically on it."""
+    ImageDraw.Draw(sheet).text(place, text, fill=color, font=font(size), anchor="lm")
+
+
+def shorten(text: str, text_font: ImageFont.FreeTypeFont, width: float) -> str:
     """`text`, its middle replaced by dots where it is wider than `width` pixels: both ends of a file name tell most."""
     keep = len(text)
     short = text
@@ -131,17 +127,16 @@ def shorten(text, text_font, width):
     return short
 
 
-def _paste(sheet, image, corner, size, frame=None):
-    """Fit `image` into the rectangle at `corner`, left and in the middle, in its own proportions.
-
-    `frame`: colour of a line along its edge.
-    """
+def _paste(
+    sheet: Image.Image, image: np.ndarray, corner: tuple[int, int], size: tuple[int, int], frame: Color | None = None
+) -> None:
+    """Fit `image` into the rectangle at `corner`, left and in the middle; `frame`: the colour of a line around it."""
     picture = Image.fromarray(np.ascontiguousarray(image))
     scale = min(size[0] / picture.width, size[1] / picture.height)
     fitted = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
     picture = picture.resize(fitted, Image.Resampling.LANCZOS)
-    place = corner[0], corner[1] + (size[1] - fitted[1]) // 2
-    sheet.paste(picture, place)
+    x, y = corner[0], corner[1] + (size[1] - picture.height) // 2
+    sheet.paste(picture, (x, y))
     if frame:
-        outer = (place[0], place[1], place[0] + fitted[0] - 1, place[1] + fitted[1] - 1)
+        outer = (x, y, x + picture.width - 1, y + picture.height - 1)
         ImageDraw.Draw(sheet).rectangle(outer, outline=frame, width=4)

@@ -1,4 +1,4 @@
-"""Scores of person search: how well people are found, and how well a person is found again."""
+"""Scores of person search: how well people are detected, and how well a person is found again."""
 
 from utils.evaluation.detection import evaluate_detection
 from utils.evaluation.search import BLOCK_MB, evaluate_search

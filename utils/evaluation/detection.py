@@ -1,4 +1,4 @@
-"""How well people are found: recall and average precision of boxes."""
+"""How well people are detected: recall and average precision of boxes."""
 
 from collections.abc import Iterator, Sequence
 
@@ -6,43 +6,45 @@ import numpy as np
 from sklearn.metrics import average_precision_score
 
 from utils.boxes import paired_iou
-from utils.evaluation.inputs import check_detections
+from utils.errors import UserError
+from utils.evaluation.arrays import DETECTION_COLUMNS, joined, ranges
 
-PAIRS_TOGETHER = 2**18
-"""Pairs of a box and a detection whose overlap is computed at once, the last image's pairs not counted."""
+PAIRS_PER_BLOCK = 2**18
+"""Pairs of a ground-truth box and a detection whose IoU is computed at once, the last image's pairs not counted."""
 
 
 def evaluate_detection(
     gallery_set, gallery_dets: Sequence, score_thresh: float = 0.01, iou_thresh: float = 0.5
-) -> dict:
+) -> dict[str, float]:
     """Recall and average precision over all images.
 
-    A detection is true if its IoU with a true box reaches `iou_thresh`, that box is its best and it is that box's
-    best (of equals, the first).
+    A detection is true if its IoU with a ground-truth box reaches `iou_thresh`, that box is its best and it is that
+    box's best (of equals, the first).
 
     Args:
         gallery_set: has `annotations`, see datasets.base.PersonSearchDataset.
         gallery_dets: per annotation n x 5, x1, y1, x2, y2 (pixels of the image) and score.
-        score_thresh: detections below it do not take part.
+        score_thresh: detections below it are left out.
+        iou_thresh: least IoU.
 
     Returns:
-        `recall`: true detections / true boxes; `ap`: average precision (scikit-learn's) times recall;
+        `recall`: true detections / ground-truth boxes; `ap`: average precision (scikit-learn's) times recall;
         `recall_labelled`: recall over the people with identity alone (0 where nobody has one).
 
     Raises:
-        ValueError: detections of another shape or number, or a gallery without a single person.
+        ValueError: detections of another shape or number.
+        UserError: a gallery without a single person.
     """
     annotations = gallery_set.annotations
-    image_dets = check_detections(gallery_dets, len(annotations), "gallery_dets")
+    dets, num_dets = joined(gallery_dets, len(annotations), "gallery_dets", DETECTION_COLUMNS)
+    num_boxes = np.array([len(annotation["boxes"]) for annotation in annotations], dtype=np.int64)
+    if num_boxes.sum() == 0:
+        raise UserError("no image of the gallery has an annotated person: detection cannot be scored")
     boxes = np.concatenate([annotation["boxes"] for annotation in annotations])
-    if len(boxes) == 0:
-        raise ValueError("no image of the gallery has an annotated person: detection cannot be scored")
     labelled = np.concatenate([annotation["pids"] for annotation in annotations]) > 0
-    dets = np.concatenate(image_dets)
     kept = dets[:, 4] >= score_thresh
-    dets, images = dets[kept], np.arange(len(annotations))
-    num_boxes = np.array([len(annotation["boxes"]) for annotation in annotations])
-    num_dets = np.bincount(np.repeat(images, [len(rows) for rows in image_dets])[kept], minlength=len(annotations))
+    num_dets = np.bincount(np.repeat(np.arange(len(annotations)), num_dets)[kept], minlength=len(annotations))
+    dets = dets[kept]
     found, found_labelled = np.zeros((2, len(dets)), dtype=bool)
     for box, det in _pairs(num_boxes, num_dets):
         iou = paired_iou(boxes[box], dets[det, :4])
@@ -58,27 +60,25 @@ def evaluate_detection(
 
 
 def _pairs(num_boxes: np.ndarray, num_dets: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Every box of an image with every detection of it, as two arrays of positions, for some images at a time.
+    """Every ground-truth box of an image with every detection of it, as two arrays of indexes, for a block of images.
 
     Both rise: the pairs of an image's first box come first, with its detections in order.
     """
     pairs_before = np.cumsum(num_boxes * num_dets) - num_boxes * num_dets
-    parts = np.flatnonzero(np.diff(pairs_before // PAIRS_TOGETHER, prepend=-1))
+    blocks = np.flatnonzero(np.diff(pairs_before // PAIRS_PER_BLOCK, prepend=-1))
     first_box, first_det = np.cumsum(num_boxes) - num_boxes, np.cumsum(num_dets) - num_dets
-    for start, stop in zip(parts, [*parts[1:], len(num_boxes)], strict=True):
-        of_box = np.repeat(np.arange(start, stop), num_boxes[start:stop])
-        counts = num_dets[of_box]
-        box = np.repeat(first_box[start] + np.arange(len(of_box)), counts)
-        before = np.repeat(np.cumsum(counts) - counts, counts)
-        yield box, np.repeat(first_det[of_box], counts) + np.arange(len(box)) - before
+    for start, stop in zip(blocks, [*blocks[1:], len(num_boxes)], strict=True):
+        image_of_box = np.repeat(np.arange(start, stop), num_boxes[start:stop])
+        counts = num_dets[image_of_box]
+        box = np.repeat(first_box[start] + np.arange(len(image_of_box)), counts)
+        yield box, ranges(first_det[image_of_box], counts)
 
 
 def _mark_true(true: np.ndarray, box: np.ndarray, det: np.ndarray, iou: np.ndarray, iou_thresh: float) -> None:
-    """Mark the detections (positions in `true`) that are true, given all pairs of some images."""
-    if len(box) == 0:
-        return
-    box_best, det_best = _best_partner(box, det, iou), _best_partner(det, box, iou)
-    true[det[(box_best == det) & (det_best == box) & (iou >= iou_thresh)]] = True
+    """Mark the detections (indexes of `true`) that are true, given all pairs of some images."""
+    if len(box):
+        best_det, best_box = _best_partner(box, det, iou), _best_partner(det, box, iou)
+        true[det[(best_det == det) & (best_box == box) & (iou >= iou_thresh)]] = True
 
 
 def _best_partner(members: np.ndarray, partners: np.ndarray, iou: np.ndarray) -> np.ndarray:

@@ -6,10 +6,10 @@ from itertools import islice
 
 import numpy as np
 
-from utils.evaluation.cbgm import check_context, rerank
-from utils.evaluation.gallery_index import GalleryIndex
-from utils.evaluation.inputs import check_detections, check_features, check_queries
-from utils.evaluation.ranking import QueryScore, gallery_members, score_block, similarities
+from utils.errors import UserError
+from utils.evaluation.arrays import DETECTION_COLUMNS, joined, joined_features
+from utils.evaluation.cbgm import context_people, rerank
+from utils.evaluation.ranking import Gallery, QueryScore, score_queries, searched_detections, similarities
 
 TOP_K = (1, 5, 10)
 SCORE_THRESH = 0.5
@@ -49,7 +49,7 @@ def evaluate_search(
         cbgm: context bipartite graph matching, see utils.evaluation.cbgm.
         gallery_size: images per gallery; None is the dataset's usual size, -1 the full set.
         cross_camera: only images of other cameras than the query's.
-        score_thresh: detections below it do not take part.
+        score_thresh: detections below it are left out.
         k1, k2: settings of the matching, None for the dataset's own (`query_set.cbgm_k1`, `.cbgm_k2`).
         block_mb: MiB for similarities, float32, of a block of queries to every detection; the block is never less than
             32 queries. Results do not depend on it.
@@ -60,47 +60,47 @@ def evaluate_search(
         counted in a warning.
 
     Raises:
-        ValueError: arguments that do not fit each other or hold NaN, an unknown gallery size, or no query left to
-            score.
+        ValueError: arguments that do not fit each other, or an unknown gallery size.
+        UserError: NaN in the arrays, or no query left to score.
     """
-    dets = check_detections(gallery_dets, len(gallery_set.annotations), "gallery_dets")
-    feats = check_features(gallery_feats, dets, "gallery_feats")
-    queries = check_queries(query_feats, len(query_set.annotations), "query_feats")
-    index = GalleryIndex.build(dets, feats, score_thresh, queries.shape[1])
+    queries = _query_rows(query_feats, len(query_set.annotations))
+    width, number = queries.shape[1], len(gallery_set.annotations)
+    dets, counts = joined(gallery_dets, number, "gallery_dets", DETECTION_COLUMNS)
+    feats, kept = joined_features(gallery_feats, counts, "gallery_feats", width), dets[:, 4] >= score_thresh
+    if not kept.all():
+        counts = np.bincount(np.repeat(np.arange(number), counts)[kept], minlength=number)
+        dets, feats = dets[kept], feats[kept]
+    gallery = Gallery(dets[:, :4], feats, counts)
     people = None
     if cbgm:
-        k1 = query_set.cbgm_k1 if k1 is None else k1
-        k2 = query_set.cbgm_k2 if k2 is None else k2
-        people = _context_people(query_context, query_set.annotations, k1, k2, queries.shape[1])
+        k1, k2 = query_set.cbgm_k1 if k1 is None else k1, query_set.cbgm_k2 if k2 is None else k2
+        if query_context is None or min(k1, k2) < 1:
+            raise ValueError("cbgm needs query_context, the people around each query, and k1 and k2 of at least 1")
+        people = context_people(query_context, query_set.annotations, k2, width)
     scores: list[QueryScore | None] = []
     galleries = iter(query_set.galleries(gallery_set, gallery_size, cross_camera))
-    for sims in similarities(queries, index, block_mb * MEBIBYTE):
-        wanted, members = [], []
-        for row, gallery in zip(sims, islice(galleries, len(sims)), strict=True):
-            members.append(gallery_members(index, gallery.images, row))
-            if people is not None and len(gallery.positives):
-                rerank(row, index, members[-1], people[len(scores) + len(wanted)], k1)
-            wanted.append(gallery._replace(images=None))  # done with, and as long as the gallery
-        scores += score_block(sims, index, wanted, members)
+    for sims in similarities(queries, gallery.feats, block_mb * MEBIBYTE):
+        block = list(islice(galleries, len(sims)))
+        searched = [searched_detections(row, gallery, own.images) for row, own in zip(sims, block, strict=True)]
+        for number in range(len(block) if people is not None else 0):
+            if len(block[number].positives):
+                rerank(sims[number], gallery, searched[number], people[len(scores) + number], k1)
+        scores += score_queries(sims, gallery, block, searched)
     return _summary(scores)
 
 
-def _context_people(query_context, annotations: list[dict], k1: int, k2: int, width: int) -> list[np.ndarray]:
-    """Embeddings of each query and the people around it, at most k2 x D."""
-    if query_context is None or min(k1, k2) < 1:
-        raise ValueError("cbgm needs query_context, the people around each query, and k1 and k2 of at least 1")
-    people = [feats[:k2] for _, feats in check_context(query_context, annotations)]
-    if people[0].shape[1] != width:
-        raise ValueError(
-            f"query_context has {people[0].shape[1]} numbers per person, query_feats {width}: take one network"
-        )
-    return people
+def _query_rows(query_feats: Sequence, number: int) -> np.ndarray:
+    rows, counts = joined([np.atleast_2d(feat) for feat in query_feats], number, "query_feats", dtype=np.float32)
+    if (counts != 1).any():
+        index = int(np.argmax(counts != 1))
+        raise ValueError(f"query_feats[{index}] has shape {np.shape(query_feats[index])}: expected a single vector")
+    return rows
 
 
 def _summary(scores: list[QueryScore | None]) -> dict:
     queries = np.array([number for number, score in enumerate(scores) if score is not None], dtype=np.int64)
     if len(queries) == 0:
-        raise ValueError("no query's gallery shows its person: check that gallery and queries belong to one dataset")
+        raise UserError("no query's gallery shows its person: check that gallery and queries belong to one dataset")
     if len(queries) < len(scores):
         missing = len(scores) - len(queries)
         warnings.warn(f"{missing} queries left out of the scores: their gallery never shows the person", stacklevel=3)

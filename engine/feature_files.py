@@ -1,0 +1,208 @@
+"""The arrays of a test run in memory, in .npz files, and in the partial results of an interrupted run."""
+
+import hashlib
+import logging
+import shutil
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from time import monotonic
+
+import numpy as np
+import torch
+from torch import nn
+
+from datasets import PersonSearchDataset
+from utils.distributed import from_main, is_main, rank
+from utils.errors import UserError
+from utils.files import write_atomically
+
+log = logging.getLogger(__name__)
+
+SECONDS_BETWEEN_WRITES = 30.0
+VERSION = 2
+"""Of partial results: to be raised when their format changes, or the network's arithmetic with the same weights."""
+
+
+GALLERY_LISTS = ("gallery_dets", "gallery_feats", "ground_truth_feats")
+QUERY_LISTS = ("query_feats", "context_dets", "context_feats")
+
+
+@dataclass
+class Features:
+    """What a network finds in the images of a gallery and of queries; lists in the order of the annotations.
+
+    Attributes:
+        gallery_dets: per gallery image n x 5: x1, y1, x2, y2 in its pixels, score.
+        gallery_feats: per gallery image n x D, weighted by the score.
+        ground_truth_feats: per gallery image the embeddings of its annotated boxes; empty if not asked for.
+        query_feats: per query 1 x D, a unit vector.
+        context_dets, context_feats: per query m x 5 and m x D: its image searched as a gallery, the query first, not
+            weighted.
+        gallery_names, query_names: by which a file of features is known to belong to a dataset.
+    """
+
+    gallery_dets: list[np.ndarray] = field(default_factory=list)
+    gallery_feats: list[np.ndarray] = field(default_factory=list)
+    ground_truth_feats: list[np.ndarray] = field(default_factory=list)
+    query_feats: list[np.ndarray] = field(default_factory=list)
+    context_dets: list[np.ndarray] = field(default_factory=list)
+    context_feats: list[np.ndarray] = field(default_factory=list)
+    gallery_names: list[str] = field(default_factory=list)
+    query_names: list[str] = field(default_factory=list)
+
+    def extend(self, other: "Features") -> None:
+        """Append the images and queries of other features."""
+        for each in fields(self):
+            getattr(self, each.name).extend(getattr(other, each.name))
+
+    def in_order(self, gallery_names: list[str], query_names: list[str]) -> "Features":
+        """The features of these images and queries; KeyError where one is missing."""
+        image_places = {name: place for place, name in enumerate(self.gallery_names)}
+        query_places = {name: place for place, name in enumerate(self.query_names)}
+        order = dict.fromkeys(GALLERY_LISTS, [image_places[name] for name in gallery_names])
+        order |= dict.fromkeys(QUERY_LISTS, [query_places[name] for name in query_names])
+        lists = {name: [rows[i] for i in order[name]] for name in order if (rows := getattr(self, name))}
+        return Features(**lists, gallery_names=gallery_names, query_names=query_names)
+
+
+def save_features(path: Path, features: Features) -> None:
+    """Write features as an .npz file of plain arrays."""
+    arrays = {"gallery_names": np.array(features.gallery_names), "query_names": np.array(features.query_names)}
+    for name in (*GALLERY_LISTS, *QUERY_LISTS):
+        rows = getattr(features, name)
+        if rows or name != "ground_truth_feats":
+            arrays |= _joined(name, rows)
+    write_atomically(Path(path), lambda file: np.savez(file, **arrays))
+
+
+def load_features(path: Path, gallery_names: list[str], query_names: list[str]) -> Features:
+    """Read the features of these images and queries; nothing in the file is run as code.
+
+    Raises:
+        OSError: there is no such file, or it cannot be opened.
+        UserError: the file is damaged or no file of features, or lacks an image or a query.
+    """
+    features = _read(path)
+    try:
+        return features.in_order(gallery_names, query_names)
+    except KeyError as error:
+        raise UserError(f"{path} lacks features of {error}: delete it, or name another file") from error
+
+
+def _read(path: Path) -> Features:
+    with Path(path).open("rb") as file:
+        try:
+            with np.load(file, allow_pickle=False) as archive:
+                return _features({name: archive[name] for name in archive.files})
+        except Exception as error:  # NumPy trusts what it reads, so a damaged file raises almost anything
+            raise UserError(f"{path} is not a whole file of features ({error}): name another file") from error
+
+
+def _features(arrays: dict[str, np.ndarray]) -> Features:
+    names = {f"{split}_names": arrays[f"{split}_names"].tolist() for split in ("gallery", "query")}
+    numbers = dict.fromkeys(GALLERY_LISTS, len(names["gallery_names"]))
+    numbers |= dict.fromkeys(QUERY_LISTS, len(names["query_names"]))
+    if "ground_truth_feats" not in arrays:
+        del numbers["ground_truth_feats"]
+    lists = {name: _split(name, arrays, number) for name, number in numbers.items()}
+    for kind in ("gallery", "context"):
+        dets, counts = arrays[f"{kind}_dets"], arrays[f"{kind}_dets_counts"]
+        if (counts != arrays[f"{kind}_feats_counts"]).any() or (len(dets) and dets.shape[1] != 5):
+            raise ValueError(f"{kind}_dets are not n x 5, or {kind}_feats are not as many")
+    if (arrays["query_feats_counts"] != 1).any():
+        raise ValueError("query_feats are not one vector for each query")
+    if len({arrays[name].shape[1] for name in numbers if name.endswith("_feats") and len(arrays[name])}) > 1:
+        raise ValueError("the embeddings have different numbers of dimensions")
+    return Features(**lists, **names)
+
+
+def _joined(name: str, rows: list[np.ndarray]) -> dict[str, np.ndarray]:
+    """Arrays n_i x C as one array of all rows, `name`, and their numbers of rows, `name`_counts."""
+    filled = [array for array in rows if len(array)]
+    joint = np.concatenate(filled) if filled else np.zeros((0, 0), np.float32)
+    return {name: joint, f"{name}_counts": np.array([len(array) for array in rows], dtype=np.int64)}
+
+
+def _split(name: str, arrays: dict[str, np.ndarray], number: int) -> list[np.ndarray]:
+    """Undo `_joined`; ValueError or KeyError where these are not `number` arrays of finite numbers."""
+    rows, counts = arrays[name], arrays[f"{name}_counts"]
+    if rows.ndim != 2 or rows.dtype.kind != "f" or not np.isfinite(rows).all():
+        raise ValueError(f"{name} is not a table of finite numbers")
+    if counts.shape != (number,) or counts.dtype.kind not in "iu" or (counts < 0).any() or (counts > len(rows)).any():
+        raise ValueError(f"{name}_counts are not {number} numbers of rows")
+    if counts.sum() != len(rows):
+        raise ValueError(f"{name}_counts do not add up to the {len(rows)} rows of {name}")
+    return np.split(rows, np.cumsum(counts)[:-1]) if number else []
+
+
+class PartialResults:
+    """A folder of files with features of some images each, by which an interrupted extraction goes on.
+
+    Each process writes files of its own, the main one reads all. Where they cannot be written, a warning says so.
+
+    Args:
+        folder: must belong to this extraction alone, see `extraction_id`.
+
+    Attributes:
+        num_found: images that `read` found.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder, self.num_found = Path(folder), 0
+        self._pending, self._next, self._last, self._warned = Features(), 0, monotonic(), False
+
+    def read(self) -> tuple[Features, set[str]]:
+        """Features of earlier calls (in the main process; many), and the names of their images (in all processes)."""
+        found = Features()
+        for path in sorted(self.folder.glob("*.npz")) if is_main() else []:
+            try:
+                found.extend(_read(path))
+            except (OSError, UserError) as error:
+                log.warning("%s; its images are searched again", error)
+        done = from_main(lambda: set(found.gallery_names))
+        self.num_found = len(done)
+        if done:
+            log.info("%s: going on with the features of %d images found earlier", self.folder, len(done))
+        return found, done
+
+    def add(self, features: Features) -> None:
+        """Remember features, and now and then write what has come."""
+        self._pending.extend(features)
+        if monotonic() - self._last > SECONDS_BETWEEN_WRITES:
+            self.write()
+
+    def write(self) -> None:
+        """Write what is not on disk yet; what cannot be written is kept for the next time."""
+        if not self._pending.gallery_names:
+            return
+        while (path := self.folder / f"{rank()}-{self._next}.npz").exists():
+            self._next += 1
+        try:
+            save_features(path, self._pending)
+            self._pending = Features()
+        except OSError as error:
+            if not self._warned:
+                log.warning("%s cannot be written (%s): an interruption now would lose results", path, error)
+            self._warned = True
+        self._last = monotonic()
+
+    def remove(self) -> None:
+        """Delete the folder, when the features are safe elsewhere."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def extraction_id(
+    model: nn.Module, gallery_set: PersonSearchDataset, query_set: PersonSearchDataset, *settings: object
+) -> str:
+    """A digest of all that features follow from: weights, boxes, image files (size and time of change) and settings."""
+    digest = hashlib.blake2b(repr((VERSION, settings)).encode(), digest_size=8)
+    for name, value in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy())
+    for annotations in (gallery_set.annotations, query_set.annotations):
+        digest.update(repr(len(annotations)).encode())
+        for annotation in annotations:
+            path, boxes = Path(annotation["img_path"]), annotation["boxes"]
+            stat = path.stat() if path.exists() else None
+            digest.update(repr((str(path), stat and (stat.st_size, stat.st_mtime_ns), boxes.tolist())).encode())
+    return digest.hexdigest()

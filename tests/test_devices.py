@@ -1,0 +1,154 @@
+"""Which device a process takes, the devices that shell scripts name, and errors of programs as one sentence."""
+
+import argparse
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine.devices import select_device
+from engine.train import DivergedError
+from tools.common import run_program
+from utils import distributed
+from utils.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def two_gpus(monkeypatch):
+    """A machine with two CUDA devices, as far as choosing one goes; the numbers of those made current."""
+    current = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE", "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.delenv(name, raising=False)
+    return current
+
+
+@pytest.mark.parametrize(
+    "name, local_rank, index", [("auto", None, 0), ("cuda", None, 0), ("cuda:1", None, 1), ("cuda", 1, 1)]
+)
+def test_the_device_is_made_current_before_anything_is_allocated(name, local_rank, index, two_gpus, monkeypatch):
+    if local_rank is not None:
+        monkeypatch.setenv("LOCAL_RANK", str(local_rank))
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert select_device(name) == torch.device("cuda", index)
+    assert two_gpus == [index]
+
+
+def test_the_cpu_makes_no_cuda_device_current(two_gpus):
+    assert select_device("cpu") == torch.device("cpu") and not two_gpus
+
+
+@pytest.mark.parametrize(
+    "name, variables, message",
+    [
+        ("gpu", {}, "DEVICE 'gpu' is not a device: use auto, cpu, cuda or cuda:N"),
+        ("cuda:2", {}, "DEVICE cuda:2 does not exist: PyTorch finds 2 here; choose another, or DEVICE cpu"),
+        ("cuda:3", {"CUDA_VISIBLE_DEVICES": "5,6"}, "PyTorch finds 2 here with CUDA_VISIBLE_DEVICES='5,6'; choose"),
+        ("cuda", {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "3"}, "3 processes need as many CUDA devices: PyTorch"),
+        ("cuda:1", {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}, "DEVICE cuda:1 is one device for 2 processes"),
+    ],
+)  # fmt: skip
+def test_a_device_that_is_not_there_is_refused(name, variables, message, two_gpus, monkeypatch):
+    for variable, value in variables.items():
+        monkeypatch.setenv(variable, value)
+    with pytest.raises(UserError, match=message):
+        select_device(name)
+
+
+@pytest.mark.parametrize(
+    "devices, given, visible",
+    [
+        ("1", None, "1"), ("0,1", None, "0,1"), ("GPU-8f-1b,GPU-0c", None, "GPU-8f-1b,GPU-0c"),
+        ("0", "4,7", "4"), ("1,0", "4,7", "7,4"), ("0", "GPU-8f", "GPU-8f"),
+    ],
+)  # fmt: skip
+def test_shell_scripts_start_a_process_for_each_device(devices, given, visible, tmp_path):
+    done = launch(devices, given, tmp_path)
+    assert done.returncode == 0, done.stderr
+    processes = visible.count(",") + 1
+    several = f"-m torch.distributed.run --standalone --nproc-per-node {processes} " if processes > 1 else ""
+    assert done.stdout == f"{visible} {several}-m tools.train --cfg some.yaml DEVICE cuda SEED 3\n"
+
+
+@pytest.mark.parametrize(
+    "devices, given",
+    [
+        ("2", "4,7"),
+        *((name, None) for name in ("", ",", "0,1,", ",1", "0,0", "0,00", "GPU-a,GPU-a", "x", "-1", "cpu,0")),
+    ],
+)
+def test_devices_that_are_none_or_named_twice_are_refused(devices, given, tmp_path):
+    done = launch(devices, given, tmp_path)
+    assert done.returncode == 2
+    assert "name the devices first" in done.stderr and (given or "") in done.stderr and not done.stdout
+
+
+def launch(devices: str, given: str | None, folder: Path) -> subprocess.CompletedProcess:
+    """What `launch` starts, with a Python that prints what it was called with."""
+    python = folder / "python3"
+    python.write_text('#!/bin/sh\necho "$CUDA_VISIBLE_DEVICES $@"\n')
+    python.chmod(0o755)
+    environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
+    environment |= {"PATH": f"{folder}:{os.environ['PATH']}"} | ({"CUDA_VISIBLE_DEVICES": given} if given else {})
+    script = f'. {ROOT / "tools" / "launch.sh"}; launch train some.yaml "$1" SEED 3'
+    return subprocess.run(
+        ["sh", "-c", script, "sh", devices], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_a_process_that_fails_does_not_wait_for_the_others(monkeypatch):
+    calls = []
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda *_, **__: calls.append("joined"))
+    monkeypatch.setattr(distributed, "leave_processes", lambda: calls.append("left"))
+    with distributed.process_group(torch.device("cpu")):
+        pass
+    with pytest.raises(UserError), distributed.process_group(torch.device("cpu")):
+        raise UserError("an image cannot be read")
+    assert calls == ["joined", "left", "joined"]
+
+
+MEMORY = (
+    "INPUT.BATCH_SIZE_TRAIN and raise SOLVER.ACCUMULATE instead, use SOLVER.AMP bf16 or MODEL.BACKBONE.CHECKPOINT_TAILS"
+)
+
+
+@pytest.mark.parametrize(
+    "error, code, message",
+    [
+        (UserError("SEED is wrong"), 1, "error: SEED is wrong\n"),
+        (OSError(28, "No space left on device", "log.txt"), 1, "error: [Errno 28] No space left on device"),
+        (DivergedError("training diverged"), 70, "error: training diverged\n"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."), 1, MEMORY),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), 1, MEMORY),
+        (MemoryError(), 1, "INPUT.BATCH_SIZE_TEST"),
+    ],
+)  # fmt: skip
+def test_errors_of_the_user_and_the_machine_are_one_sentence(error, code, message, capsys):
+    assert run_program(raising(error), argparse.Namespace(traceback=False)) == code
+    printed = capsys.readouterr().err
+    assert message in printed and printed.count("\n") == 1
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), KeyError("name"), RuntimeError("a bug"), TypeError("a bug")])
+def test_a_bug_keeps_its_traceback(error):
+    with pytest.raises(type(error)):
+        run_program(raising(error), argparse.Namespace(traceback=False))
+
+
+def test_a_batch_that_no_machine_can_hold_is_a_lack_of_memory(capsys):
+    assert run_program(lambda _: torch.empty(2**60), argparse.Namespace(traceback=False)) == 1
+    assert MEMORY in capsys.readouterr().err
+
+
+def raising(error: Exception):
+    def main(_):
+        raise error
+
+    return main

@@ -1,0 +1,1 @@
+"""Measure speed and memory on this machine; see tools/README.md."""

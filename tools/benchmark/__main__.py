@@ -1,0 +1,121 @@
+"""Measure speed and memory on this machine: python -m tools.benchmark [inference] [training] [evaluation] ..."""
+
+import argparse
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import product
+from pathlib import Path
+
+import torch
+
+from engine.devices import select_device
+from engine.solver import PRECISIONS
+from models import build_model
+from tools.benchmark.cases import Case, Figures
+from tools.benchmark.evaluation import SIZES
+from tools.benchmark.network import VARIANTS, options_of
+from tools.benchmark.runs import PARTS, run_rounds
+from tools.benchmark.tables import tables_of
+from tools.common import add_config_arguments, run_program
+from utils.files import write_json
+from utils.logging import format_table, set_up_logging
+
+BATCH_SIZES = {"cpu": (1, 3), "cuda": (1, 3, 16)}
+USUAL_PRECISIONS = {"cpu": ("off", "bf16"), "cuda": ("off", "fp16", "bf16")}
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line; `parts` holds the first words, `opts` the options after them."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.benchmark",
+        description=__doc__.partition(":")[0],
+        usage="%(prog)s [inference] [training] [evaluation] [KEY VALUE ...] [options]",
+        epilog="Without inference, training or evaluation all three are measured. Variants: "
+        + "; ".join(f"{name}: {meaning}" for name, meaning in VARIANTS.items()),
+    )
+    names = {"nargs": "+", "metavar": "NAME"}
+    usual = [name for name in VARIANTS if name != "compiled"]
+    parser.add_argument("--variants", choices=VARIANTS, default=usual, **names, help="of the network; see below")
+    parser.add_argument("--precisions", choices=PRECISIONS, **names, help=f"of {', '.join(PRECISIONS)}")
+    parser.add_argument("--batch-sizes", type=int, nargs="+", metavar="N", help="images of a pass of inference")
+    parser.add_argument("--image-size", type=int, nargs=2, default=(900, 1500), metavar=("H", "W"), help="pixels")
+    parser.add_argument("--galleries", choices=SIZES, default=["prw"], **names, help=f"of {', '.join(SIZES)}")
+    parser.add_argument("--loops", action="store_true", help="also search by loops over images, which takes minutes")
+    parser.add_argument("--seconds", type=float, default=10.0, help="for which a process repeats its work, default 10")
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="processes of each case, default 3")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything, raw samples included, to FILE")
+    add_config_arguments(parser, default="configs/prw.yaml")
+    args = parser.parse_intermixed_args(argv)
+    if min([*args.image_size, *(args.batch_sizes or []), args.rounds]) < 1:
+        parser.error("--batch-sizes, --image-size and --rounds must be 1 or more")
+    count = next((index for index, word in enumerate(args.opts) if word not in PARTS), len(args.opts))
+    args.parts, args.opts = args.opts[:count] or list(PARTS), args.opts[count:]
+    return args
+
+
+def plan(args: argparse.Namespace) -> list[Case]:
+    """The cases that the arguments ask for.
+
+    Raises:
+        UserError, OSError: options that no network can be built from.
+    """
+    size = tuple(args.image_size)
+    shared = {"cfg": args.cfg, "opts": tuple(args.opts), "image_size": size, "seconds": args.seconds}
+    cfg = options_of(Case("inference", "", **shared))
+    kind = select_device(cfg.DEVICE).type
+    build_model(cfg)  # wrong options are reported once, not by every case
+    precisions, batch = args.precisions or USUAL_PRECISIONS[kind], cfg.INPUT.BATCH_SIZE_TRAIN
+    learning = [name for name in args.variants if name != "compiled"]
+    loops = [f"{name} by loops" for name in args.galleries if args.loops]
+    combinations = {
+        "inference": product(args.batch_sizes or BATCH_SIZES[kind], precisions, args.variants),
+        "training": product([batch], precisions, learning),
+        "evaluation": product([1], ["off"], [*args.galleries, *loops]),
+    }
+    return [
+        Case(part, name, precision=dtype, batch_size=size, **shared)
+        for part in PARTS
+        if part in args.parts
+        for size, dtype, name in combinations[part]
+    ]
+
+
+def describe_machine() -> dict[str, str]:
+    """Processor, devices and versions; `load`: processes that run or wait, mean of the last minute."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")] or [platform.machine()]
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    return {
+        "processor": f"{names[0]}, {torch.backends.cpu.get_cpu_capability()}",
+        "cores, threads": f"{os.cpu_count()}, {torch.get_num_threads()}",
+        "GPU": f"{gpu}, CUDA {torch.version.cuda}, TF32 in convolutions {torch.backends.cudnn.allow_tf32}",
+        "versions": f"Python {platform.python_version()}, torch {torch.__version__}",
+        "load": f"{os.getloadavg()[0]:.2f}",
+    }
+
+
+def main(args: argparse.Namespace) -> None:
+    """Measure, and print the tables."""
+    set_up_logging()
+    cases, machine = plan(args), describe_machine()
+
+    def save(results: list[Figures]) -> None:
+        if args.json:
+            measured = [asdict(case) | {"figures": figures} for case, figures in zip(cases, results, strict=True)]
+            write_json(args.json, {"machine": machine, "tables": tables_of(cases, results), "cases": measured})
+
+    save([{} for _ in cases])  # a file that cannot be written is reported before the work
+    results = run_rounds(cases, args.rounds, save)
+    height, width = args.image_size
+    sys.stdout.write(f"\n{' '.join([args.cfg, *args.opts])}, images of {height} x {width}\n")
+    sys.stdout.writelines(f"{name}: {value}\n" for name, value in machine.items())
+    for title, rows in tables_of(cases, results).items():
+        sys.stdout.write(f"\n{title}\n{format_table(rows)}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(run_program(main, parse_args()))

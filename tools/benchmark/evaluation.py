@@ -1,0 +1,170 @@
+"""Seconds and memory of scoring galleries of real size, with drawn boxes and embeddings."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from sklearn.metrics import average_precision_score
+from torch.utils.benchmark import timer
+from yacs.config import CfgNode
+
+from datasets.base import QueryGallery
+from tools.benchmark.cases import Case, Figures, peak_memory
+from utils.boxes import pairwise_iou
+from utils.evaluation import evaluate_detection, evaluate_search
+
+DIMENSIONS = 256
+"""Numbers of an embedding (SeqNet; GLCNet has more)."""
+SIMILARITY = 0.2
+"""Of two embeddings of a person, about: a gallery in which nobody is found again would be ranked faster."""
+
+
+class Size(NamedTuple):
+    """Images of a drawn gallery, its identities, boxes of an image with identity (all different), its other detections,
+    queries, and images of a query's gallery (0: all)."""
+
+    images: int
+    people: int
+    known: int
+    others: int
+    queries: int
+    gallery_size: int = 0
+
+
+SIZES = {
+    "tiny": Size(40, 20, 3, 2, 10),
+    "prw": Size(6112, 545, 4, 3, 2391),
+    "cuhk-100": Size(6978, 2900, 2, 5, 2900, 100),
+    "cuhk-500": Size(6978, 2900, 2, 5, 2900, 500),
+    "10k": Size(10_000 // 6, 1000, 4, 2, 1000),
+    "100k": Size(100_000 // 6, 1000, 4, 2, 1000),
+    "1M": Size(1_000_000 // 6, 1000, 4, 2, 1000),
+}
+"""Drawn galleries by name: those of the datasets, and some by their number of detections."""
+
+
+class Drawing:
+    """A gallery, its queries, and what a network might find in them; the same each time.
+
+    `arguments` are those of `evaluate_search`.
+    """
+
+    def __init__(self, size: Size) -> None:
+        self.size, self.rng = size, np.random.default_rng(1)
+        self.people = self._directions(size.people + 1)  # row 0: without identity
+        first = self.rng.integers(size.people, size=(size.images, 1))
+        pids = 1 + (first + np.arange(size.known)) % size.people
+        corners = self.rng.integers((1800, 880), size=(size.images, size.known + size.others, 2))
+        boxes = np.concatenate([corners, corners + self.rng.integers((40, 100), (100, 200), corners.shape)], axis=2)
+        images = [{"boxes": b[: size.known], "pids": p} for b, p in zip(boxes, pids, strict=True)]
+        own = np.arange(size.queries) % size.images
+        queries = [{name: values[:1] for name, values in images[i].items()} for i in own]
+        unknown = np.zeros(size.others, int)
+        self.arguments = {
+            "gallery_set": SimpleNamespace(annotations=images),
+            "query_set": SimpleNamespace(annotations=queries, galleries=self.galleries, cbgm_k1=30, cbgm_k2=4),
+            "gallery_dets": [self._detections(image_boxes) for image_boxes in boxes],
+            "gallery_feats": [self._embeddings(np.concatenate([p, unknown])) for p in pids],
+            "query_feats": [self._embeddings(pids[i, :1])[0] for i in own],
+            "query_context": [(self._detections(boxes[i, : size.known], 0), self._embeddings(pids[i])) for i in own],
+        }
+
+    def _directions(self, count: int) -> np.ndarray:
+        rows = self.rng.standard_normal((count, DIMENSIONS), dtype=np.float32)
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+    def _embeddings(self, pids: np.ndarray) -> np.ndarray:
+        """Unit vectors; those of one person are similar to each other."""
+        share = np.where(pids > 0, SIMILARITY, 0).astype(np.float32)[:, None]
+        rows = share**0.5 * self.people[pids] + (1 - share) ** 0.5 * self._directions(len(pids))
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+    def _detections(self, boxes: np.ndarray, shift: int = 4) -> np.ndarray:
+        """Detections n x 5, some pixels beside the people."""
+        scores = np.sort(self.rng.uniform(0.4, 1, len(boxes)))[::-1]
+        return np.column_stack([boxes + self.rng.integers(-shift, shift + 1, boxes.shape), scores]).astype(np.float32)
+
+    def galleries(self, *_: object) -> Iterator[QueryGallery]:
+        """Of each query all other images, or as many as the size says, among them all that show the person."""
+        rng, seen = np.random.default_rng(2), defaultdict(dict)
+        for index, image in enumerate(self.arguments["gallery_set"].annotations):
+            for pid, box in zip(image["pids"].tolist(), image["boxes"], strict=True):
+                seen[pid][index] = box
+        for number, query in enumerate(self.arguments["query_set"].annotations):
+            own = number % self.size.images
+            shown = {index: box for index, box in seen[int(query["pids"][0])].items() if index != own}
+            positives, images = np.array(list(shown), int), np.delete(np.arange(self.size.images), own)
+            if self.size.gallery_size:
+                others = np.setdiff1d(rng.choice(images, self.size.gallery_size, replace=False), positives)
+                images = np.sort(np.concatenate([positives, others])[: self.size.gallery_size])
+            yield QueryGallery(images, positives, np.array(list(shown.values())).reshape(-1, 4), len(positives))
+
+
+def measure_evaluation(case: Case, cfg: CfgNode, _: torch.device) -> Figures:
+    """Seconds of detection, search and search with CBGM for the drawn gallery of the case's name, on the CPU.
+
+    With " by loops" behind the name, search by loops over images.
+    """
+    name, _, loops = case.name.partition(" ")
+    given, cpu = Drawing(SIZES[name]).arguments, torch.device("cpu")
+    figures = {"inputs MiB": [peak_memory(cpu)], "boxes": [sum(map(len, given["gallery_dets"]))]}
+    works = {
+        "detection s": lambda: evaluate_detection(given["gallery_set"], given["gallery_dets"]),
+        "search s": lambda: evaluate_search(**given, block_mb=cfg.EVAL.BLOCK_MB),
+        "CBGM s": lambda: evaluate_search(**given, cbgm=True, block_mb=cfg.EVAL.BLOCK_MB),
+    }
+    if loops:
+        works = {"search s": lambda: search_by_loops(given), "CBGM s": lambda: search_by_loops(given, cbgm=True)}
+    for title, work in works.items():
+        start = timer()
+        work()
+        figures[title] = [timer() - start]
+    return figures | {"peak MiB": [peak_memory(cpu)]}
+
+
+def search_by_loops(given: dict[str, Any], cbgm: bool = False) -> dict[str, float]:
+    """`mAP` and `top1` of `evaluate_search` by loops over queries and images, as published code does."""
+    kept = [dets[:, 4] >= 0.5 for dets in given["gallery_dets"]]
+    boxes = [dets[keep, :4] for dets, keep in zip(given["gallery_dets"], kept, strict=True)]
+    feats = [image_feats[keep] for image_feats, keep in zip(given["gallery_feats"], kept, strict=True)]
+    query_set, aps, hits = given["query_set"], [], []
+    for number, gallery in enumerate(query_set.galleries()):
+        if not gallery.num_present:
+            continue
+        query = given["query_feats"][number]
+        sims = {image: feats[image] @ query for image in gallery.images.tolist() if len(feats[image])}
+        if cbgm:
+            _match(sims, feats, given["query_context"][number][1][: query_set.cbgm_k2], query_set.cbgm_k1)
+        truth = dict(zip(gallery.positives.tolist(), gallery.boxes, strict=True))
+        labels = np.concatenate([_labels(sims[image], boxes[image], truth.get(image)) for image in sims])
+        values = np.concatenate(list(sims.values()))
+        recall = labels.sum() / gallery.num_present
+        aps.append(average_precision_score(labels, values) * recall if recall else 0.0)
+        hits.append(labels[values.argmax()])
+    return {"mAP": float(np.mean(aps)), "top1": float(np.mean(hits))}
+
+
+def _labels(sims: np.ndarray, boxes: np.ndarray, truth: np.ndarray | None) -> np.ndarray:
+    """Which detection of an image is true: the most similar one of those that overlap the true box enough."""
+    labels = np.zeros(len(sims), dtype=bool)
+    if truth is not None:
+        width, height = truth[2:] - truth[:2]
+        least = min(0.5, width * height / ((width + 10) * (height + 10)))
+        order = np.argsort(-sims, kind="stable")
+        labels[order[pairwise_iou(boxes, truth[None])[order, 0] >= least][:1]] = True
+    return labels
+
+
+def _match(sims: dict[int, np.ndarray], feats: list[np.ndarray], people: np.ndarray, k1: int) -> None:
+    """CBGM: in the images of the k1 most similar detections, what the query is matched with gets the best weight."""
+    images = np.repeat(list(sims), [len(values) for values in sims.values()])
+    best = np.argsort(-np.concatenate(list(sims.values())), kind="stable")[:k1]
+    for image in set(images[best].tolist()):
+        weights = people @ feats[image].T
+        rows, columns = linear_sum_assignment(weights, maximize=True)
+        if rows[0] == 0:
+            sims[image][columns[0]] = weights[rows, columns].max()

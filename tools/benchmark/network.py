@@ -1,0 +1,152 @@
+"""Speed and memory of searching and training: a network with random weights on drawn images."""
+
+from collections import defaultdict
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.benchmark import timer
+from yacs.config import CfgNode
+
+from defaults import load_cfg
+from engine.solver import build_optimizer, build_schedule, precision
+from engine.train import Progress, TrainSettings, train_one_epoch
+from models import build_model
+from models.base import PersonSearchModel
+from models.fast import accelerate, prepare_for_inference
+from tools.benchmark.cases import Case, Figures, timed
+
+VARIANTS = {
+    "release": "the plain network, contiguous maps, the C library's own memory allocator",
+    "straightforward": "the same; the allocator keeps freed memory, as in all programs here",
+    "channels-last": "the same with weights and maps in channels-last format",
+    "fast": "as the programs search and train, see models/fast",
+    "compiled": "the same with torch.compile; inference only",
+}
+PREPARED = ("fast", "compiled")
+# Random weights find nobody or hundreds. All proposals qualify, and the best ten people go to the second head.
+LOAD = {
+    "MODEL.DETECTION_HEAD.SCORE_THRESH": "-1.0",
+    "MODEL.DETECTION_HEAD.MAX_DETECTIONS": "10",
+    "MODEL.SEARCH_HEAD.SCORE_THRESH": "-1.0",
+    "MODEL.OIM.NUM_IDS": "500",  # near PRW's 482
+}
+PEOPLE = 10
+"""People in a drawn training image."""
+STEPS = {"cpu": 1, "cuda": 10}
+"""Optimiser steps of a sample: waiting for the device after each would slow down training."""
+STAGE_PASSES = 3
+
+
+def options_of(case: Case) -> CfgNode:
+    """The options of a case: its image size, `LOAD`, then its own."""
+    options = {"INPUT.MIN_SIZE": min(case.image_size), "INPUT.MAX_SIZE": max(case.image_size), **LOAD}
+    return load_cfg(case.cfg, [*(str(word) for pair in options.items() for word in pair), *case.opts])
+
+
+def drawn_images(count: int, size: tuple[int, int]) -> list[Tensor]:
+    """Images uint8 3 x H x W with coarse colours and fine noise, the same ones each time."""
+    generator = torch.Generator().manual_seed(1)
+    coarse = torch.rand(count, 3, size[0] // 32 + 2, size[1] // 32 + 2, generator=generator)
+    noise = 0.05 * torch.randn(count, 3, *size, generator=generator)
+    return list(((F.interpolate(coarse, size, mode="bilinear") + noise).clamp(0, 1) * 255).to(torch.uint8))
+
+
+def drawn_targets(count: int, size: tuple[int, int], identities: int) -> list[dict]:
+    """Training targets of `count` images, PEOPLE standing people each."""
+    random = torch.rand(3, count, PEOPLE, generator=torch.Generator().manual_seed(2))
+    heights = (0.2 + 0.4 * random[0]) * min(size)
+    left, top = random[1] * (size[1] - 0.4 * heights), random[2] * (size[0] - heights)
+    boxes = torch.stack([left, top, left + 0.4 * heights, top + heights], dim=2)
+    labels = torch.arange(count * PEOPLE).view(count, PEOPLE) % identities + 1
+    return [{"boxes": boxes[i], "labels": labels[i], "img_name": f"drawn {i}"} for i in range(count)]
+
+
+def new_network(variant: str, cfg: CfgNode, device: torch.device) -> PersonSearchModel:
+    """The network of a variant as it is trained, with the same random weights each time."""
+    torch.manual_seed(cfg.SEED)
+    model = build_model(cfg).to(device)
+    if variant in PREPARED:
+        return accelerate(model)
+    return model.to(memory_format=torch.channels_last if variant == "channels-last" else torch.contiguous_format)
+
+
+def measure_inference(case: Case, cfg: CfgNode, device: torch.device) -> Figures:
+    """Images per second from uint8 images in main memory to their people on the device, and the stages.
+
+    Raises:
+        ValueError: the network's results are not finite.
+        RuntimeError: lack of memory, or a precision that the device does not have.
+    """
+    dtype, prepared = precision(case.precision, "--precisions"), case.name in PREPARED
+    model = new_network(case.name, cfg, device).eval()
+    if prepared:
+        model = prepare_for_inference(model, dtype, case.name == "compiled")
+    images = drawn_images(case.batch_size, case.image_size)
+
+    def search() -> list[dict[str, Tensor]]:
+        with torch.autocast(device.type, dtype, enabled=dtype is not None and not prepared):
+            return model([image.to(device, non_blocking=True) for image in images])
+
+    with torch.inference_mode():
+        seconds, figures = timed(search, case.seconds, device)
+        figures |= stage_times(model, search, case.batch_size)
+        found = search()
+    if not all(value.isfinite().all() for image in found for value in image.values()):
+        raise ValueError("the network's results are not finite in this precision")
+    people = sum(len(image["boxes"]) for image in found) / case.batch_size
+    return {"images/s": [case.batch_size / duration for duration in seconds], "people": [people], **figures}
+
+
+def stage_times(model: nn.Module, work: Callable[[], object], batch_size: int) -> Figures:
+    """Milliseconds an image of each top-level child of a network in some calls of `work`, waiting for the device.
+
+    `rest` is what comes between and after them. Children that are compiled count as rest: a hook would be compiled too.
+    """
+    figures: Figures = defaultdict(list)
+    spent: dict[str, float] = defaultdict(float)
+
+    def add(name: str, sign: int) -> None:
+        spent[name] += sign * timer()
+
+    handles = []
+    for name, child in model.named_children():
+        if child._compiled_call_impl is None:
+            handles.append(child.register_forward_pre_hook(lambda *_, name=name: add(name, -1)))
+            handles.append(child.register_forward_hook(lambda *_, name=name: add(name, 1)))
+    for _ in range(STAGE_PASSES):
+        spent.clear()
+        start = timer()
+        work()
+        spent["rest"] = timer() - start - sum(spent.values())
+        for name, seconds in spent.items():
+            figures[f"{name} ms"].append(1000 * seconds / batch_size)
+    for handle in handles:
+        handle.remove()
+    return dict(figures)
+
+
+def measure_training(case: Case, cfg: CfgNode, device: torch.device) -> Figures:
+    """Optimiser steps per second on a drawn batch: forward, backward, clipping, optimiser.
+
+    Raises:
+        DivergedError: losses or gradients are not finite.
+        RuntimeError: lack of memory, or a precision that the device does not have.
+    """
+    model, steps = new_network(case.name, cfg, device), STEPS[device.type]
+    dtype, optimizer = precision(case.precision, "--precisions"), build_optimizer(cfg, model)
+    settings = TrainSettings(device, dtype, cfg.SOLVER.ACCUMULATE, cfg.SOLVER.CLIP_GRADIENTS)
+    scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
+    # So many steps of an epoch that those measured are the first of the warm-up, which cannot diverge.
+    schedule, progress = build_schedule(cfg, 1000), Progress(1000)
+    images = drawn_images(case.batch_size, case.image_size)
+    if device.type == "cuda":
+        images = [image.pin_memory() for image in images]  # as the loader does
+    batch = (images, drawn_targets(case.batch_size, case.image_size, cfg.MODEL.OIM.NUM_IDS))
+
+    def train() -> None:
+        train_one_epoch(model, [batch] * steps * settings.accumulate, optimizer, schedule, scaler, progress, settings)
+
+    seconds, figures = timed(train, case.seconds, device)
+    return {"steps/s": [steps / duration for duration in seconds], **figures}

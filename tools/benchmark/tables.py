@@ -1,0 +1,50 @@
+"""Figures as tables: medians, spreads, and ratios to the first row."""
+
+from collections.abc import Sequence
+from statistics import median
+
+from tools.benchmark.cases import Case, Figures
+
+SPEEDS = ("images/s", "steps/s")
+SPREAD = (*SPEEDS, "detection s", "search s", "CBGM s")
+"""Columns that show the lowest and the highest sample too."""
+LARGEST = ("peak MiB", "warm-up s")
+"""Columns that show the largest sample instead of the median."""
+
+
+def tables_of(cases: Sequence[Case], results: Sequence[Figures]) -> dict[str, list[dict[str, str]]]:
+    """Title -> rows, all of a table with the same columns; a second table holds the milliseconds of stages."""
+    tables: dict[str, list[dict[str, str]]] = {}
+    first: dict[tuple[str, int], float] = {}
+    for case, figures in zip(cases, results, strict=True):
+        row, stages = ({case.part: case.name} for _ in range(2))
+        if case.part != "evaluation":
+            row |= {"precision": case.precision, "batch": str(case.batch_size)}
+            stages |= row
+        for name, samples in figures.items():
+            (stages if name.endswith(" ms") else row)[name] = cell(name, samples)
+            if name in SPEEDS:
+                ratio = median(samples) / first.setdefault((case.part, case.batch_size), median(samples))
+                row["times the first"] = number(ratio)
+        tables.setdefault(f"{case.part}: median [lowest, highest]", []).append(row)
+        if any(name.endswith(" ms") for name in stages):
+            tables.setdefault(f"{case.part}: milliseconds an image of each stage, median", []).append(stages)
+    return {title: _same_columns(rows) for title, rows in tables.items()}
+
+
+def cell(name: str, samples: Sequence[float] | str) -> str:
+    """The samples of a column, or a message, in short."""
+    if isinstance(samples, str):
+        return samples
+    middle = number(max(samples) if name in LARGEST else median(samples))
+    return f"{middle} [{number(min(samples))}, {number(max(samples))}]" if name in SPREAD else middle
+
+
+def number(value: float) -> str:
+    """Three significant digits, whole numbers from 100 on."""
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:#.3g}".rstrip(".")
+
+
+def _same_columns(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    columns = dict.fromkeys(name for row in rows for name in row)
+    return [{name: row.get(name, "-") for name in columns} for row in rows]
