@@ -1,11 +1,14 @@
 """The program that tests: what it refuses before the network runs, and what an interruption leaves."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from tiny import draw, words
 
+from datasets import build_dataset
 from engine.searcher import Searcher
 from tools import test as test_tool
 from tools.common import run_program
@@ -120,3 +123,17 @@ def test_features_without_what_a_setting_needs_are_refused(cuhk, tmp_path, capsy
     assert run(cuhk, tmp_path, "--features", str(features)) == 0
     assert run(cuhk, tmp_path, "--features", str(features), "--gt") == 1
     assert "holds no ground-truth boxes" in capsys.readouterr().err
+
+
+def test_a_process_that_fails_ends_the_others(tmp_path):
+    """The second process meets a damaged image; the first, which is done sooner or later, must not wait for it."""
+    data = draw(tmp_path / "data", "cuhk_sysu")
+    gallery = build_dataset("CUHK-SYSU", data, "gallery")
+    Path(gallery.annotations[1]["img_path"]).write_bytes(b"no image")
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "tools.test"]
+    done = subprocess.run(
+        [sys.executable, *command, "--cfg", CFG, "--untrained", *words(data, tmp_path / "out")],
+        cwd=Path(CFG).parents[1], capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert f"error: {gallery.annotations[1]['img_path']} is not an image of a known kind" in done.stderr
