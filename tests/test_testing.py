@@ -12,6 +12,7 @@ from datasets import build_dataset
 from engine.searcher import Searcher
 from tools import test as test_tool
 from tools.common import run_program
+from utils.errors import UserError
 
 CFG = str(Path(__file__).resolve().parents[1] / "configs" / "cuhk_sysu.yaml")
 DETECTING = {"MODEL__DETECTION_HEAD__SCORE_THRESH": 0.3, "MODEL__SEARCH_HEAD__SCORE_THRESH": 0.3}
@@ -85,7 +86,7 @@ def test_results_of_another_batch_size_are_left_alone(cuhk, tmp_path, images_see
 @pytest.mark.parametrize("saved", [True, False])
 def test_partial_results_are_kept_until_the_features_are_safe(saved, cuhk, tmp_path, monkeypatch):
     def fails(*_):
-        raise ValueError("scoring fails")
+        raise UserError("scoring fails")
 
     monkeypatch.setattr(test_tool, "score_search", fails)
     features = tmp_path / "features.npz"
