@@ -23,7 +23,7 @@ from engine.scoring import Setting, check_galleries, score_detection, score_sear
 from engine.searcher import Searcher
 from engine.skipped_samples import SkippedSamples
 from engine.solver import build_optimizer, build_schedule, precision
-from engine.train import DivergedError, Progress, TrainSettings, train_one_epoch
+from engine.train import Progress, TrainSettings, train_one_epoch
 from models import build_model
 from models.fast import accelerate
 from utils.distributed import all_cores, any_process, barrier, from_main, is_main, rank, share_buffers, world_size
@@ -178,27 +178,13 @@ class TrainingRun:
         progress, start = self.progress, monotonic()
         self.loader.batch_sampler.set_epoch(progress.epoch, progress.step * self.cfg.SOLVER.ACCUMULATE)
         done = self.loader.batch_sampler.start_batch
-        batches = tqdm(
-            self.samples.counted(self.loader),
-            total=len(self.loader),
-            initial=done,
-            desc=f"epoch {progress.epoch + 1}",
-            unit="batch",
-            disable=not is_main(),
-            leave=False,
-        )
+        name, total = f"epoch {progress.epoch + 1}", len(self.loader)
+        batches = tqdm(self.samples.counted(self.loader), name, total, False, initial=done, disable=not is_main())
         parts = self.optimizer, self.schedule, self.scaler, progress, self.settings, self.board
-        try:
-            train_one_epoch(self.network, batches, *parts, after_step=self._after_step)
-        except DivergedError as error:
-            raise DivergedError(
-                f"{error}. Take a lower SOLVER.BASE_LR, a longer SOLVER.WARMUP_EPOCHS or another SOLVER.AMP; "
-                "--resume goes on from the last checkpoint, where there is one"
-            ) from error
+        train_one_epoch(self.network, batches, *parts, after_step=self._after_step)
         self.samples.finish_epoch(progress.epoch + 1)
         seconds = monotonic() - start
-        each = seconds / max(len(self.loader) - done, 1)
-        log.info("epoch %d took %.0f s, %.2f s a batch", progress.epoch + 1, seconds, each)
+        log.info("%s took %.0f s, %.2f s a batch", name, seconds, seconds / max(total - done, 1))
 
     def _after_step(self) -> None:
         """Stop where a signal asked any process to, or save where that is due."""

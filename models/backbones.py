@@ -19,11 +19,9 @@ from models.roi import Tail
 from utils.errors import UserError
 from utils.tensor_files import read_tensor_file
 
-STRIDE = 16
-"""Pixels of the resized image per cell of the stem's map (C4), the same for every backbone."""
+STRIDE = 16  # pixels of the resized image per cell of the stem's map (C4), the same for every backbone
 
-LEVELS = ("c3", "c4", "c5")
-"""Names of the maps at strides 8, 16 and 32."""
+LEVELS = ("c3", "c4", "c5")  # names of the maps at strides 8, 16 and 32
 
 
 @dataclass(frozen=True)

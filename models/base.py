@@ -14,6 +14,8 @@ from models.results import SearchResult
 Targets = list[dict[str, Tensor]]
 """Ground truth per image: `boxes` n x 4, and `labels` int64 n (identities from 1, -1 without; see `utils.labels`)."""
 
+SearchBatch = Callable[[ImageBatch, list[Tensor]], list[SearchResult]]
+
 
 class PersonSearchModel(nn.Module):
     """Finds the people of whole images and embeds who they are.
@@ -56,9 +58,8 @@ class PersonSearchModel(nn.Module):
             targets: in train mode the ground truth, boxes in pixels of the image as given.
 
         Returns:
-            In eval mode, per image: `boxes` n x 4, `scores` n, and `embeddings` n x D: unit vectors, multiplied by the
-            score if the network's options say so. An image's result does not depend on the other images of the
-            batch, unless an option says so.
+            In eval mode `SearchResult.gallery` of each image. It does not depend on the other images of the batch,
+            unless an option says so.
 
         Raises:
             ValueError: train mode without targets, or targets that do not fit their images.
@@ -75,12 +76,8 @@ class PersonSearchModel(nn.Module):
     def query(self, images: list[Tensor], boxes: list[Tensor]) -> list[dict]:
         """Embed given people, each image and box in the context of its image, in one pass.
 
-        Args:
-            images: see the class.
-            boxes: per image g x 4.
-
-        Returns:
-            Per image `embeddings` g x D (unit vectors) and `context`, see `SearchResult.query`.
+        Boxes are g x 4 per image; the result is `embeddings` g x D (unit vectors) and `context` per image, see
+        `SearchResult.query`.
         """
         return [result.query() for result in self.search(images, boxes)]
 
@@ -98,10 +95,7 @@ class PersonSearchModel(nn.Module):
 
     @torch.no_grad()
     def _search_by_size(
-        self,
-        search_batch: Callable[[ImageBatch, list[Tensor]], list[SearchResult]],
-        images: list[Tensor],
-        boxes: list[Tensor] | None,
+        self, search_batch: SearchBatch, images: list[Tensor], boxes: list[Tensor] | None
     ) -> list[SearchResult]:
         """Run images of one padded size together: padding to a larger one would change features near the border."""
         if self.training:

@@ -5,9 +5,7 @@ from dataclasses import dataclass
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)
-"""The normalisation layers: batch and instance norms, group norms, layer norms."""
-
+NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)  # the first: batch and instance norms
 NORM_SCOPES = ("none", "stem", "all")
 
 

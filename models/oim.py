@@ -7,8 +7,7 @@ from torch import Tensor, nn
 from utils.distributed import gather_counts, gather_rows, sum_over_processes, world_size
 from utils.labels import BACKGROUND
 
-IGNORED = -100
-"""Class of the rows that have no loss, see `cross_entropy`."""
+IGNORED = -100  # class of the rows that have no loss, see `cross_entropy`
 
 
 class OIMLoss(nn.Module):

@@ -24,7 +24,6 @@ class Release:
         names: its keys.
         dims: pattern of keys -> dimensions of their tensors, where keys alone do not tell two releases apart.
         unused: pattern of the keys that it saves though its network never uses them.
-        identity_table: key, in this project's names, of the table with one row for each identity.
     """
 
     title: str
@@ -33,7 +32,6 @@ class Release:
     names: Names
     dims: dict[str, int] = field(default_factory=dict)
     unused: str = r"(?!)"
-    identity_table: str = ""
 
     def matches(self, state: dict[str, Tensor]) -> bool:
         """Whether a state dict is this release's."""
@@ -43,8 +41,8 @@ class Release:
 
     def config_files(self, state: dict[str, Tensor]) -> list[str]:
         """The configs for weights in this project's names: of their dataset, or of all if that is unknown."""
-        table = state.get(self.identity_table)
-        dataset = DATASETS.get(len(table)) if table is not None and table.dim() else None
+        rows = [len(value) for key, value in state.items() if key.endswith(".lut") and value.dim()]
+        dataset = DATASETS.get(rows[0]) if rows else None
         return [f"{CONFIG_FOLDER}/{self.config}_{name}.yaml" for name in ([dataset] if dataset else DATASETS.values())]
 
     def own_name(self, key: str) -> str | None:

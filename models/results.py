@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou, nms, remove_small_boxes
 
-MIN_SIDE = 0.01
-"""Pixels; boxes with a smaller side are dropped (torchvision's value)."""
+MIN_SIDE = 0.01  # pixels; boxes with a smaller side are dropped (torchvision's value)
 
 
 @dataclass(frozen=True)

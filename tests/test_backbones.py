@@ -1,47 +1,60 @@
-"""Backbones: where they are cut, and where their weights come from."""
+"""Backbones: where they are cut, where their weights come from, what of them does not learn, and their tails."""
 
 import urllib.error
 
 import pytest
 import torch
-import torchvision
+from tiny import picture, target, tiny_model
+from torch import nn
 
-from models.backbones import BACKBONES, STRIDE, build_backbone
+from models.backbones import BACKBONES, STRIDE, build_backbone, build_feature_maps
+from models.freezing import FreezePolicy
+from models.roi import Tail
+from utils.errors import UserError
+
+
+def intermediate(name: str) -> tuple[nn.Module, dict[str, torch.Tensor]]:
+    """A torchvision network in eval mode, and the list that its layers' outputs go to when it runs."""
+    net = BACKBONES[name].factory(weights=None).eval()
+    outputs: dict[str, torch.Tensor] = {}
+    for layer, module in BACKBONES[name].layers(net).items():
+        module.register_forward_hook(lambda *args, layer=layer: outputs.__setitem__(layer, args[2]))
+    return net, outputs
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_stem_and_tail_are_the_whole_network_up_to_its_head(name):
-    backbone = build_backbone(name)
-    backbone.stem.eval(), backbone.tail.eval()
-    res4 = backbone.stem(torch.rand(1, 3, 64, 96))
-    res5 = backbone.tail(res4)
-    assert res4.shape == (1, backbone.stem_channels, 64 // STRIDE, 96 // STRIDE)
-    assert res5.shape == (1, backbone.tail_channels, 2, 3)
-    whole = BACKBONES[name].factory(weights=None)
-    heads = ("fc.", "classifier.")
-    body = [p for key, p in whole.state_dict().items() if not key.startswith(heads)]
-    parts = [*backbone.stem.state_dict().values(), *backbone.tail.state_dict().values()]
-    assert [p.shape for p in parts] == [p.shape for p in body]
-
-
-def test_weights_from_a_file_are_those_of_the_network(tmp_path):
-    net = torchvision.models.resnet18(weights=None).eval()
+def test_maps_stem_and_tail_are_torchvisions_intermediate_features(name, tmp_path):
+    net, outputs = intermediate(name)
     torch.save(net.state_dict(), tmp_path / "weights.pth")
-    backbone = build_backbone("resnet18", str(tmp_path / "weights.pth"))
-    backbone.stem.eval(), backbone.tail.eval()
-    image = torch.rand(1, 3, 64, 64)
-    logits = net.fc(backbone.tail(backbone.stem(image)).mean((2, 3)))
-    torch.testing.assert_close(logits, net(image))
+    images = torch.rand(1, 3, 64, 96)
+    net(images)
+    expected = [outputs[layer] for layer in BACKBONES[name].ends]
+
+    network = build_feature_maps(name, str(tmp_path / "weights.pth")).eval()
+    maps = network(images)
+    assert list(maps) == ["c3", "c4", "c5"]
+    for (level, found), wanted, stride in zip(maps.items(), expected, (8, 16, 32), strict=True):
+        assert found.shape == (1, network.channels[level], 64 // stride, 96 // stride)
+        torch.testing.assert_close(found, wanted)
+
+    backbone = build_backbone(name, str(tmp_path / "weights.pth"))
+    c4 = backbone.stem.eval()(images)
+    assert c4.shape == (1, backbone.stem_channels, 64 // STRIDE, 96 // STRIDE)
+    torch.testing.assert_close(c4, expected[1])
+    c5 = backbone.tail.eval()(c4)
+    assert c5.shape[1] == backbone.tail_channels
+    torch.testing.assert_close(c5, expected[2])
 
 
 def test_each_tail_is_a_copy_of_its_own():
     backbone = build_backbone("resnet18")
     one, other = backbone.new_tail(), backbone.new_tail()
     assert torch.equal(one.layer4[0].conv1.weight, other.layer4[0].conv1.weight)
-    torch.nn.init.zeros_(one.layer4[0].conv1.weight)
+    nn.init.zeros_(one.layer4[0].conv1.weight)
     assert other.layer4[0].conv1.weight.any()
 
 
+# ---------------------------------------------------------------- weights
 def test_a_failed_download_is_one_sentence_that_names_the_file(monkeypatch):
     def offline(*_, **__):
         raise urllib.error.URLError("no network")
@@ -51,18 +64,83 @@ def test_a_failed_download_is_one_sentence_that_names_the_file(monkeypatch):
         build_backbone("resnet18", "imagenet")
 
 
-def test_wrong_names_and_files_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="'resnet5' is not one of resnet18"):
-        build_backbone("resnet5")
+def test_wrong_files_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="no backbone weights at"):
         build_backbone("resnet18", str(tmp_path / "none.pth"))
     torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "other.pth")
-    with pytest.raises(ValueError, match="do not fit backbone resnet18"):
+    with pytest.raises(UserError, match="do not fit backbone resnet18"):
         build_backbone("resnet18", str(tmp_path / "other.pth"))
     (tmp_path / "damaged.pth").write_text("hello")
     with pytest.raises(ValueError, match=r"damaged.pth is damaged, or is not a file of backbone weights"):
         build_backbone("resnet18", str(tmp_path / "damaged.pth"))
     for content in ([1], {1: torch.zeros(1)}):
         torch.save(content, tmp_path / "odd.pth")
-        with pytest.raises(ValueError, match=r"odd.pth holds no backbone weights: set MODEL.BACKBONE.WEIGHTS"):
+        with pytest.raises(UserError, match=r"odd.pth holds no backbone weights"):
             build_backbone("resnet18", str(tmp_path / "odd.pth"))
+
+
+# ---------------------------------------------------------------- freezing
+def test_frozen_statistics_stay_and_others_move():
+    images = [picture(90, 160, 1), picture(120, 100, 2)]
+    targets = [target(([20.0, 10, 60, 80], 1)), target(([20.0, 10, 60, 80], 2))]
+    for scope, moves in (("none", {"stem": True, "tail": True}), ("stem", {"stem": False, "tail": True}), ("all", {})):
+        model = tiny_model(MODEL__BACKBONE__FROZEN_BN_STATISTICS=scope).train()
+        norms = {"stem": model.stem.bn1, "tail": model.search_head.features[0].tail.layer4[0].bn1}
+        before = {name: norm.running_mean.clone() for name, norm in norms.items()}
+        model(images, targets)
+        for name, norm in norms.items():
+            assert torch.equal(before[name], norm.running_mean) != moves.get(name, False)
+
+
+def test_frozen_stages_and_affine_have_no_gradient():
+    model = tiny_model(MODEL__BACKBONE__FROZEN_STAGES=2, MODEL__BACKBONE__FROZEN_BN_AFFINE="all")
+    learns = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert not any(name.startswith(("stem.conv1", "stem.bn1", "stem.layer1")) for name in learns)
+    assert "stem.layer2.0.conv1.weight" in learns
+    assert not any(".bn1." in name for name in learns if "tail" in name or name.startswith("stem"))
+
+
+@pytest.mark.parametrize(
+    "norm", [nn.BatchNorm2d, nn.InstanceNorm2d, lambda c: nn.GroupNorm(2, c), lambda c: nn.LayerNorm([c, 4, 4])]
+)
+def test_every_kind_of_normalisation_layer_freezes(norm):
+    stem = nn.Sequential(nn.Conv2d(3, 4, 1), norm(4), nn.ReLU(), nn.Sequential(nn.Conv2d(4, 4, 1), norm(4)))
+    tail = nn.Sequential(nn.Conv2d(4, 4, 1), norm(4))
+    FreezePolicy(stages=1).freeze_parameters(stem, [tail])
+    frozen = {name for name, parameter in stem.named_parameters() if not parameter.requires_grad}
+    assert frozen == {name for name, _ in stem.named_parameters() if name.startswith(("0.", "1."))}
+    assert all(parameter.requires_grad for parameter in tail.parameters())
+    policy = FreezePolicy(stages=0, norm_affine="all", norm_statistics="stem")
+    policy.freeze_parameters(stem, [tail])
+    policy.freeze_statistics(stem, [tail])
+    assert not any(parameter.requires_grad for parameter in (*stem[3][1].parameters(), *tail[1].parameters()))
+    assert tail[0].weight.requires_grad and stem[3][0].weight.requires_grad
+    assert [module.training for module in (stem[1], stem[3][1], tail[1])] == [False, False, True]
+
+
+# ---------------------------------------------------------------- checkpointing of tails
+@pytest.mark.parametrize("layer", ["plain", "dropout"])
+def test_checkpointed_tails_learn_the_same_and_count_a_batch_once(layer):
+    backbone = build_backbone("resnet18")
+    if layer == "dropout":
+        backbone.tail.layer4[0].relu = nn.Sequential(nn.ReLU(), nn.Dropout(0.5))
+    x, results, calls = torch.randn(6, backbone.stem_channels, 6, 6), [], {}
+    for checkpointed in (False, True):
+        tail, own_x = backbone.new_tail().train(), x.clone().requires_grad_()
+        tail.checkpointed, calls[checkpointed] = checkpointed, []
+        tail.layer4[0].register_forward_hook(lambda *_, run=calls[checkpointed]: run.append(1))
+        torch.manual_seed(3)
+        output = tail(own_x)
+        torch.rand(5)  # the recomputation must not depend on what is drawn in between
+        output.square().mean().backward()
+        results.append((output, own_x.grad, *(p.grad for p in tail.parameters()), *tail.buffers()))
+    assert (len(calls[False]), len(calls[True])) == (1, 2), "the second computes its activations again"
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=0, rtol=1e-6)
+
+
+def test_an_option_checkpoints_all_tails():
+    for asked in (False, True):
+        model = tiny_model(MODEL__BACKBONE__CHECKPOINT_TAILS=asked, MODEL__PARTS=True, MODEL__ROI_ALIGN__SIZE=14)
+        assert [tail.checkpointed for tail in model.tails()] == [asked] * 5
+    assert all(isinstance(tail, Tail) for tail in model.tails())

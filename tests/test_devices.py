@@ -11,6 +11,7 @@ import torch
 from engine.devices import select_device
 from engine.train import DivergedError
 from tools.common import run_program
+from utils import distributed
 from utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -99,6 +100,18 @@ def launch(devices: str, given: str | None, folder: Path) -> subprocess.Complete
     return subprocess.run(
         ["sh", "-c", script, "sh", devices], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
+
+
+def test_a_process_that_fails_does_not_wait_for_the_others(monkeypatch):
+    calls = []
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda *_, **__: calls.append("joined"))
+    monkeypatch.setattr(distributed, "leave_processes", lambda: calls.append("left"))
+    with distributed.process_group(torch.device("cpu")):
+        pass
+    with pytest.raises(UserError), distributed.process_group(torch.device("cpu")):
+        raise UserError("an image cannot be read")
+    assert calls == ["joined", "left", "joined"]
 
 
 MEMORY = (

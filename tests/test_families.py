@@ -1,21 +1,23 @@
-"""Every model family trains, comes back from its checkpoint, and each numeric option does what it says."""
+"""Every model of the two-stage family trains, comes back from its checkpoint, and each numeric option acts."""
 
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import picture, target, tiny_model
+from tiny import eager_model, picture, target, tiny_model
 
 from engine.checkpoint import load_weights
+from models.fast import accelerate
 from models.preprocess import ImageBatch
 from models.roi import RoIAlign, RoIs, Tail
-from models.two_stage.boxes import RoISampler, Samples
+from models.two_stage.boxes import BOX_CODER, BoxCoder, RoISampler, Samples, TorchvisionBoxCoder
 from models.two_stage.features import GlobalFeatures
 from models.two_stage.pixelwise import PixelwiseEmbedding, _coverage
 from models.two_stage.rpn import ProposalNetwork
+from utils.errors import UserError
 
 NO_CONTEXT = {"MODEL__CONTEXT__SCENE": "none", "MODEL__CONTEXT__GROUP": "none"}
 SINGLE = NO_CONTEXT | {"MODEL__DETECTION_HEAD__TYPE": "none"}
-FAMILIES = {
+NETWORKS = {
     "oim": SINGLE | {"MODEL__SEARCH_HEAD__TYPE": "linear", "MODEL__SEARCH_HEAD__BOX_BATCH_NORM": False},
     "nae": SINGLE | {"MODEL__SEARCH_HEAD__BACKGROUND_IOU": 0.1},
     "nae_plus": SINGLE | {"MODEL__SEARCH_HEAD__TYPE": "pixelwise", "MODEL__SEARCH_HEAD__BACKGROUND_IOU": 0.1},
@@ -33,9 +35,9 @@ TARGETS = [
 BOX = torch.tensor([[10.0, 10, 50, 80]])
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_a_family_trains_and_comes_back_from_its_checkpoint(name):
-    model = tiny_model(**FAMILIES[name])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_trains_and_comes_back_from_its_checkpoint(name):
+    model = tiny_model(**NETWORKS[name])
     optimizer = torch.optim.SGD((p for p in model.parameters() if p.requires_grad), lr=0.001, momentum=0.9)
     totals = []
     for _ in range(6):
@@ -50,20 +52,20 @@ def test_a_family_trains_and_comes_back_from_its_checkpoint(name):
         totals.append(total.item())
     assert totals[-1] < totals[0]
 
-    other = tiny_model(**FAMILIES[name]).eval()
+    other = tiny_model(**NETWORKS[name]).eval()
     load_weights(other, {"model": model.state_dict()})
-    model.eval()
     with torch.inference_mode():
-        ours, theirs = model.query(IMAGES, [BOX, BOX]), other.query(IMAGES, [BOX, BOX])
+        ours, theirs = model.eval().query(IMAGES, [BOX, BOX]), other.query(IMAGES, [BOX, BOX])
     for one, same in zip(ours, theirs, strict=True):
         assert torch.equal(one["embeddings"], same["embeddings"])
         for part, value in one["context"].items():
             assert torch.equal(value, same["context"][part])
+    assert set(model.identity_memory) <= model.state_dict().keys()
 
 
 @pytest.mark.parametrize("name", ["oim", "nae_plus", "glcnet"])
 def test_mixed_precision_keeps_losses_finite_and_results_close(name):
-    model = tiny_model(**FAMILIES[name])
+    model = accelerate(tiny_model(**NETWORKS[name]))  # half precision is slow on CPUs
     with torch.autocast("cpu", torch.bfloat16):
         losses = model(IMAGES, TARGETS)
     sum(losses.values()).backward()
@@ -75,20 +77,9 @@ def test_mixed_precision_keeps_losses_finite_and_results_close(name):
     assert torch.cosine_similarity(exact, rounded.float()).item() > 0.98
 
 
-def test_boxes_keep_their_precision_in_mixed_precision():
-    truth = target(([1301.0, 401, 1350, 501], 3))
-    samples = RoISampler(8, 0.5, 0.5, 0.5)([torch.tensor([[1300.0, 400, 1350, 500]]).bfloat16()], [truth])[0]
-    assert samples.matched[samples.is_person][0].tolist() == [1301.0, 401, 1350, 501]
-    rpn = tiny_model().rpn.eval()
-    with torch.autocast("cpu", torch.bfloat16):
-        batch = ImageBatch(torch.zeros(1, 3, 96, 160), [(96, 160)], [(96, 160)])
-        proposals = rpn.propose(torch.rand(1, 256, 6, 10, dtype=torch.bfloat16), batch)
-    assert proposals[0].dtype is torch.float32
-
-
 @pytest.mark.parametrize("name", ["oim", "nae", "nae_plus"])
 def test_a_batch_gives_what_its_images_give_alone(name):
-    model = tiny_model(**FAMILIES[name], MODEL__SEARCH_HEAD__SCORE_THRESH=0.01).eval()
+    model = tiny_model(**NETWORKS[name], MODEL__SEARCH_HEAD__SCORE_THRESH=0.01).eval()
     for together, image in zip(model(IMAGES), IMAGES, strict=True):
         alone = model([image])[0]
         assert len(alone["boxes"])
@@ -99,25 +90,55 @@ def test_a_batch_gives_what_its_images_give_alone(name):
 @pytest.mark.parametrize(
     "options, message",
     [
+        ({"MODEL__FAMILY": "three_stage"}, "FAMILY 'three_stage' is not one of two_stage"),
+        ({"MODEL__BACKBONE__NAME": "resnet5"}, "'resnet5' is not one of resnet18"),
+        ({"MODEL__BACKBONE__FROZEN_BN_AFFINE": "tail"}, "'tail' is not one of none, stem, all"),
+        ({"MODEL__BACKBONE__FROZEN_STAGES": -1}, "FROZEN_STAGES must not be negative"),
         ({"MODEL__DETECTION_HEAD__TYPE": "none"}, "CONTEXT.GROUP needs people"),
-        ({"MODEL__SEARCH_HEAD__TYPE": "linear"}, "linear has neither context nor parts"),
-        ({"MODEL__PARTS": True}, "ROI_ALIGN.SIZE 14, not 4"),
-        ({"MODEL__SEARCH_HEAD__TYPE": "round"}, "'round' is not one of norm_aware, linear, pixelwise"),
         ({"MODEL__DETECTION_HEAD__TYPE": "two"}, "'two' is not one of faster_rcnn, none"),
         ({"MODEL__DETECTION_HEAD__POOL": "min"}, "'min' is not one of max, average"),
+        ({"MODEL__SEARCH_HEAD__TYPE": "linear"}, "linear has neither context nor parts"),
+        ({"MODEL__SEARCH_HEAD__TYPE": "round"}, "'round' is not one of norm_aware, linear, pixelwise"),
+        ({"MODEL__CONTEXT__SCENE": "stak"}, "SCENE 'stak' is not one of none, stack, gate"),
+        ({"MODEL__PIXELWISE__SCORE_NORM": "all"}, "'all' is not one of image, batch, none"),
+        ({"MODEL__PARTS": True}, "ROI_ALIGN.SIZE 14, not 4"),
+        ({"MODEL__ROI_ALIGN__SAMPLING_RATIO": 0}, "SAMPLING_RATIO must be 1 or more"),
         ({"MODEL__RPN__BOX_LOSS": "l2"}, "'l2' is not one of l1, smooth_l1"),
     ],
 )
-def test_parts_that_do_not_go_together_are_refused(options, message):
-    with pytest.raises(ValueError, match=message):
+def test_options_that_do_not_exist_or_go_together_are_refused(options, message):
+    with pytest.raises(UserError, match=message):
         tiny_model(**options)
 
 
+# ---------------------------------------------------------------- boxes and proposals
+def test_deltas_are_those_of_torchvision():
+    corners = torch.rand(2, 50, 2) * 100
+    boxes, others = torch.cat([corners, corners + 5 + torch.rand(2, 50, 2) * 60], dim=2)
+    ours, theirs = (coder((10.0, 10.0, 5.0, 5.0)) for coder in (BoxCoder, TorchvisionBoxCoder))
+    deltas = ours.encode_single(others, boxes)
+    assert torch.equal(deltas, theirs.encode_single(others, boxes))
+    torch.testing.assert_close(BOX_CODER.decode_single(deltas, boxes), others, atol=1e-4, rtol=0)
+    wide = deltas * 30  # beyond the limit of widths
+    torch.testing.assert_close(ours.decode_single(wide, boxes), theirs.decode_single(wide, boxes))
+
+
+def test_boxes_keep_their_precision_in_mixed_precision():
+    truth = target(([1301.0, 401, 1350, 501], 3))
+    samples = RoISampler(8, 0.5, 0.5, 0.5)([torch.tensor([[1300.0, 400, 1350, 500]]).bfloat16()], [truth])[0]
+    assert samples.matched[samples.is_person][0].tolist() == [1301.0, 401, 1350, 501]
+    rpn = tiny_model().rpn.eval()
+    batch = ImageBatch(torch.zeros(1, 3, 96, 160), [(96, 160)], [(96, 160)])
+    with torch.autocast("cpu", torch.bfloat16):
+        proposals = rpn.propose(torch.rand(1, 256, 6, 10, dtype=torch.bfloat16), batch)
+    assert proposals[0].dtype is torch.float32
+
+
 def test_rpn_box_loss_is_l1_or_smooth_l1():
-    def loss(name):
+    def loss(name: str) -> float:
         rpn = ProposalNetwork(
-            4, [32], [1.0], name, fg_iou_thresh=0.7, bg_iou_thresh=0.3,
-            batch_size_per_image=4, positive_fraction=0.5, pre_nms_top_n={}, post_nms_top_n={}, nms_thresh=0.7,
+            4, [32], [1.0], name, fg_iou_thresh=0.7, bg_iou_thresh=0.3, batch_size_per_image=4,
+            positive_fraction=0.5, pre_nms_top_n={}, post_nms_top_n={}, nms_thresh=0.7,
         )  # fmt: skip
         deltas = torch.tensor([[0.05, 0.5, 0, 0], [0, 0, 0, 0]])
         labels = [torch.tensor([1.0, 0.0])]
@@ -127,59 +148,51 @@ def test_rpn_box_loss_is_l1_or_smooth_l1():
     assert loss("smooth_l1") == pytest.approx((0.5 * 0.05**2 * 9 + 0.5 - 1 / 18) / 2)
 
 
-def test_rois_between_the_thresholds_are_not_used():
-    truth = target(([0.0, 0, 10, 10], 3))
+def test_rois_between_the_thresholds_are_not_used_and_background_has_the_first_person():
+    truth = target(([0.0, 0, 10, 10], 3), ([80.0, 80, 90, 90], 4))
     boxes = torch.tensor([[0.0, 0, 10, 3], [50.0, 50, 60, 60]])  # IoU 0.3 and 0
-    labels = {
-        background: RoISampler(8, 0.5, 0.5, background)([boxes], [truth])[0].labels.sort().values.tolist()
-        for background in (0.5, 0.1)
-    }
-    assert labels == {0.5: [0, 0, 3], 0.1: [0, 3]}
+    for background, labels in ((0.5, [0, 0, 3, 4]), (0.1, [0, 3, 4])):
+        samples = RoISampler(8, 0.5, 0.5, background)([boxes], [truth])[0]
+        assert samples.labels.sort().values.tolist() == labels
+        assert (samples.matched[~samples.is_person] == truth["boxes"][0]).all()
 
 
+# ---------------------------------------------------------------- features and scores
 def test_pool_is_the_maximum_or_the_average():
     rois = RoIs(RoIAlign(4, 2, 1), torch.rand(1, 3, 9, 9), [torch.tensor([[1.0, 1, 5, 5], [2.0, 0, 8, 4]])])
     maximum, average = (GlobalFeatures(Tail(), 3, 3, pool)(rois) for pool in ("max", "average"))
-    crops = rois.crops
-    torch.testing.assert_close(maximum["res5"], crops.amax((2, 3)))
-    torch.testing.assert_close(average["res4"], crops.mean((2, 3)))
+    torch.testing.assert_close(maximum["res5"], rois.crops.amax((2, 3)))
+    torch.testing.assert_close(average["res4"], rois.crops.mean((2, 3)))
 
 
 def test_embeddings_carry_the_score_only_if_asked():
     norms = {}
     for weighted in (True, False):
-        model = tiny_model(MODEL__SEARCH_HEAD__WEIGHT_BY_SCORE=weighted, MODEL__DETECTION_HEAD__SCORE_THRESH=0.01,
-                           MODEL__SEARCH_HEAD__SCORE_THRESH=0.01).eval()  # fmt: skip
-        result = model(IMAGES[:1])[0]
+        result = eager_model(MODEL__SEARCH_HEAD__WEIGHT_BY_SCORE=weighted)(IMAGES[:1])[0]
         norms[weighted] = result["embeddings"].norm(dim=1), result["scores"]
     torch.testing.assert_close(*norms[True])
     torch.testing.assert_close(norms[False][0], torch.ones_like(norms[False][0]))
 
 
-def pixelwise(**options) -> PixelwiseEmbedding:
-    options = {"normalised": True, "score_norm": "image"} | options
-    return PixelwiseEmbedding({"res4": 3, "res5": 5}, {"res4": 4, "res5": 6}, **options)
+def test_pixelwise_scores_are_relative_to_their_image_all_images_or_nothing():
+    """Of images of different padded sizes, too."""
+    images, scores = [*IMAGES, picture(150, 150, 3)], {}
+    for norm in ("none", "image", "batch"):
+        model = tiny_model(**NETWORKS["nae_plus"], MODEL__PIXELWISE__SCORE_NORM=norm).eval()
+        scores[norm] = [result.scores for result in model.search(images)]
+    assert len({model.preprocess.padded_size(*image.shape[1:]) for image in images}) == 2
+    best = max(found.max() for found in scores["none"])
+    for raw, of_image, of_batch in zip(scores["none"], scores["image"], scores["batch"], strict=True):
+        torch.testing.assert_close(of_image, raw / raw.max())
+        torch.testing.assert_close(of_batch, raw / best)
 
 
-def test_pixelwise_scores_are_relative_to_their_image_their_batch_or_nothing():
-    logits = torch.randn(5, 2, 2)
-    means = logits.sigmoid().mean((1, 2))
-    expected = {
-        "image": torch.cat([means[:2] / means[:2].max(), means[2:] / means[2:].max()]),
-        "batch": means / means.max(),
-        "none": means,
-    }
-    for score_norm, scores in expected.items():
-        torch.testing.assert_close(torch.cat(pixelwise(score_norm=score_norm).scores(logits, [2, 3])), scores)
-    assert [len(scores) for scores in pixelwise().scores(logits[:2], [2, 0])] == [2, 0]
-
-
-def test_pixelwise_embeddings_are_unit_vectors_but_for_the_release_in_training():
+@pytest.mark.parametrize("normalised, training, unit", [(True, True, 1), (False, True, 0), (False, False, 1)])
+def test_pixelwise_embeddings_are_unit_vectors_but_for_the_release_in_training(normalised, training, unit):
     maps = {"res4": torch.rand(4, 3, 6, 6), "res5": torch.rand(4, 5, 3, 3)}
-    for normalised, training, unit in ((True, True, True), (False, True, False), (False, False, True)):
-        embedding = pixelwise(normalised=normalised).train(training)
-        norms = embedding(maps)[0].norm(dim=1)
-        assert torch.allclose(norms, torch.ones(4), atol=1e-5) == unit
+    embedding = PixelwiseEmbedding({"res4": 3, "res5": 5}, {"res4": 4, "res5": 6}, normalised).train(training)
+    norms = embedding(maps)[0].norm(dim=1)
+    assert torch.allclose(norms, torch.ones(4), atol=1e-5) == unit
 
 
 def test_pixelwise_targets_are_masks_of_whole_pixels_resized_bilinearly():

@@ -1,27 +1,25 @@
-"""The assembled network: batches, queries, empty images, contexts, training targets."""
+"""The assembled two-stage network: batches, queries, empty images, contexts, training targets, waits for the device."""
 
+import copy
 import itertools
 
 import pytest
 import torch
-from tiny import picture, target, tiny_model
+from tiny import eager_model, picture, target, tiny_cfg, tiny_model
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from models.two_stage.context import GROUP_EXTRACTORS, SCENE_EXTRACTORS
+from engine.solver import build_optimizer
+from models.roi import RoIAlign, RoIs
+from models.two_stage.boxes import Samples, box_regression_loss
+from models.two_stage.context import GROUP_EXTRACTORS, SCENE_EXTRACTORS, CoAttention, GroupContext, Pool, SceneContext
 
 IMAGES = [picture(90, 160, 1), picture(120, 100, 2), picture(150, 240, 3)]
 BOX = torch.tensor([[20.0, 10, 60, 80]])
+TWO = torch.tensor([[20.0, 10, 60, 80], [70.0, 5, 110, 85]])
+TARGETS = [target((BOX[0].tolist(), 1)), target((BOX[0].tolist(), 2))]
 NOBODY = {"MODEL__DETECTION_HEAD__SCORE_THRESH": 0.999}
 """Options under which the first head finds nobody."""
-
-
-def eager_model(**options):
-    """A network in eval mode that takes many proposals for people, though it is untrained."""
-    options = {"MODEL__DETECTION_HEAD__SCORE_THRESH": 0.01, "MODEL__SEARCH_HEAD__SCORE_THRESH": 0.01} | options
-    model = tiny_model(**options).eval()
-    with torch.no_grad():
-        model.detection_head.predictor.cls_score.weight.mul_(3)
-        model.search_head.embedding.rescaler.running_mean.fill_(0.1)
-    return model
 
 
 def assert_same(one: dict, other: dict, tolerance: float = 1e-4) -> None:
@@ -30,123 +28,62 @@ def assert_same(one: dict, other: dict, tolerance: float = 1e-4) -> None:
         torch.testing.assert_close(value, other[name], atol=tolerance, rtol=tolerance)
 
 
+def direction(vector: Tensor) -> Tensor:
+    return torch.nn.functional.normalize(vector, dim=-1)
+
+
+# ---------------------------------------------------------------- searching
 def test_a_batch_of_different_sizes_gives_what_its_images_give_alone():
     model = eager_model()
-    alone = [model([image])[0] for image in IMAGES]
-    assert all(len(result["boxes"]) > 2 for result in alone)
-    for together, single in zip(model(IMAGES), alone, strict=True):
-        assert_same(together, single)
+    alone = [model.search([image], [BOX])[0] for image in IMAGES]
+    assert all(len(result.gallery()["boxes"]) > 2 for result in alone)
+    for together, single in zip(model.search(IMAGES, [BOX] * 3), alone, strict=True):
+        assert_same(together.gallery(), single.gallery())
+        assert_same(together.query()["context"], single.query()["context"])
+        torch.testing.assert_close(together.query_embeddings, single.query_embeddings, atol=1e-4, rtol=1e-4)
 
 
-def test_queries_of_a_batch_are_those_of_its_images_alone():
-    model = eager_model()
-    for together, image in zip(model.query(IMAGES, [BOX] * 3), IMAGES, strict=True):
-        alone = model.query([image], [BOX])[0]
-        assert_same(together["context"], alone["context"])
-        torch.testing.assert_close(together["embeddings"], alone["embeddings"], atol=1e-4, rtol=1e-4)
+def test_bytes_give_what_floats_do():
+    model, pixels = eager_model(), (IMAGES[0] * 255).to(torch.uint8)
+    assert_same(model([pixels])[0], model([pixels / 255])[0])
 
 
 def test_gallery_boxes_lie_in_their_image_and_embeddings_carry_the_score():
     result = eager_model()([IMAGES[2]])[0]
     boxes, norms = result["boxes"], result["embeddings"].norm(dim=1)
     assert (boxes >= 0).all()
-    assert (boxes[:, 2] <= 240).all() and (boxes[:, 3] <= 150).all()
+    assert (boxes[:, 2] <= 240.001).all() and (boxes[:, 3] <= 150.001).all()
     torch.testing.assert_close(norms, result["scores"])
     assert (result["scores"].diff() <= 0).all()
 
 
-def test_context_starts_with_the_query_boxes_and_is_not_weighted():
-    given = torch.tensor([[20.0, 10, 60, 80], [70.0, 5, 110, 85]])
-    result = eager_model().query([IMAGES[0]], [given])[0]
+def test_context_starts_with_the_given_boxes_and_is_not_weighted():
+    result = eager_model().query([IMAGES[0]], [TWO])[0]
     context = result["context"]
-    assert torch.equal(context["boxes"][:2], given)
+    assert torch.equal(context["boxes"][:2], TWO)
     assert torch.equal(context["scores"][:2], torch.ones(2))
     assert torch.equal(context["embeddings"][:2], result["embeddings"])
     assert len(context["boxes"]) > 2
     torch.testing.assert_close(context["embeddings"].norm(dim=1), torch.ones(len(context["boxes"])))
 
 
-def test_nobody_found_gives_empty_results_and_the_query_still_has_its_embedding():
+def test_nobody_found_gives_empty_results_and_each_query_is_its_own_group():
     model = eager_model(**NOBODY)
     empty = model([IMAGES[0]])[0]
     assert [empty[name].shape for name in ("boxes", "scores", "embeddings")] == [(0, 4), (0,), (0, 640)]
-    result = model.query([IMAGES[0]], [BOX])[0]
-    assert result["context"]["boxes"].tolist() == BOX.tolist()
-    assert result["embeddings"].norm().item() == pytest.approx(1)
+    together = model.query(IMAGES[:2], [TWO, BOX])
+    assert together[0]["context"]["boxes"].tolist() == TWO.tolist()
+    for found, box in zip(together[0]["embeddings"], TWO, strict=True):
+        alone = model.query([IMAGES[0]], [box[None]])[0]["embeddings"][0]
+        torch.testing.assert_close(found, alone, atol=1e-5, rtol=0)
 
 
 def test_the_query_is_its_own_group_only_where_nobody_is_found():
     lonely, crowded = eager_model(**NOBODY), eager_model()
     crowded.load_state_dict(lonely.state_dict())
     with_people, alone = (m.query([IMAGES[0]], [BOX])[0]["embeddings"] for m in (crowded, lonely))
-    group = slice(512, 640)
-    torch.testing.assert_close(*(e[0, :512] / e[0, :512].norm() for e in (with_people, alone)), atol=1e-5, rtol=0)
-    assert not torch.allclose(with_people[0, group], alone[0, group], atol=1e-5)
-
-
-@pytest.mark.parametrize("scene, group", [("none", "none"), ("stack", "none"), ("none", "stack"), ("stack", "stack")])
-def test_each_context_adds_its_width_and_changes_with_its_source(scene, group):
-    model = eager_model(MODEL__CONTEXT__SCENE=scene, MODEL__CONTEXT__GROUP=group)
-    width = 384 + 128 * (scene != "none") + 128 * (group != "none")
-    assert model.query([IMAGES[0]], [BOX])[0]["embeddings"].shape == (1, width)
-
-
-@pytest.mark.parametrize(
-    "kind, name", [*itertools.product(["SCENE"], SCENE_EXTRACTORS), *itertools.product(["GROUP"], GROUP_EXTRACTORS)]
-)
-def test_every_extractor_trains_and_searches(kind, name):
-    other = {"SCENE": "GROUP", "GROUP": "SCENE"}[kind]
-    model = tiny_model(**{f"MODEL__CONTEXT__{kind}": name, f"MODEL__CONTEXT__{other}": "none"})
-    losses = model(IMAGES[:2], [target((BOX[0].tolist(), 1)), target((BOX[0].tolist(), 2))])
-    sum(losses.values()).backward()
-    extractor = model.search_head.contexts[kind.lower()].extractor
-    assert all(p.grad is not None for p in extractor.parameters())
-    assert model.eval().query(IMAGES[:1], [BOX])[0]["embeddings"].shape == (1, 512)
-
-
-def test_an_unknown_extractor_is_an_error_that_names_those_there_are():
-    with pytest.raises(ValueError, match=r"SCENE 'stak' is not one of none, stack, gate"):
-        tiny_model(MODEL__CONTEXT__SCENE="stak")
-
-
-def test_training_takes_images_without_people_and_people_without_identity():
-    model = tiny_model()
-    losses = model(IMAGES[:2], [target(), target((BOX[0].tolist(), -1))])
-    assert all(loss.isfinite() for loss in losses.values())
-    assert losses["loss_box_reid"].item() == 0
-    sum(losses.values()).backward()
-    assert model.search_head.oim.header.item() > 0
-
-
-def test_loss_weights_scale_their_loss_alone():
-    targets = [target((BOX[0].tolist(), 1)), target((BOX[0].tolist(), 2))]
-    runs = []
-    for weight in (1.0, 4.0):
-        model = tiny_model(MODEL__LOSS_WEIGHTS__BOX_REG=weight)
-        torch.manual_seed(3)
-        runs.append(model(IMAGES[:2], targets))
-    for name, loss in runs[0].items():
-        factor = 4 if name == "loss_box_reg" else 1
-        torch.testing.assert_close(runs[1][name], factor * loss)
-
-
-def test_frozen_statistics_stay_and_others_move():
-    targets = [target((BOX[0].tolist(), 1)), target((BOX[0].tolist(), 2))]
-    for scope, moves in (("none", {"stem": True, "tail": True}), ("stem", {"stem": False, "tail": True}), ("all", {})):
-        model = tiny_model(MODEL__BACKBONE__FROZEN_BN_STATISTICS=scope).train()
-        norms = {"stem": model.stem.bn1, "tail": model.search_head.features[0].tail.layer4[0].bn1}
-        before = {name: norm.running_mean.clone() for name, norm in norms.items()}
-        model(IMAGES[:2], targets)
-        for name, norm in norms.items():
-            assert torch.equal(before[name], norm.running_mean) != moves.get(name, False)
-
-
-def test_frozen_stages_and_affine_have_no_gradient():
-    model = tiny_model(MODEL__BACKBONE__FROZEN_STAGES=2, MODEL__BACKBONE__FROZEN_BN_AFFINE="all")
-    learns = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    assert not any(name.startswith(("stem.conv1", "stem.bn1", "stem.layer1")) for name in learns)
-    assert "stem.layer2.0.conv1.weight" in learns
-    assert not any(".bn1." in name for name in learns if "tail" in name or name.startswith("stem"))
+    torch.testing.assert_close(direction(with_people[:, :512]), direction(alone[:, :512]), atol=1e-5, rtol=0)
+    assert not torch.allclose(with_people[:, 512:], alone[:, 512:], atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -160,3 +97,130 @@ def test_frozen_stages_and_affine_have_no_gradient():
 def test_boxes_that_do_not_fit_are_refused(images, boxes, message):
     with pytest.raises(ValueError, match=message):
         eager_model().query(images, boxes)
+
+
+# ---------------------------------------------------------------- context
+@pytest.mark.parametrize("scene, group", [("none", "none"), ("stack", "none"), ("none", "stack"), ("stack", "stack")])
+def test_each_context_fills_a_slice_of_the_embedding(scene, group):
+    model = eager_model(MODEL__CONTEXT__SCENE=scene, MODEL__CONTEXT__GROUP=group)
+    names = [name for name, chosen in (("scene", scene), ("group", group)) if chosen != "none"]
+    before = model.query([IMAGES[0]], [BOX])[0]["embeddings"][0]
+    assert len(before) == 384 + 128 * len(names)
+    for index, name in enumerate(names):
+        changed = copy.deepcopy(model)
+        for parameter in changed.search_head.contexts[name].extractor.parameters():
+            torch.nn.init.normal_(parameter, std=0.2)
+        after = changed.query([IMAGES[0]], [BOX])[0]["embeddings"][0]
+        own = torch.zeros(len(before), dtype=torch.bool)
+        own[384 + 128 * index : 512 + 128 * index] = True
+        torch.testing.assert_close(direction(after[~own]), direction(before[~own]), atol=1e-5, rtol=0)
+        assert (direction(after[own]) - direction(before[own])).abs().max() > 1e-3
+
+
+def test_the_scene_is_the_image_and_the_group_the_mean_of_its_people():
+    rois = RoIs(RoIAlign(4, 2, 1.0), torch.rand(2, 3, 9, 9), [TWO, BOX])
+    res5, groups = torch.rand(3, 5), [torch.tensor([True]), torch.tensor([True, False])]
+    scene, group = SceneContext(Pool(), 3)(rois, res5, groups), GroupContext(Pool(), 5)(rois, res5, groups)
+    torch.testing.assert_close(scene, rois.feature_map.amax((2, 3))[[0, 0, 1]])
+    torch.testing.assert_close(group, res5[[0, 1, 1]])
+    nobody = GroupContext(Pool(), 5)(rois, res5, [torch.zeros(3, dtype=torch.bool)])
+    assert torch.equal(nobody, torch.zeros(3, 5))
+
+
+@pytest.mark.parametrize(
+    "kind, name", [*itertools.product(["SCENE"], SCENE_EXTRACTORS), *itertools.product(["GROUP"], GROUP_EXTRACTORS)]
+)
+def test_every_extractor_trains_and_searches(kind, name):
+    other = {"SCENE": "GROUP", "GROUP": "SCENE"}[kind]
+    model = tiny_model(**{f"MODEL__CONTEXT__{kind}": name, f"MODEL__CONTEXT__{other}": "none"})
+    sum(model(IMAGES[:2], TARGETS).values()).backward()
+    extractor = model.search_head.contexts[kind.lower()].extractor
+    assert all(p.grad is not None for p in extractor.parameters())
+    assert model.eval().query(IMAGES[:1], [BOX])[0]["embeddings"].shape == (1, 512)
+
+
+def test_coattention_is_that_of_all_positions_at_once_and_fits_half_precision():
+    attention, x = CoAttention(8), torch.randn(3, 8, 4, 5)
+    queries, keys = (conv(x).flatten(2).transpose(1, 2).flatten(0, 1) for conv in (attention.query, attention.key))
+    affinity = (queries @ keys.T).view(60, 3, 20).amax(2).mean(1).view(3, 20) / 8**0.5
+    prototype = attention.project(x * affinity.softmax(1).view(3, 1, 4, 5)).mean((0, 2, 3), keepdim=True)
+    torch.testing.assert_close(attention(x), (x * prototype).amax((2, 3)))
+    with torch.no_grad():
+        attention.query.weight.copy_(torch.eye(8)[:, :, None, None] * 90)
+        attention.key.weight.copy_(torch.eye(8)[:, :, None, None] * 90)
+    large = torch.full((1, 8, 2, 2), 1.0).half()  # products of 64800: scaled after them, they would be infinite
+    assert attention.half()(large + 0.1).isfinite().all()
+
+
+# ---------------------------------------------------------------- training
+def test_training_takes_images_without_people_and_people_without_identity():
+    model = tiny_model()
+    losses = model(IMAGES[:2], [target(), target((BOX[0].tolist(), -1))])
+    assert all(loss.isfinite() for loss in losses.values())
+    assert losses["loss_box_reid"].item() == 0
+    sum(losses.values()).backward()
+    assert model.search_head.oim.header.item() > 0
+
+
+def test_a_background_roi_without_width_has_a_finite_gradient():
+    """In an image without people, whose RoIs have themselves as reference."""
+    boxes = torch.tensor([[10.0, 10, 10, 40], [0.0, 0, 30, 30]])
+    deltas = torch.randn(2, 8, requires_grad=True)
+    loss = box_regression_loss(deltas, [Samples(boxes, torch.zeros(2, dtype=torch.int64), boxes)])
+    loss.backward()
+    assert loss.item() == 0 and torch.equal(deltas.grad, torch.zeros(2, 8))
+
+
+def test_loss_weights_scale_their_loss_alone():
+    runs = []
+    for weight in (1.0, 4.0):
+        model = tiny_model(MODEL__LOSS_WEIGHTS__BOX_REG=weight)
+        torch.manual_seed(3)
+        runs.append(model(IMAGES[:2], TARGETS))
+    for name, loss in runs[0].items():
+        factor = 4 if name == "loss_box_reg" else 1
+        torch.testing.assert_close(runs[1][name], factor * loss)
+
+
+class Waits(TorchDispatchMode):
+    """Notes operators that, on a device, make the host wait for it, or copy Python numbers to it."""
+
+    READS = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "bincount", "repeat_interleave", "equal")
+    COPIES = ("lift_fresh",)
+
+    def __init__(self):
+        super().__init__()
+        self.noted: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        indices = args[1] if name in ("index", "index_put_", "index_put") else ()
+        by_mask = any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in indices)
+        if by_mask or name.startswith(self.READS) or name in self.COPIES:
+            self.noted.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_step_waits_for_the_device_once_after_its_last_sampler(monkeypatch):
+    """The one read is of the labels in the OIM loss, the one copy that of the rows which they move."""
+    model, cfg = tiny_model(), tiny_cfg()
+    optimizer, waits, sampler = build_optimizer(cfg, model, 1), Waits(), model.search_head.sampler
+    for name in ("tolist", "cpu", "numpy"):  # on the CPU these are no operators
+        method = getattr(torch.Tensor, name)
+        monkeypatch.setattr(
+            torch.Tensor, name, lambda self, method=method, name=name: (waits.noted.append(name), method(self))[1]
+        )
+
+    def sample_and_begin_to_watch(*args) -> list[Samples]:
+        samples = sampler(*args)
+        waits.noted.clear()
+        waits.__enter__()
+        return samples
+
+    model.search_head.sampler = sample_and_begin_to_watch
+    losses = model(IMAGES[:2], TARGETS)
+    sum(losses.values()).backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
+    optimizer.step()
+    waits.__exit__(None, None, None)
+    assert waits.noted == ["tolist", "lift_fresh"]

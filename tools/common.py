@@ -51,6 +51,13 @@ OUT_OF_MEMORY = (
 )
 
 
+REMEDY = (
+    ". Take a lower SOLVER.BASE_LR, a longer SOLVER.WARMUP_EPOCHS or another SOLVER.AMP; --resume continues from the "
+    "last checkpoint, where there is one"
+)
+"""For training that diverged."""
+
+
 def add_config_arguments(parser: argparse.ArgumentParser, default: str | None = None) -> None:
     """The arguments of every program that builds a network; without a default config one must be named."""
     note = f", default {default}" if default else ""
@@ -90,8 +97,9 @@ def run_program(main: Callable[[argparse.Namespace], None], args: argparse.Names
             raise
         if args.traceback:
             traceback.print_exc()
-        sys.stderr.write(f"error: {OUT_OF_MEMORY if lacks_memory else _message(error)}\n")
-        return DIVERGED if isinstance(error, DivergedError) else FAILED
+        diverged = isinstance(error, DivergedError)
+        sys.stderr.write(f"error: {OUT_OF_MEMORY if lacks_memory else _message(error)}{REMEDY if diverged else ''}\n")
+        return DIVERGED if diverged else FAILED
     except StoppedError as stop:
         sys.stderr.write(f"stopped by {stop}: the same command with --resume goes on\n")
         return STOPPED

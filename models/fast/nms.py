@@ -8,8 +8,7 @@ from torch import Tensor
 from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.ops import box_iou, clip_boxes_to_image, nms, remove_small_boxes
 
-NMS_BLOCK = 1024
-"""Boxes that are compared with each other at once."""
+NMS_BLOCK = 1024  # boxes that are compared with each other at once
 
 
 def filter_proposals(
@@ -19,15 +18,7 @@ def filter_proposals(
     image_shapes: list[tuple[int, int]],
     num_anchors_per_level: list[int],
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """The output of torchvision's `filter_proposals`: the best proposals of each image, and their scores.
-
-    Args:
-        rpn: on one map; with several, torchvision's method is taken.
-        proposals: B x A x 4, pixels of the resized image.
-        objectness: logits of all images' anchors one after another, B A.
-        image_shapes: height and width of each resized image.
-        num_anchors_per_level: A alone.
-    """
+    """The output of torchvision's `filter_proposals`, which is taken where the RPN is on several maps."""
     if len(num_anchors_per_level) > 1:
         return type(rpn).filter_proposals(rpn, proposals, objectness, image_shapes, num_anchors_per_level)
     (anchors,) = num_anchors_per_level
@@ -46,16 +37,10 @@ def filter_proposals(
 
 
 def best_of_nms(boxes: Tensor, scores: Tensor, iou_thresh: float, count: int) -> Tensor:
-    """The first `count` of what non-maximum suppression keeps, a block of boxes at a time.
+    """Positions (int64, rising) of the first `count` boxes that non-maximum suppression keeps.
 
-    What the kept boxes of a block suppress is left out of later blocks.
-
-    Args:
-        boxes: n x 4.
-        scores: n, falling.
-
-    Returns:
-        int64, positions in `boxes`, rising.
+    Boxes are n x 4, by falling score, and seen a block at a time: what the kept ones of a block suppress is left out of
+    later blocks.
     """
     left, kept, found = torch.arange(len(boxes)), [], 0
     while len(left) and found < count:

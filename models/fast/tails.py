@@ -11,8 +11,7 @@ from torchvision.models.resnet import Bottleneck
 from models.fast.roi_align import gathered_crops
 from models.roi import RoIs, Tail
 
-MANY_BINS = 2.0
-"""Bins per cell of the map from which a convolution is cheaper on the map than on the crops, its crops included."""
+MANY_BINS = 2.0  # per cell of the map: from here a convolution of the map, and its crops, cost less than one of crops
 
 
 def begins_with_bottleneck(tail: Tail) -> bool:

@@ -9,11 +9,11 @@ from torchvision.models.detection._utils import BalancedPositiveNegativeSampler,
 from torchvision.models.detection._utils import BoxCoder as TorchvisionBoxCoder
 from torchvision.ops import box_iou, clip_boxes_to_image
 
+from models.base import Targets
+from models.preprocess import Size
 from utils.labels import BACKGROUND
 
-NUM_CLASSES = 2
-PERSON = 1
-"""Index of the person among the two classes; 0 is the background."""
+NUM_CLASSES, PERSON = 2, 1  # person is class 1, background class 0
 
 
 class BoxCoder(TorchvisionBoxCoder):
@@ -73,7 +73,7 @@ class RoISampler:
         self.sampler = BalancedPositiveNegativeSampler(batch_size, positive_fraction)
 
     @torch.no_grad()
-    def __call__(self, boxes: list[Tensor], targets: list[dict[str, Tensor]]) -> list[Samples]:
+    def __call__(self, boxes: list[Tensor], targets: Targets) -> list[Samples]:
         """Sample among `boxes` (per image n x 4) and the targets' own `boxes`, which have `labels`."""
         return [self._sample(image_boxes, target) for image_boxes, target in zip(boxes, targets, strict=True)]
 
@@ -98,7 +98,7 @@ def person_deltas(deltas: Tensor) -> Tensor:
     return deltas.view(len(deltas), NUM_CLASSES, 4)[:, PERSON]
 
 
-def decode_boxes(deltas: Tensor, boxes: list[Tensor], sizes: list[tuple[int, int]]) -> list[Tensor]:
+def decode_boxes(deltas: Tensor, boxes: list[Tensor], sizes: list[Size]) -> list[Tensor]:
     """Move boxes (per image n x 4) by the person class's deltas (R x 8) and clip them to their image."""
     moved = BOX_CODER.decode_single(person_deltas(deltas), torch.cat(boxes))
     moved = moved.nan_to_num()  # where training diverges: torchvision's kernel may crash on a box without numbers

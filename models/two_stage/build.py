@@ -1,6 +1,6 @@
 """From options to a two-stage network."""
 
-from collections.abc import Iterable
+from operator import attrgetter
 
 from torch import nn
 from yacs.config import CfgNode
@@ -27,13 +27,11 @@ from utils.errors import UserError
 def build(cfg: CfgNode, pretrained: bool = False) -> PersonSearch:
     """See `models.build.build_model`."""
     options = cfg.MODEL
-    if options.CONTEXT.GROUP in ("stack", "multiscale") and cfg.INPUT.BATCH_SIZE_TRAIN < 2:
-        raise UserError(
-            "MODEL.CONTEXT.GROUP needs INPUT.BATCH_SIZE_TRAIN of 2 or more: its batch norm sees one vector an image"
-        )
-    name = _choice("MODEL.BACKBONE.NAME", options.BACKBONE.NAME, BACKBONES)
-    backbone = build_backbone(name, options.BACKBONE.WEIGHTS if pretrained else "none")
+    _check(cfg)
+    backbone = build_backbone(options.BACKBONE.NAME, options.BACKBONE.WEIGHTS if pretrained else "none")
     backbone.tail.checkpointed = options.BACKBONE.CHECKPOINT_TAILS
+    frozen = options.BACKBONE
+    scored_by_pixels = options.SEARCH_HEAD.TYPE == "pixelwise" and options.DETECTION_HEAD.TYPE == "none"
     return PersonSearch(
         preprocess=Preprocess(cfg.INPUT.MIN_SIZE, cfg.INPUT.MAX_SIZE),
         stem=backbone.stem,
@@ -41,8 +39,8 @@ def build(cfg: CfgNode, pretrained: bool = False) -> PersonSearch:
         detection_head=_build_detection_head(options, backbone),
         search_head=_build_search_head(options, backbone),
         loss_weights={f"loss_{name.lower()}": weight for name, weight in options.LOSS_WEIGHTS.items()},
-        freeze=_freeze_policy(options.BACKBONE),
-        score_norm=_score_norm(options),
+        freeze=FreezePolicy(frozen.FROZEN_STAGES, frozen.FROZEN_BN_AFFINE, frozen.FROZEN_BN_STATISTICS),
+        score_norm=options.PIXELWISE.SCORE_NORM if scored_by_pixels else "none",
     )
 
 
@@ -51,7 +49,7 @@ def _build_rpn(options: CfgNode, backbone: Backbone) -> ProposalNetwork:
         backbone.stem_channels,
         options.ANCHOR_SIZES,
         options.ASPECT_RATIOS,
-        _choice("MODEL.RPN.BOX_LOSS", options.BOX_LOSS, BOX_LOSSES),
+        options.BOX_LOSS,
         fg_iou_thresh=options.POSITIVE_IOU,
         bg_iou_thresh=options.NEGATIVE_IOU,
         batch_size_per_image=options.BATCH_SIZE,
@@ -64,18 +62,15 @@ def _build_rpn(options: CfgNode, backbone: Backbone) -> ProposalNetwork:
 
 def _build_detection_head(options: CfgNode, backbone: Backbone) -> DetectionHead | PassThrough:
     head = options.DETECTION_HEAD
-    pool = _choice("MODEL.DETECTION_HEAD.POOL", head.POOL, POOLS)
-    if _choice("MODEL.DETECTION_HEAD.TYPE", head.TYPE, ("faster_rcnn", "none")) == "none":
+    if head.TYPE == "none":
         return PassThrough()
-    features = TailFeatures(backbone.new_tail(), backbone.tail_channels, pool)
+    features = TailFeatures(backbone.new_tail(), backbone.tail_channels, head.POOL)
     return DetectionHead(_roi_align(options), features, _sampler(head), _thresholds(head))
 
 
 def _build_search_head(options: CfgNode, backbone: Backbone) -> SearchHead:
     head = options.SEARCH_HEAD
-    kind = _choice("MODEL.SEARCH_HEAD.TYPE", head.TYPE, SEARCH_HEADS)
-    _choice("MODEL.SEARCH_HEAD.POOL", head.POOL, POOLS)
-    features, contexts, embedding = SEARCH_HEADS[kind](options, backbone)
+    features, contexts, embedding = SEARCH_HEADS[head.TYPE](options, backbone)
     oim = options.OIM
     return SearchHead(
         roi_align=_roi_align(options),
@@ -96,10 +91,8 @@ def _norm_aware_head(options: CfgNode, backbone: Backbone) -> tuple[list, dict, 
     pool = options.SEARCH_HEAD.POOL
     features = [GlobalFeatures(backbone.new_tail(), backbone.stem_channels, backbone.tail_channels, pool)]
     if options.PARTS:
-        if options.ROI_ALIGN.SIZE != CROP_SIZE:
-            raise UserError(f"MODEL.PARTS needs MODEL.ROI_ALIGN.SIZE {CROP_SIZE}, not {options.ROI_ALIGN.SIZE}")
         features.append(PartFeatures([backbone.new_tail() for _ in KERNEL_HEIGHTS], backbone.tail_channels))
-    contexts = _build_contexts(options, backbone)
+    contexts = _build_contexts(options.CONTEXT, backbone)
     channels = {name: length for module in features for name, length in module.channels.items()}
     widths = dict.fromkeys(channels, options.EMBEDDING.PART)
     widths |= {name.lower(): width for name, width in options.EMBEDDING.items()}
@@ -110,14 +103,12 @@ def _norm_aware_head(options: CfgNode, backbone: Backbone) -> tuple[list, dict, 
 
 def _linear_head(options: CfgNode, backbone: Backbone) -> tuple[list, dict, nn.Module]:
     """The OIM baseline: one linear layer on the res5 vector."""
-    _refuse_additions(options)
     features = TailFeatures(backbone.new_tail(), backbone.tail_channels, options.SEARCH_HEAD.POOL)
     return [features], {}, LinearEmbedding(features.channels["res5"], options.EMBEDDING.RES5)
 
 
 def _pixelwise_head(options: CfgNode, backbone: Backbone) -> tuple[list, dict, nn.Module]:
     """NAE+: maps of the RoI, embedded position by position."""
-    _refuse_additions(options)
     features = MapFeatures(backbone.new_tail(), backbone.stem_channels, backbone.tail_channels)
     widths = {"res4": options.EMBEDDING.RES4, "res5": options.EMBEDDING.RES5}
     return [features], {}, PixelwiseEmbedding(features.channels, widths, options.PIXELWISE.NORMALISED)
@@ -127,57 +118,18 @@ SEARCH_HEADS = {"norm_aware": _norm_aware_head, "linear": _linear_head, "pixelwi
 """MODEL.SEARCH_HEAD.TYPE -> features, contexts and embedding of the second head."""
 
 
-def _refuse_additions(options: CfgNode) -> None:
-    if options.PARTS or options.CONTEXT.SCENE != "none" or options.CONTEXT.GROUP != "none":
-        raise UserError(
-            f"MODEL.SEARCH_HEAD.TYPE {options.SEARCH_HEAD.TYPE} has neither context nor parts: set "
-            "MODEL.CONTEXT.SCENE and MODEL.CONTEXT.GROUP to none and MODEL.PARTS to False"
-        )
-
-
-def _score_norm(options: CfgNode) -> str:
-    """What scores are relative to: the pixel-wise head's own alone; the first head's are probabilities."""
-    chosen = _choice("MODEL.PIXELWISE.SCORE_NORM", options.PIXELWISE.SCORE_NORM, SCORE_NORMS)
-    scored_by_itself = options.SEARCH_HEAD.TYPE == "pixelwise" and options.DETECTION_HEAD.TYPE == "none"
-    return chosen if scored_by_itself else "none"
-
-
-def _freeze_policy(options: CfgNode) -> FreezePolicy:
-    if options.FROZEN_STAGES < 0:
-        raise UserError("MODEL.BACKBONE.FROZEN_STAGES must not be negative")
-    affine = _choice("MODEL.BACKBONE.FROZEN_BN_AFFINE", options.FROZEN_BN_AFFINE, NORM_SCOPES)
-    statistics = _choice("MODEL.BACKBONE.FROZEN_BN_STATISTICS", options.FROZEN_BN_STATISTICS, NORM_SCOPES)
-    return FreezePolicy(options.FROZEN_STAGES, affine, statistics)
-
-
-def _choice(option: str, chosen: str, choices: Iterable[str]) -> str:
-    if chosen not in choices:
-        raise UserError(f"{option} {chosen!r} is not one of {', '.join(choices)}")
-    return chosen
-
-
 def _build_contexts(options: CfgNode, backbone: Backbone) -> dict[str, SceneContext | GroupContext]:
-    context = options.CONTEXT
-    if context.GROUP != "none" and options.DETECTION_HEAD.TYPE == "none":
-        raise UserError(
-            "MODEL.CONTEXT.GROUP needs people, which MODEL.DETECTION_HEAD.TYPE none does not find: set one of them"
-        )
-    kinds = {
-        "scene": (SceneContext, SCENE_EXTRACTORS, context.SCENE, backbone.stem_channels),
-        "group": (GroupContext, GROUP_EXTRACTORS, context.GROUP, backbone.tail_channels),
-    }
-    return {
-        name: kind(
-            extractors[_choice(f"MODEL.CONTEXT.{name.upper()}", chosen, ("none", *extractors))](channels), channels
-        )
-        for name, (kind, extractors, chosen, channels) in kinds.items()
-        if chosen != "none"
-    }
+    contexts: dict[str, SceneContext | GroupContext] = {}
+    if options.SCENE != "none":
+        channels = backbone.stem_channels
+        contexts["scene"] = SceneContext(SCENE_EXTRACTORS[options.SCENE](channels), channels)
+    if options.GROUP != "none":
+        channels = backbone.tail_channels
+        contexts["group"] = GroupContext(GROUP_EXTRACTORS[options.GROUP](channels), channels)
+    return contexts
 
 
 def _roi_align(options: CfgNode) -> RoIAlign:
-    if options.ROI_ALIGN.SIZE < 1 or options.ROI_ALIGN.SAMPLING_RATIO < 1:
-        raise UserError("MODEL.ROI_ALIGN.SIZE and MODEL.ROI_ALIGN.SAMPLING_RATIO must be 1 or more")
     return RoIAlign(options.ROI_ALIGN.SIZE, options.ROI_ALIGN.SAMPLING_RATIO, 1 / STRIDE)
 
 
@@ -187,3 +139,48 @@ def _sampler(head: CfgNode) -> RoISampler:
 
 def _thresholds(head: CfgNode) -> Thresholds:
     return Thresholds(head.SCORE_THRESH, head.NMS_THRESH, head.MAX_DETECTIONS)
+
+
+CHOICES = {
+    "BACKBONE.NAME": BACKBONES,
+    "BACKBONE.FROZEN_BN_AFFINE": NORM_SCOPES,
+    "BACKBONE.FROZEN_BN_STATISTICS": NORM_SCOPES,
+    "RPN.BOX_LOSS": BOX_LOSSES,
+    "DETECTION_HEAD.TYPE": ("faster_rcnn", "none"),
+    "DETECTION_HEAD.POOL": POOLS,
+    "SEARCH_HEAD.TYPE": SEARCH_HEADS,
+    "SEARCH_HEAD.POOL": POOLS,
+    "CONTEXT.SCENE": ("none", *SCENE_EXTRACTORS),
+    "CONTEXT.GROUP": ("none", *GROUP_EXTRACTORS),
+    "PIXELWISE.SCORE_NORM": SCORE_NORMS,
+}
+"""Option of MODEL -> the values that exist."""
+
+
+def _check(cfg: CfgNode) -> None:
+    """Raise UserError for values that do not exist, or do not go together."""
+    options = cfg.MODEL
+    for name, choices in CHOICES.items():
+        chosen = attrgetter(name)(options)
+        if chosen not in choices:
+            raise UserError(f"MODEL.{name} {chosen!r} is not one of {', '.join(choices)}")
+    if options.BACKBONE.FROZEN_STAGES < 0:
+        raise UserError("MODEL.BACKBONE.FROZEN_STAGES must not be negative")
+    if options.ROI_ALIGN.SIZE < 1 or options.ROI_ALIGN.SAMPLING_RATIO < 1:
+        raise UserError("MODEL.ROI_ALIGN.SIZE and MODEL.ROI_ALIGN.SAMPLING_RATIO must be 1 or more")
+    with_context = options.CONTEXT.SCENE != "none" or options.CONTEXT.GROUP != "none"
+    if options.SEARCH_HEAD.TYPE != "norm_aware" and (options.PARTS or with_context):
+        raise UserError(
+            f"MODEL.SEARCH_HEAD.TYPE {options.SEARCH_HEAD.TYPE} has neither context nor parts: set "
+            "MODEL.CONTEXT.SCENE and MODEL.CONTEXT.GROUP to none and MODEL.PARTS to False"
+        )
+    if options.PARTS and options.ROI_ALIGN.SIZE != CROP_SIZE:
+        raise UserError(f"MODEL.PARTS needs MODEL.ROI_ALIGN.SIZE {CROP_SIZE}, not {options.ROI_ALIGN.SIZE}")
+    if options.CONTEXT.GROUP != "none" and options.DETECTION_HEAD.TYPE == "none":
+        raise UserError(
+            "MODEL.CONTEXT.GROUP needs people, which MODEL.DETECTION_HEAD.TYPE none does not find: set one of them"
+        )
+    if options.CONTEXT.GROUP in ("stack", "multiscale") and cfg.INPUT.BATCH_SIZE_TRAIN < 2:
+        raise UserError(
+            "MODEL.CONTEXT.GROUP needs INPUT.BATCH_SIZE_TRAIN of 2 or more: its batch norm sees one vector an image"
+        )

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from models.roi import RoIs
 
-HIDDEN = 256
-"""Channels between the convolutions of an extractor, in all releases."""
+HIDDEN = 256  # channels between the convolutions of an extractor, in all releases
 
 
 def _conv_bn_relu(inputs: int, outputs: int, kernel: int) -> list[nn.Module]:

@@ -1,12 +1,15 @@
 """The first head: which proposals show people, and where exactly."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 
+from models.base import Targets
+from models.preprocess import Size
 from models.results import Thresholds, keep_best
 from models.roi import RoIAlign, RoIs
 from models.two_stage.boxes import NUM_CLASSES, PERSON, RoISampler, box_regression_loss, decode_boxes
@@ -29,22 +32,11 @@ class Detections:
 class PassThrough(nn.Module):
     """No first head: the RPN's proposals go to the second head as they are (OIM, NAE, NAE+)."""
 
-    def losses(
-        self,
-        feature_map: Tensor,  # noqa: ARG002 - the interface of first heads
-        proposals: list[Tensor],
-        sizes: list[tuple[int, int]],  # noqa: ARG002
-        targets: list[dict[str, Tensor]],  # noqa: ARG002
-    ) -> tuple[list[Tensor], dict[str, Tensor]]:
+    def losses(self, _: Tensor, proposals: list[Tensor], *__: Any) -> tuple[list[Tensor], dict[str, Tensor]]:
         """The proposals, and no losses."""
         return proposals, {}
 
-    def forward(
-        self,
-        feature_map: Tensor,  # noqa: ARG002 - the interface of first heads
-        proposals: list[Tensor],
-        sizes: list[tuple[int, int]],  # noqa: ARG002
-    ) -> list[Detections]:
+    def forward(self, _: Tensor, proposals: list[Tensor], *__: Any) -> list[Detections]:
         """The proposals, without scores."""
         return [Detections(boxes, None) for boxes in proposals]
 
@@ -72,11 +64,7 @@ class DetectionHead(nn.Module):
             return self.predictor(res5.float())
 
     def losses(
-        self,
-        feature_map: Tensor,
-        proposals: list[Tensor],
-        sizes: list[tuple[int, int]],
-        targets: list[dict[str, Tensor]],
+        self, feature_map: Tensor, proposals: list[Tensor], sizes: list[Size], targets: Targets
     ) -> tuple[list[Tensor], dict[str, Tensor]]:
         """The decoded boxes (per image n x 4, without gradient), from which the second head learns, and the losses."""
         samples = self.sampler(proposals, targets)
@@ -89,7 +77,7 @@ class DetectionHead(nn.Module):
         }
         return decode_boxes(deltas.detach(), boxes, sizes), losses
 
-    def forward(self, feature_map: Tensor, proposals: list[Tensor], sizes: list[tuple[int, int]]) -> list[Detections]:
+    def forward(self, feature_map: Tensor, proposals: list[Tensor], sizes: list[Size]) -> list[Detections]:
         """People among the proposals of each image, best first.
 
         Args:

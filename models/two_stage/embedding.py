@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from models.two_stage.boxes import NUM_CLASSES, PERSON, Samples
 
-INIT_STD = 0.01
-"""Standard deviation of the initial weights of projections (published)."""
+INIT_STD = 0.01  # standard deviation of the initial weights of projections (published)
 
 
 def init_projection(projection: nn.Sequential) -> nn.Sequential:

@@ -1,36 +1,20 @@
 """RoI features: from the crop of a box to named vectors or maps, such as `res4` and `res5`."""
 
+from functools import partial
+
+import torch
 from torch import Tensor, nn
 
 from models.roi import RoIs, Tail
 
-
-def max_pool(x: Tensor) -> Tensor:
-    """Global max pooling, R x C from R x C x h x w (deterministic on CUDA, unlike torch's adaptive pools)."""
-    return x.amax((2, 3))
-
-
-def average_pool(x: Tensor) -> Tensor:
-    """Global average pooling, R x C from R x C x h x w."""
-    return x.mean((2, 3))
-
-
-POOLS = {"max": max_pool, "average": average_pool}
-"""Name -> how a map becomes a vector."""
+POOLS = {"max": partial(torch.amax, dim=(2, 3)), "average": partial(torch.mean, dim=(2, 3))}
+"""Global pooling, R x C from R x C x h x w, by name (deterministic on CUDA, unlike torch's adaptive pools)."""
 
 
 class RoIFeatures(nn.Module):
-    """The contract of the modules of this file and of `parts.py`: from `RoIs` to features by name.
-
-    Attributes:
-        channels: of each feature, by name.
-    """
+    """From `RoIs` to features by name, R x C or R x C x h x w; `channels` maps their names to C."""
 
     channels: dict[str, int]
-
-    def forward(self, rois: RoIs) -> dict[str, Tensor]:
-        """Name -> R x channels[name], or R x channels[name] x h x w."""
-        raise NotImplementedError
 
 
 class TailFeatures(RoIFeatures):

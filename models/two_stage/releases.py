@@ -56,7 +56,6 @@ _PARTS_2024: Names = (
 )
 
 
-_TABLE = "search_head.oim.lut"
 _PROJECTOR_WEIGHTS = r"roi_heads\.embedding_head\.projectors\..+\.0\.weight"
 _NAE_MARKS = ("roi_heads.box_head.layer4.", f"{_PROJECTORS}feat_res5.")
 _NAE = _STEM + _RPN + _ONE_HEAD + _SEARCH_HEAD + _RES4_RES5
@@ -68,23 +67,20 @@ RELEASES = (
         "glcnet_2024",
         marks=("roi_heads.reid_head.", f"{_PROJECTORS}feat_res3."),
         names=_STEM_BB + _RPN + _TWO_HEADS + _SEARCH_HEAD + _PROJECTORS_2024 + _CONTEXT_2024 + _PARTS_2024,
-        identity_table=_TABLE,
     ),
     Release(
         "GLCNet (2021)",
         "glcnet_2021",
         marks=("roi_heads.reid_head.", f"{_PROJECTORS}cxt_scenario."),
         names=_STEM_BB + _RPN + _TWO_HEADS + _SEARCH_HEAD + _RES4_RES5 + _SCENE_2021,
-        identity_table=_TABLE,
     ),
     Release(
         "SeqNet (2021)",
         "seqnet",
         marks=("roi_heads.reid_head.", f"{_PROJECTORS}feat_res5."),
         names=_STEM + _RPN + _TWO_HEADS + _SEARCH_HEAD + _RES4_RES5,
-        identity_table=_TABLE,
     ),
-    Release("NAE+ (2020)", "nae_plus", _NAE_MARKS, _NAE, {_PROJECTOR_WEIGHTS: 4}, _NAE_UNUSED, _TABLE),
-    Release("NAE (2020)", "nae", _NAE_MARKS, _NAE, {_PROJECTOR_WEIGHTS: 2}, _NAE_UNUSED, _TABLE),
+    Release("NAE+ (2020)", "nae_plus", _NAE_MARKS, _NAE, {_PROJECTOR_WEIGHTS: 4}, _NAE_UNUSED),
+    Release("NAE (2020)", "nae", _NAE_MARKS, _NAE, {_PROJECTOR_WEIGHTS: 2}, _NAE_UNUSED),
 )
 """The known releases; the first whose marks a file has is taken, so those with more marks come first."""

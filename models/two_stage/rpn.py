@@ -9,6 +9,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
+from models.base import Targets
 from models.preprocess import ImageBatch
 from models.two_stage.boxes import BoxCoder
 
@@ -58,12 +59,13 @@ class ProposalNetwork(RegionProposalNetwork):
 
     def propose(self, feature_map: Tensor, batch: ImageBatch) -> list[Tensor]:
         """Boxes n x 4 of each image, in pixels of the resized image, best first, from the map B x C x h x w."""
-        # Anchors take the map's dtype: in half precision they would be pixels off.
-        return self(ImageList(batch.tensors, batch.sizes), {"res4": feature_map.float()})[0]
+        return self.propose_and_learn(feature_map, batch, None)[0]
 
     def propose_and_learn(
-        self, feature_map: Tensor, batch: ImageBatch, targets: list[dict[str, Tensor]]
+        self, feature_map: Tensor, batch: ImageBatch, targets: Targets | None
     ) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """As `propose`, with the losses `loss_rpn_cls` and `loss_rpn_reg` against the targets' `boxes`."""
+        """As `propose`, with the losses `loss_rpn_cls` and `loss_rpn_reg` against the targets' `boxes`, if any."""
+        # Anchors take the map's dtype: in half precision they would be pixels off.
         proposals, losses = self(ImageList(batch.tensors, batch.sizes), {"res4": feature_map.float()}, targets)
-        return proposals, {"loss_rpn_cls": losses["loss_objectness"], "loss_rpn_reg": losses["loss_rpn_box_reg"]}
+        names = {"loss_objectness": "loss_rpn_cls", "loss_rpn_box_reg": "loss_rpn_reg"}
+        return proposals, {names[name]: loss for name, loss in losses.items()}

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from models.base import Targets
 from models.oim import OIMLoss
 from models.preprocess import ImageBatch
 from models.results import SearchResult, Thresholds
@@ -12,7 +13,7 @@ from models.roi import RoIAlign, RoIs
 from models.two_stage.boxes import NUM_CLASSES, RoISampler, box_regression_loss, decode_boxes
 from models.two_stage.detection_head import Detections
 from models.two_stage.embedding import new_projection
-from models.two_stage.features import RoIFeatures, average_pool
+from models.two_stage.features import RoIFeatures
 
 
 @dataclass
@@ -38,7 +39,7 @@ class BoxRegressor(nn.Sequential):
 
     def forward(self, res5: Tensor) -> Tensor:
         with torch.autocast(res5.device.type, enabled=False):
-            return super().forward(res5.float() if res5.dim() == 2 else average_pool(res5.float()))
+            return super().forward(res5.float() if res5.dim() == 2 else res5.float().mean((2, 3)))
 
 
 class SearchHead(nn.Module):
@@ -91,7 +92,7 @@ class SearchHead(nn.Module):
         embeddings, logits = self.embedding(vectors)
         return RoIOutputs(embeddings, logits, self.box_regressor(res5))
 
-    def losses(self, feature_map: Tensor, boxes: list[Tensor], targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    def losses(self, feature_map: Tensor, boxes: list[Tensor], targets: Targets) -> dict[str, Tensor]:
         """Losses of RoIs sampled among `boxes` (per image n x 4) and the targets' own."""
         samples = self.sampler(boxes, targets)
         groups = [s.labels > 0 if self.group_labelled_only else s.is_person for s in samples]

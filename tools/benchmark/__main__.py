@@ -111,7 +111,7 @@ def main(args: argparse.Namespace) -> None:
     save([{} for _ in cases])  # a file that cannot be written is reported before the work
     results = run_rounds(cases, args.rounds, save)
     height, width = args.image_size
-    sys.stdout.write(f"\n{args.cfg} {' '.join(args.opts)}, images of {height} x {width}\n")
+    sys.stdout.write(f"\n{' '.join([args.cfg, *args.opts])}, images of {height} x {width}\n")
     sys.stdout.writelines(f"{name}: {value}\n" for name, value in machine.items())
     for title, rows in tables_of(cases, results).items():
         sys.stdout.write(f"\n{title}\n{format_table(rows)}\n")

@@ -53,7 +53,7 @@ class Drawing:
     `arguments` are those of `evaluate_search`.
     """
 
-    def __init__(self, size: Size):
+    def __init__(self, size: Size) -> None:
         self.size, self.rng = size, np.random.default_rng(1)
         self.people = self._directions(size.people + 1)  # row 0: without identity
         first = self.rng.integers(size.people, size=(size.images, 1))

@@ -1,0 +1,86 @@
+"""Weights under the names of published releases, and images, drawn from fixed seeds: the inputs of the known answers.
+
+`keys.json` lists the names and shapes that each release's code saves, with small identity tables. The releases' own
+code computed the answers (`*.npz`) from these weights: `gallery_*` an image searched, `query_*` and `context_*` one box
+of it, both at sizes 240 and 400; NAE+'s `pair_y_*` is the second image of a batch of two.
+"""
+
+import json
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+FOLDER = Path(__file__).parent
+SALT = "d"
+
+RESCALERS = {"nae": (90.0, 64.0), "nae_plus": (75.0, 100.0)}
+"""Mean and variance of the norms of vectors of networks whose scores are read off them: near the norms that come."""
+
+
+def generator(name: str) -> np.random.Generator:
+    """Each tensor has random numbers of its own."""
+    return np.random.default_rng([zlib.crc32(name.encode())])
+
+
+def released_state(release: str) -> dict[str, Tensor]:
+    """The state dict of a release, with the names of files saved by torchvision before 0.13."""
+    lists = json.loads((FOLDER / "keys.json").read_text())[release]
+    batch_norms = {key.rpartition(".")[0] for key in lists["tensors"] if key.endswith("running_mean")}
+    state = {}
+    for key, shape in lists["tensors"].items():
+        drawn = lists["aliases"].get(key, key)  # a module that the release saves under two names
+        state[key.replace("rpn.head.conv.0.0.", "rpn.head.conv.")] = _draw(drawn, shape, batch_norms)
+    if release in RESCALERS:
+        _spread_scores(state, *RESCALERS[release])
+    return state
+
+
+def _draw(key: str, shape: list[int], batch_norms: set[str]) -> Tensor:
+    """One tensor, of a size at which activations stay near 1 and about half of the proposals pass for people."""
+    module, _, kind = key.rpartition(".")
+    rng = generator(f"{SALT}|{key}")
+    if kind == "num_batches_tracked":
+        return torch.zeros(shape, dtype=torch.int64)
+    if kind == "running_var":
+        values = rng.uniform(0.5, 1.5, shape)
+    else:
+        values = _scaled(key, kind, rng.standard_normal(shape), module in batch_norms)
+    return torch.from_numpy(np.asarray(values, dtype=np.float32))
+
+
+def _scaled(key: str, kind: str, values: np.ndarray, of_batch_norm: bool) -> np.ndarray:
+    """Standard normal numbers as a weight of their kind."""
+    if kind == "running_mean":
+        return 0.1 * values
+    if kind in ("lut", "cq"):
+        return values / np.linalg.norm(values, axis=1, keepdims=True)
+    if kind == "bias":
+        return 0.02 * values
+    if of_batch_norm:
+        return (1 + 0.1 * values) * (0.3 if ".bn3." in key else 1)
+    gain = 0.1 if "bbox_pred" in key or "rpn.head" in key else 8.0 if "cls_score" in key else 1.4
+    values = gain / np.sqrt(np.prod(values.shape[1:])) * values
+    if values.ndim == 2:  # features are positive: rows of a zero sum tell boxes apart instead of shifting all
+        values = values - values.mean(axis=1, keepdims=True)
+    return values
+
+
+def _spread_scores(state: dict[str, Tensor], mean: float, variance: float) -> None:
+    rescaler = "roi_heads.embedding_head.rescaler."
+    state[f"{rescaler}running_mean"] += mean
+    state[f"{rescaler}running_var"] *= variance
+    for key, value in state.items():
+        if ".projectors." in key and value.dim() == 4:  # convolutions of NAE+, as the linear layers above
+            state[key] = value - value.mean(dim=1, keepdim=True)
+
+
+def image(height: int, width: int, salt: str) -> Tensor:
+    """float32 RGB in [0, 1], 3 x height x width: smooth fields of colour with texture."""
+    rng = generator(f"{salt}|image")
+    coarse = torch.from_numpy(rng.random((1, 3, 12, 16), dtype=np.float32))
+    fine = torch.from_numpy(rng.random((1, 3, height, width), dtype=np.float32))
+    smooth = torch.nn.functional.interpolate(coarse, size=(height, width), mode="bilinear")
+    return (0.7 * smooth + 0.3 * fine)[0].clamp(0, 1)

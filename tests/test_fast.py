@@ -1,0 +1,264 @@
+"""The faster equals of plain parts: the same values and gradients; and networks prepared for searching."""
+
+import copy
+from collections import OrderedDict
+
+import pytest
+import torch
+from matching import assert_same_people
+from tiny import picture, target, tiny_model
+from torch import Tensor, nn
+from torchvision.models.detection.rpn import RegionProposalNetwork
+from torchvision.models.resnet import Bottleneck
+
+from models.backbones import BACKBONES, build_backbone
+from models.fast import accelerate, nms, prepare_for_inference
+from models.fast.roi_align import gathered_crops
+from models.fast.tails import begins_with_bottleneck, tail_on_rois
+from models.roi import RoIAlign, RoIs, Tail
+from models.two_stage.context import GROUP_EXTRACTORS, SCENE_EXTRACTORS
+from models.two_stage.person_search import PersonSearch
+
+PIXELS, TOLERANCE = 1e-3, 1e-3
+SCALE = 1 / 16
+BOXES = [
+    torch.tensor([[10.0, 20, 90, 130], [0.0, 0, 160, 96], [30.5, 12.25, 31, 12.5]]),  # the last is below a cell
+    torch.zeros(0, 4),
+    torch.tensor([[-40.0, -30, 60, 70], [100.0, 60, 400, 300], [300.0, 300, 350, 380]]),  # partly and wholly outside
+]
+IMAGES = [picture(96, 130, 1), picture(90, 140, 2)]
+TARGETS = [target(([10.0, 10, 50, 80], 1), ([60.0, 20, 90, 90], 2)), target(([20.0, 5, 60, 85], 1))]
+BOX = torch.tensor([[10.0, 10, 50, 80]])
+
+
+def feature_map(channels: int = 6) -> Tensor:
+    return torch.randn(3, channels, 6, 10)
+
+
+# ---------------------------------------------------------------- proposals
+@pytest.mark.parametrize("count", [3, 40, 5000])
+@pytest.mark.parametrize("spread", [30, 3000])
+def test_proposals_are_those_of_torchvision(spread, count, monkeypatch):
+    """Boxes that nearly all overlap and boxes that hardly do, most of them in later blocks."""
+    monkeypatch.setattr(nms, "NMS_BLOCK", 64)
+    network = tiny_model(MODEL__RPN__POST_NMS_TEST=count).rpn.eval()
+    corners = torch.rand(2, 1000, 2) * spread
+    proposals = torch.cat([corners, corners + 5 + torch.rand(2, 1000, 2) * 40], 2)
+    proposals[0, :5] = torch.nan  # as where training diverges
+    given = proposals, torch.randn(2000, 1), [(spread, spread), (spread, spread // 2)], [1000]
+    for ours, theirs in zip(nms.filter_proposals(network, *given), network.filter_proposals(*given), strict=True):
+        assert [len(values) for values in ours] == [len(values) for values in theirs]
+        assert all(torch.equal(*pair) for pair in zip(ours, theirs, strict=True))
+
+
+def test_an_rpn_on_several_maps_keeps_torchvisions_way():
+    network = tiny_model(MODEL__RPN__POST_NMS_TEST=20).rpn.eval()
+    corners = torch.rand(1, 300, 2) * 100
+    given = torch.cat([corners, corners + 30], 2), torch.randn(300, 1), [(130, 130)], [200, 100]
+    assert torch.equal(nms.filter_proposals(network, *given)[0][0], network.filter_proposals(*given)[0][0])
+
+
+# ---------------------------------------------------------------- RoIAlign
+@pytest.mark.parametrize("size, sampling_ratio, step", [(14, 2, 1), (14, 2, 2), (7, 1, 1), (5, 3, 2)])
+def test_gathered_crops_are_those_of_torchvision(size, sampling_ratio, step):
+    x, roi_align = feature_map(), RoIAlign(size, sampling_ratio, SCALE)
+    crops = gathered_crops(roi_align, x, BOXES, step)
+    torch.testing.assert_close(crops, roi_align(x, BOXES)[:, :, ::step, ::step], atol=1e-5, rtol=1e-5)
+    assert crops.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("dtype, copies", [(torch.float32, 1), (torch.bfloat16, 100)])
+def test_gathered_crops_have_the_gradient_of_torchvision(dtype, copies):
+    """In half precision, where many RoIs cover a cell, its gradient is the sum of many small numbers."""
+    boxes = [image_boxes.repeat(copies, 1) for image_boxes in BOXES]
+    weights, x, gradients = torch.rand(6 * copies, 6, 7, 7), feature_map(), []
+    for kernel in (RoIAlign.forward, gathered_crops):
+        own = x.to(dtype).requires_grad_()
+        (kernel(RoIAlign(7, 2, SCALE), own, boxes).float() * weights).sum().backward()
+        gradients.append(own.grad.float())
+    assert gradients[0].any()
+    tolerance = 1e-5 if dtype is torch.float32 else 1e-2
+    torch.testing.assert_close(*gradients, atol=tolerance, rtol=tolerance)
+
+
+def test_no_boxes_and_boxes_that_are_not_finite_crash_nothing():
+    """Training that diverges is told of by its losses; a crash here would come first."""
+    odd = torch.tensor([[float("nan")] * 4, [0.0, 0, float("inf"), 50], [float("-inf"), 0, float("inf"), 50]])
+    crops = gathered_crops(RoIAlign(7, 2, SCALE), feature_map(), [odd, *BOXES[1:]])
+    assert not crops[: len(odd)].any()
+    assert crops[len(odd) :].any()
+    for kernel in (RoIAlign.forward, gathered_crops):
+        assert kernel(RoIAlign(7, 2, SCALE), feature_map(), [torch.zeros(0, 4)] * 3).shape == (0, 6, 7, 7)
+
+
+# ---------------------------------------------------------------- tails
+CHANNELS = 16
+
+
+def bottleneck_tail() -> Tail:
+    """A small `layer4` as ResNet-50's, in eval mode, with batch-norm statistics that are not the trivial ones."""
+    shortcut = nn.Sequential(nn.Conv2d(CHANNELS, 32, 1, stride=2, bias=False), nn.BatchNorm2d(32))
+    tail = Tail(OrderedDict(layer4=nn.Sequential(Bottleneck(CHANNELS, 8, 2, shortcut), Bottleneck(32, 8)))).eval()
+    for module in tail.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 2)
+            nn.init.normal_(module.bias, 0, 0.1)
+    assert begins_with_bottleneck(tail)
+    return tail
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("folded", [False, True])
+@pytest.mark.parametrize("copies, on_map", [(1, False), (20, True)])
+def test_a_tail_on_the_map_is_the_tail_on_the_crops(folded, copies, on_map, dtype):
+    """With few RoIs the crops are convolved, with many the map; boxes outside the map show where biases go."""
+    tail = bottleneck_tail()
+    if folded:
+        carrier = tiny_model()
+        carrier.detection_head.features.tail = tail
+        tail = prepare_for_inference(carrier).detection_head.features.tail
+    boxes = [image_boxes.repeat(copies, 1) for image_boxes in BOXES]
+    rois = RoIs(RoIAlign(14, 2, SCALE), feature_map(CHANNELS).to(dtype), boxes)
+    with torch.no_grad():
+        on_rois = tail_on_rois(tail.to(dtype), rois)
+        assert ("crops" not in vars(rois)) == on_map, "crops are made where they are asked for"
+        tolerance = 1e-4 if dtype is torch.float32 else 0.1
+        torch.testing.assert_close(on_rois, tail(rois.crops), atol=tolerance, rtol=tolerance)
+
+
+def test_a_tail_on_the_map_learns_what_the_tail_on_the_crops_does():
+    """In double precision: in single, rounding decides which side of a ReLU's kink a value falls."""
+    tail, x = bottleneck_tail().double(), feature_map(CHANNELS).double()
+    results = []
+    for run in (tail_on_rois, lambda own, rois: own(rois.crops)):
+        own, own_x = copy.deepcopy(tail).train(), x.clone().requires_grad_()
+        roi_align = RoIAlign(6, 2, SCALE)
+        roi_align.forward = lambda x, boxes, own=roi_align: gathered_crops(own, x, boxes)  # torchvision's is float32
+        run(own, RoIs(roi_align, own_x, [b.repeat(12, 1) for b in BOXES])).square().mean().backward()
+        first = own.layer4[0]
+        results.append((own_x.grad, first.conv1.weight.grad, first.downsample[0].weight.grad, first.bn1.running_mean))
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-9 * theirs.abs().max().item(), rtol=1e-6)
+
+
+def test_a_checkpointed_tail_works_on_the_map_only_when_it_does_not_learn():
+    for training in (False, True):
+        tail = bottleneck_tail().train(training)
+        tail.checkpointed = True
+        rois = RoIs(RoIAlign(14, 2, SCALE), feature_map(CHANNELS), [b.repeat(20, 1) for b in BOXES])
+        with torch.no_grad():
+            tail_on_rois(tail, rois)
+        assert ("crops" in vars(rois)) == training
+
+
+# ---------------------------------------------------------------- whole networks
+def replaced(model: nn.Module) -> set[str]:
+    """The kinds of modules of which methods are replaced."""
+    seams = ("forward", "filter_proposals", "on_rois")
+    return {type(module).__name__ for module in model.modules() if any(name in vars(module) for name in seams)}
+
+
+def test_accelerate_replaces_methods_of_instances_and_copies_keep_their_own_weights():
+    plain = trained_a_little(MODEL__BACKBONE__NAME="resnet50")
+    fast = accelerate(copy.deepcopy(plain))
+    assert not replaced(plain)
+    assert replaced(fast) == {"RoIAlign", "ProposalNetwork", "Tail"}
+    assert replaced(accelerate(tiny_model())) == {"RoIAlign", "ProposalNetwork"}
+    assert RegionProposalNetwork.filter_proposals is type(plain.rpn).filter_proposals
+    assert list(fast.state_dict()) == list(plain.state_dict())
+    other = copy.deepcopy(fast)
+    for tail in fast.tails():
+        nn.init.zeros_(tail.layer4[2].conv3.weight)
+    assert_same_search(other, plain)
+
+
+def trained_a_little(**options) -> PersonSearch:
+    """A network whose batch norms have seen images, and that takes all of some proposals for people.
+
+    No threshold or suppression decides what it finds, so that rounding does not either.
+    """
+    sure = {f"MODEL__DETECTION_HEAD__{name}": value for name, value in (("SCORE_THRESH", -1.0), ("NMS_THRESH", 1.0))}
+    model = tiny_model(**sure | options)
+    with torch.no_grad():
+        for _ in range(3):
+            model(IMAGES, TARGETS)
+        model.detection_head.predictor.cls_score.weight.mul_(3)
+    return with_fixed_proposals(model.eval())
+
+
+def with_fixed_proposals(model: PersonSearch) -> PersonSearch:
+    corners = torch.rand(2, 30, 2, generator=torch.Generator().manual_seed(4)) * 60
+    proposals = list(torch.cat([corners, corners + 30], dim=2))
+    model.rpn.propose = lambda feature_map, batch: proposals[: len(feature_map)]
+    return model
+
+
+def assert_same_search(model: PersonSearch, twin: PersonSearch) -> None:
+    ours, theirs = (network.search(IMAGES, [BOX, BOX]) for network in (model, twin))
+    for one, same in zip(ours, theirs, strict=True):
+        assert len(one.boxes)
+        assert_same_people(vars(one), vars(same), PIXELS, TOLERANCE)
+        torch.testing.assert_close(one.query_embeddings, same.query_embeddings, atol=TOLERANCE, rtol=0)
+
+
+NETWORKS = {
+    "resnet50": {"MODEL__BACKBONE__NAME": "resnet50"},
+    "mobilenet_v2": {"MODEL__BACKBONE__NAME": "mobilenet_v2"},
+    "parts": {"MODEL__PARTS": True, "MODEL__ROI_ALIGN__SIZE": 14},
+    **{f"scene {name}": {"MODEL__CONTEXT__SCENE": name} for name in SCENE_EXTRACTORS},
+    **{f"group {name}": {"MODEL__CONTEXT__GROUP": name} for name in GROUP_EXTRACTORS},
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_prepared_network_finds_what_the_plain_one_does(name):
+    model = trained_a_little(**NETWORKS[name])
+    prepared = prepare_for_inference(model)
+    assert_same_search(prepared, model)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in prepared.modules()), "all are folded"
+
+
+def test_preparing_leaves_the_network_as_it_is_and_the_copy_does_not_learn():
+    model = trained_a_little().train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    prepared = prepare_for_inference(model)
+    assert model.training and not prepared.training and not replaced(model)
+    assert before.keys() == model.state_dict().keys()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not any(parameter.requires_grad for parameter in prepared.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_reduced_precision_is_near_and_gives_float32(dtype):
+    model = trained_a_little()
+    del model.rpn.propose  # its own proposals, in reduced precision
+    plain, prepared, predictions = model.search(IMAGES[:1], [BOX])[0], prepare_for_inference(model, dtype), []
+    prepared.detection_head.predictor.register_forward_hook(lambda *args: predictions.extend(args[2]))
+    prepared.search_head.box_regressor.register_forward_hook(lambda *args: predictions.append(args[2]))
+    reduced = prepared.search(IMAGES[:1], [BOX])[0]
+    assert [values.dtype for values in predictions] == [torch.float32] * 3, "fewer digits make scores equal"
+    for name in ("boxes", "scores", "embeddings", "query_embeddings"):
+        assert getattr(reduced, name).dtype == torch.float32, name
+    similarity = (reduced.query_embeddings * plain.query_embeddings).sum(1)
+    assert 0.98 < similarity.item() < 1 - 1e-9
+    assert prepared.stem.conv1.weight.dtype == dtype
+    assert model.stem.conv1.weight.dtype == torch.float32
+
+
+def test_a_compiled_network_finds_the_same(monkeypatch):
+    """Compiled by a backend that needs no compiler."""
+    compiled, compile_module = [], nn.Module.compile
+    monkeypatch.setattr(
+        nn.Module, "compile", lambda self: (compiled.append(self), compile_module(self, backend="eager"))
+    )
+    model = trained_a_little()
+    prepared = prepare_for_inference(model, compiled=True)
+    assert compiled == prepared.inference_modules()
+    assert_same_search(prepared, model)
+
+
+def test_only_bottleneck_tails_work_on_the_map():
+    assert {name for name in BACKBONES if begins_with_bottleneck(build_backbone(name).tail)} == {
+        "resnet50", "resnet101",
+    }  # fmt: skip
