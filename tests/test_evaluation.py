@@ -176,27 +176,19 @@ def test_known_ranks():
         assert result["mAP"] == pytest.approx(1 / (rank + 1))
 
 
-def test_a_network_that_tells_nobody_apart_gets_no_credit():
+def test_ties_low_scores_and_empty_galleries_give_no_credit():
+    def scores(dets, feats):
+        result = evaluate_search(gallery_set, query_set, dets, feats, [np.array([1.0, 0.0])])
+        return result["mAP"], result["top1"], result["top10"]
+
     (gallery_set, query_set, _), dets, feats = one_query_case(np.ones(20), 0)
-    result = evaluate_search(gallery_set, query_set, dets, feats, [np.array([1.0, 0.0])])
-    assert result["top10"] == 0
-    assert result["mAP"] == pytest.approx(1 / 20)
-
-
-def test_detections_below_the_threshold_do_not_take_part():
+    assert scores(dets, feats) == (pytest.approx(1 / 20), 0, 0), "a network that tells nobody apart"
     (gallery_set, query_set, _), dets, feats = one_query_case([0.9, 0.8], 1)
     dets[0][0, 4] = 0.49
-    assert evaluate_search(gallery_set, query_set, dets, feats, [np.array([1.0, 0.0])])["top1"] == 1
+    assert scores(dets, feats) == (1, 1, 1), "a false detection below the threshold is left out"
     dets[1][0, 4] = 0.49
-    result = evaluate_search(gallery_set, query_set, dets, feats, [np.array([1.0, 0.0])])
-    assert (result["mAP"], result["top10"]) == (0, 0)
-
-
-def test_a_gallery_without_any_detection_scores_zero():
-    (gallery_set, query_set, _), _, _ = one_query_case([0.9, 0.8], 1)
-    empty = [np.zeros((0, 5)), []]
-    result = evaluate_search(gallery_set, query_set, empty, [np.zeros((0, 2)), []], [np.array([1.0, 0.0])])
-    assert (result["mAP"], result["top1"]) == (0, 0)
+    assert scores(dets, feats) == (0, 0, 0), "and so is the true one"
+    assert scores([np.zeros((0, 5)), []], [np.zeros((0, 2)), []]) == (0, 0, 0)
 
 
 def test_query_that_is_nowhere_is_left_out_and_counted():

@@ -128,17 +128,18 @@ def wait_for(file: Path, process, seconds: float = 60) -> None:
         time.sleep(0.02)
 
 
-def test_a_damaged_checkpoint_is_passed_over_and_training_ends_the_same(unbroken, cuhk, tmp_path):
-    shutil.copytree(unbroken, tmp_path, dirs_exist_ok=True)
-    content = bytearray((tmp_path / "last.pth").read_bytes())
-    content[len(content) // 2] ^= 1
-    (tmp_path / "last.pth").write_bytes(content)
-    assert run(["--resume", *small(cuhk, tmp_path, CKPT_MINUTES=0)]) == 0
+def test_damaged_checkpoints_are_passed_over_and_training_ends_the_same(unbroken, cuhk, tmp_path):
+    options = small(cuhk, tmp_path, CKPT_MINUTES=0, CKPT_KEEP=9)
+    assert run(options) == 0
+    for name in ("last.pth", "last.1.pth"):  # the second epoch, with and without its evaluation
+        content = bytearray((tmp_path / name).read_bytes())
+        content[len(content) // 2] ^= 1
+        (tmp_path / name).write_bytes(content)
+    assert run(["--resume", *options]) == 0
     log = (tmp_path / "log.txt").read_text()
-    assert log.count("last.pth is damaged") == 1 and "resumed from" in log
-    (tmp_path / "last.pth.damaged").unlink()
+    assert log.count("last.pth is damaged") == log.count("last.1.pth is damaged") == 1 and "resumed from" in log
     shown = EventAccumulator(str(tmp_path / "tensorboard")).Reload().Scalars("train/loss_total")
-    assert [event.step for event in shown] == [3, 4, 6, 8], "what is trained again is shown once"
+    assert [event.step for event in shown] == [3, 4, 7, 8], "what is trained again is shown once"
     ours, theirs = left_by(tmp_path), left_by(unbroken)
     for name in ("last.pth", "best.pth"):
         assert_same(ours["checkpoints"][name], theirs["checkpoints"][name])

@@ -1,14 +1,18 @@
 """The program that tests: what it refuses before the network runs, and what an interruption leaves."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from tiny import draw, words
 
+from datasets import build_dataset
 from engine.searcher import Searcher
 from tools import test as test_tool
 from tools.common import run_program
+from utils.errors import UserError
 
 CFG = str(Path(__file__).resolve().parents[1] / "configs" / "cuhk_sysu.yaml")
 DETECTING = {"MODEL__DETECTION_HEAD__SCORE_THRESH": 0.3, "MODEL__SEARCH_HEAD__SCORE_THRESH": 0.3}
@@ -82,7 +86,7 @@ def test_results_of_another_batch_size_are_left_alone(cuhk, tmp_path, images_see
 @pytest.mark.parametrize("saved", [True, False])
 def test_partial_results_are_kept_until_the_features_are_safe(saved, cuhk, tmp_path, monkeypatch):
     def fails(*_):
-        raise ValueError("scoring fails")
+        raise UserError("scoring fails")
 
     monkeypatch.setattr(test_tool, "score_search", fails)
     features = tmp_path / "features.npz"
@@ -120,3 +124,17 @@ def test_features_without_what_a_setting_needs_are_refused(cuhk, tmp_path, capsy
     assert run(cuhk, tmp_path, "--features", str(features)) == 0
     assert run(cuhk, tmp_path, "--features", str(features), "--gt") == 1
     assert "holds no ground-truth boxes" in capsys.readouterr().err
+
+
+def test_a_process_that_fails_ends_the_others(tmp_path):
+    """The second process meets a damaged image; the first, which is done sooner or later, must not wait for it."""
+    data = draw(tmp_path / "data", "cuhk_sysu")
+    gallery = build_dataset("CUHK-SYSU", data, "gallery")
+    Path(gallery.annotations[1]["img_path"]).write_bytes(b"no image")
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "tools.test"]
+    done = subprocess.run(
+        [sys.executable, *command, "--cfg", CFG, "--untrained", *words(data, tmp_path / "out")],
+        cwd=Path(CFG).parents[1], capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert f"error: {gallery.annotations[1]['img_path']} is not an image of a known kind" in done.stderr

@@ -21,7 +21,7 @@ def read_rows(result: str) -> list[dict]:
     """One row for each search setting of a NAME=FILE.
 
     Raises:
-        ValueError: there is no name, or the file is not one of tools.test.
+        UserError: there is no name, or the file is not one of tools.test.
     """
     name, equals, file = result.partition("=")
     if not equals:
