@@ -25,7 +25,7 @@ from tools import train as train_program
 from tools.common import run_program
 
 STRIDE = 16
-THRESHOLDS = Thresholds(score=0.0, nms=0.5, max_detections=5)
+THRESHOLDS = Thresholds(min_score=0.0, nms_iou=0.5, max_detections=5)
 
 
 class Toy(PersonSearchModel):
