@@ -1,7 +1,5 @@
 """The second head: the identity embedding of each box, and its final score and position."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
@@ -15,15 +13,6 @@ from models.two_stage.context import Context
 from models.two_stage.detection_head import Detections
 from models.two_stage.embedding import RoIEmbedding, new_projection
 from models.two_stage.features import RoIFeatures
-
-
-@dataclass
-class RoIOutputs:
-    """What `SearchHead.encode` gives for R boxes: embeddings R x D, logits R x ..., box deltas R x 8."""
-
-    embeddings: Tensor
-    logits: Tensor
-    deltas: Tensor
 
 
 class BoxRegressor(nn.Sequential):
@@ -81,8 +70,10 @@ class SearchHead(nn.Module):
         self.sampler, self.thresholds = sampler, thresholds
         self.group_labelled_only, self.weight_by_score = group_labelled_only, weight_by_score
 
-    def encode(self, feature_map: Tensor, boxes: list[Tensor], group_masks: list[Tensor]) -> RoIOutputs:
-        """Embed boxes (per image n x 4, pixels of the resized image), wherever they come from.
+    def encode(
+        self, feature_map: Tensor, boxes: list[Tensor], group_masks: list[Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Embeddings R x D, logits R x ... and box deltas R x 8 of boxes (per image n x 4, in the resized image).
 
         For `group_masks` see `Context`.
         """
@@ -91,17 +82,17 @@ class SearchHead(nn.Module):
         res5 = vectors["res5"]
         vectors |= {name: context(rois, res5, group_masks) for name, context in self.contexts.items()}
         embeddings, logits = self.embedding(vectors)
-        return RoIOutputs(embeddings, logits, self.box_regressor(res5))
+        return embeddings, logits, self.box_regressor(res5)
 
     def losses(self, feature_map: Tensor, boxes: list[Tensor], targets: Targets) -> dict[str, Tensor]:
         """Losses of RoIs sampled among `boxes` (per image n x 4) and the targets' own."""
         samples = self.sampler(boxes, targets)
         group_masks = [s.labels > 0 if self.group_labelled_only else s.is_person for s in samples]
-        outputs = self.encode(feature_map, [s.boxes for s in samples], group_masks)
+        embeddings, logits, deltas = self.encode(feature_map, [s.boxes for s in samples], group_masks)
         return {
-            "loss_box_cls": self.embedding.classification_loss(outputs.logits, samples),
-            "loss_box_reg": box_regression_loss(outputs.deltas, samples),
-            "loss_box_reid": self.oim(outputs.embeddings, torch.cat([s.labels for s in samples])),
+            "loss_box_cls": self.embedding.classification_loss(logits, samples),
+            "loss_box_reg": box_regression_loss(deltas, samples),
+            "loss_box_reid": self.oim(embeddings, torch.cat([s.labels for s in samples])),
         }
 
     def forward(
@@ -121,11 +112,11 @@ class SearchHead(nn.Module):
         for queries, found in zip(batch.resize_boxes(query_boxes), detections, strict=True):
             boxes.append(torch.cat([queries, found.boxes]))
             group_masks += _group_masks(len(queries), len(found.boxes), queries.device)
-        outputs = self.encode(feature_map, boxes, group_masks)
+        embeddings, logits, deltas = self.encode(feature_map, boxes, group_masks)
         counts = [len(image_boxes) for image_boxes in boxes]
-        decoded = batch.restore_boxes(decode_boxes(outputs.deltas, boxes, batch.sizes))
-        embeddings = outputs.embeddings.split(counts)
-        own_scores = self.embedding.scores(outputs.logits).split(counts)
+        decoded = batch.restore_boxes(decode_boxes(deltas, boxes, batch.sizes))
+        embeddings = embeddings.split(counts)
+        own_scores = self.embedding.scores(logits).split(counts)
         results = []
         for i, (given, found) in enumerate(zip(query_boxes, detections, strict=True)):
             count = len(given)
