@@ -13,7 +13,7 @@ from models.roi import RoIAlign
 from tools.benchmark import runs
 from tools.benchmark.__main__ import main, parse_args
 from tools.benchmark.cases import Case
-from tools.benchmark.evaluation import SIZES, Drawing, search_by_loops
+from tools.benchmark.evaluation import SIZES, draw_gallery, search_by_loops
 from tools.benchmark.network import drawn_images, drawn_targets, new_network, options_of, stage_times
 from tools.benchmark.runs import measure, measure_apart, run_rounds
 from tools.benchmark.tables import number, tables_of
@@ -81,7 +81,7 @@ def test_training_and_evaluation_are_measured():
 @pytest.mark.parametrize("gallery_size", [0, 12])
 @pytest.mark.parametrize("cbgm", [False, True])
 def test_loops_score_as_blocks_do(gallery_size, cbgm):
-    given = Drawing(SIZES["tiny"]._replace(gallery_size=gallery_size)).arguments
+    given = draw_gallery(SIZES["tiny"]._replace(gallery_size=gallery_size))
     blocks = evaluate_search(**given, cbgm=cbgm)
     assert 0 < blocks["mAP"] < 1
     assert search_by_loops(given, cbgm) == pytest.approx({n: blocks[n] for n in ("mAP", "top1")}, abs=1e-6)
