@@ -46,11 +46,9 @@ def test_inference_has_a_defined_load_and_stages(name, cfg, tuned):
     assert all(min(figures[stage]) > 0 for stage in STAGES)
 
 
-def test_stages_add_up_to_the_whole_and_leave_no_hooks():
+def test_hooks_of_stages_are_removed():
     model = new_network("release", options_of(CASE), CPU).eval()
-    images = drawn_images(1, (96, 160))
-    stages = stage_times(model, lambda: model(images), 1)
-    assert set(stages) == STAGES
+    assert set(stage_times(model, lambda: model(drawn_images(1, (96, 160))), 1)) == STAGES
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.children())
 
 
@@ -121,14 +119,11 @@ def test_program_prints_and_writes_what_it_measured(tmp_path, capsys):
     words = ["inference", *WORDS, "--cfg", CFG, "--image-size", "96", "160", "--seconds", "0.01", "--rounds", "1"]
     words += ["--variants", "fast", "--precisions", "off", "--batch-sizes", "1", "--json", str(out)]
     assert run_program(main, parse_args(words)) == 0
-    shown = capsys.readouterr().out
-    written = json.loads(out.read_text(encoding="utf-8"))
+    shown, written = capsys.readouterr().out, json.loads(out.read_text(encoding="utf-8"))
     assert len(written["tables"]) == 2
     for title, rows in written["tables"].items():
-        assert title in shown
-        assert all(cell in shown for row in rows for cell in row.values())
-    (case,) = written["cases"]
-    assert case["figures"]["images/s"]
+        assert title in shown and all(cell in shown for row in rows for cell in row.values())
+    assert written["cases"][0]["figures"]["images/s"]
 
 
 @pytest.mark.parametrize(
