@@ -57,9 +57,9 @@ class AnnotationFile:
         self.faults.append(Fault(str(self.path), problem, record, image, severity))
 
     @contextmanager
-    def record(self, record: str, image: str = "") -> Iterator[None]:
-        """Add a MalformedError of the block to the faults; the rest of the block is left out."""
+    def record(self, record: str, image: str = "", severity: str = "") -> Iterator[None]:
+        """Add a MalformedError of the block to the faults, with its own severity unless one is given."""
         try:
             yield
         except MalformedError as error:
-            self.fault(str(error), record, image, error.severity)
+            self.fault(str(error), record, image, severity or error.severity)

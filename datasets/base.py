@@ -75,13 +75,13 @@ class PersonSearchDataset(Dataset):
         self.read_image = partial(read_image, max_pixels=max_pixels)
         if not self.root.is_dir():
             raise DatasetError(Fault(str(root), "is no folder", advice=UNPACK))
-        with self._reading() as found:
+        with self._collected_faults() as found:
             self.annotations = self._load_annotations(found)
         if not self.annotations:
             raise DatasetError(Fault(str(root), f"has an empty {split} split", advice="check its annotation files"))
 
     @contextmanager
-    def _reading(self) -> Iterator[list[Fault]]:
+    def _collected_faults(self) -> Iterator[list[Fault]]:
         """A list for the faults of what is read inside; afterwards they are collected, or raised and logged."""
         found: list[Fault] = []
         try:
@@ -116,10 +116,6 @@ class PersonSearchDataset(Dataset):
         Raises:
             UserError: the dataset has no such size, or does not know its cameras.
         """
-        raise NotImplementedError
-
-    def record_of(self, index: int) -> tuple[str, str]:
-        """The annotation file that holds annotation `index`, and its record there, in words."""
         raise NotImplementedError
 
     @property
@@ -159,25 +155,24 @@ class PersonSearchDataset(Dataset):
 
     def boxes_outside(self, index: int, width: int, height: int) -> list[Fault]:
         """A fault for each box of annotation `index` that lies wholly outside its image of that size in pixels."""
-        annotation = self.annotations[index]
-        outside = box_areas(clip_boxes(annotation["boxes"], width, height)) == 0
-        (file, record), name = self.record_of(index), annotation["img_name"]
-        return [
-            Fault(file, f"{box} (x1, y1, x2, y2) lies outside the {width} x {height} pixels of {name}", record, name)
-            for box in annotation["boxes"][outside].tolist()
-        ]
+        boxes = self.annotations[index]["boxes"]
+        outside = boxes[box_areas(clip_boxes(boxes, width, height)) == 0]
+        problem = f"(x1, y1, x2, y2) lies outside the {width} x {height} pixels of the image"
+        return [self.fault(index, f"{box} {problem}") for box in outside.tolist()]
 
-
-def check_name(img_name: str) -> None:
-    """Refuse the name of an image that is absolute or has .. in it: path traversal. Raises MalformedError."""
-    if _leaves_folder(img_name):
-        raise MalformedError(f"image name {img_name!r} leads out of the image folder")
+    def fault(self, index: int, problem: str, **fields: str) -> Fault:
+        """A fault of annotation `index`; `fields` are further ones of Fault."""
+        name = self.annotations[index]["img_name"]
+        record = f"query {index + 1} ({name})" if self.split == "query" else name
+        return Fault(f"{self.root}, {self.split} split", problem, record, name, **fields)
 
 
 @lru_cache(maxsize=2**18)  # protocols name the same images millions of times
-def _leaves_folder(img_name: str) -> bool:
+def check_name(img_name: str) -> None:
+    """Refuse the name of an image that is absolute or has .. in it: path traversal. Raises MalformedError."""
     path = PureWindowsPath(img_name)  # whose rules contain the POSIX ones
-    return bool(path.anchor) or ".." in path.parts or not path.parts or "\0" in img_name
+    if path.anchor or ".." in path.parts or not path.parts or "\0" in img_name:
+        raise MalformedError(f"image name {img_name!r} leads out of the image folder")
 
 
 def make_annotation(folder: Path, img_name: str, boxes: np.ndarray, pids: np.ndarray, **extra: int) -> dict[str, Any]:

@@ -35,13 +35,10 @@ def build_dataset(
         options: `faults`, see PersonSearchDataset; of MovieNet-CS also `train_appearances`.
 
     Raises:
-        UserError: an unknown name, split or option, or a limit of pixels below 1; DatasetError as PersonSearchDataset.
+        UserError: an unknown name or split, or a limit of pixels below 1; DatasetError as PersonSearchDataset.
     """
     if max_pixels < 1:
         raise UserError(f"INPUT.MAX_PIXELS must be 1 or more, not {max_pixels}")
-    known = {"train_appearances"} if class_of(name) is MovieNetCS else set()
-    for option in options.keys() - known - {"faults"}:
-        raise UserError(f"unknown option {option!r}: {name} takes {', '.join(sorted(known)) or 'none'}")
     return class_of(name)(root, split, max_pixels=max_pixels, **options)
 
 

@@ -15,7 +15,7 @@ from utils.files import write_atomically
 
 log = logging.getLogger("datasets")
 
-VERSION = 1
+VERSION = 2
 """Of what is stored; caches of other versions are rebuilt."""
 MIN_BYTES = 100_000
 """Smaller files are not cached: reading them takes less than a second."""

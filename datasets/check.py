@@ -1,7 +1,7 @@
 """Find all faults of a dataset in one pass: the loaders' own readers, the galleries, the counts and every image."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
@@ -37,9 +37,6 @@ PUBLISHED = {
 }
 """Counts of the published datasets by split, to recognise an incomplete copy. Boxes without area are among them."""
 
-Annotated = dict[str, list[tuple[PersonSearchDataset, int]]]
-"""Splits and positions of the annotations of each image file."""
-
 
 @dataclass
 class DatasetCheck:
@@ -48,14 +45,12 @@ class DatasetCheck:
     Attributes:
         name, root: the dataset.
         counts: by split, of images, boxes, identities and queries; a split that could not be read is missing.
-        images_read: image files that were decoded.
         faults: each once, errors first.
     """
 
     name: str
     root: str
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
-    images_read: int = 0
     faults: list[Fault] = field(default_factory=list)
 
     @property
@@ -65,8 +60,7 @@ class DatasetCheck:
 
     def as_json(self) -> dict[str, Any]:
         """Everything, in plain types."""
-        faults = [asdict(fault) | {"message": str(fault)} for fault in self.faults]
-        return vars(self) | {"published": PUBLISHED[self.name], "affected": self.num_errors > 0, "faults": faults}
+        return asdict(self) | {"affected": self.num_errors > 0}
 
 
 def check_dataset(
@@ -110,9 +104,7 @@ def check_dataset(
     for size in gallery_sizes or protocols:
         faults += _gallery_faults(splits, Path(root), size, protocols[size])
     if with_images:
-        annotated = _annotated_images(splits)
-        check.images_read = len(annotated)
-        faults += _image_faults(annotated, max_pixels, workers)
+        faults += _image_faults(splits.values(), max_pixels, workers)
     check.faults = sorted(dict.fromkeys(faults), key=lambda fault: fault.severity != ERROR)
     return check
 
@@ -155,9 +147,8 @@ def _gallery_faults(
             for index, gallery in enumerate(queries.galleries(splits["gallery"], size)):
                 if not gallery.num_present:
                     problem = f"the gallery{f' of {size} images' if size else ''} never shows the person"
-                    name = queries.annotations[index]["img_name"]
-                    file, record = queries.record_of(index)
-                    faults.append(Fault(file, problem, record, name, WARNING, "the query is left out of the scores"))
+                    advice = "the query is left out of the scores"
+                    faults.append(queries.fault(index, problem, severity=WARNING, advice=advice))
         elif protocol is not None:
             read_protocol(AnnotationFile(protocol, faults), root)
     except DatasetError as error:
@@ -165,34 +156,28 @@ def _gallery_faults(
     return faults
 
 
-def _annotated_images(splits: dict[str, PersonSearchDataset]) -> Annotated:
-    annotated: Annotated = {}
-    for dataset in splits.values():
+def _image_faults(splits: Iterable[PersonSearchDataset], max_pixels: int, workers: int) -> Iterator[Fault]:
+    """Decode the images in processes of their own: one that crashes or is killed does not end the program."""
+    annotated: dict[str, list[tuple[PersonSearchDataset, int]]] = {}
+    for dataset in splits:
         for index, annotation in enumerate(dataset.annotations):
             annotated.setdefault(annotation["img_path"], []).append((dataset, index))
-    return annotated
-
-
-def _image_faults(annotated: Annotated, max_pixels: int, workers: int) -> Iterator[Fault]:
-    """Decode the images in processes of their own: one that crashes or is killed does not end the program."""
-    remaining = list(reversed(annotated.items()))
+    paths, num_read = list(annotated), 0
     with ProcessPoolExecutor(workers) as pool:
-        sizes = pool.map(partial(_image_size, max_pixels=max_pixels), annotated, chunksize=8)
+        sizes = pool.map(partial(_image_size, max_pixels=max_pixels), paths, chunksize=8)
         try:
-            for size in tqdm(sizes, desc="images", total=len(annotated), unit="image", leave=False):
-                _, annotations = remaining.pop()
+            for size in tqdm(sizes, desc="images", total=len(paths), unit="image", leave=False):
+                annotations, num_read = annotated[paths[num_read]], num_read + 1
                 if isinstance(size, str):
-                    dataset, index = annotations[0]
-                    problem, _, advice = size.rpartition(": ")
-                    name = dataset.annotations[index]["img_name"]
-                    yield Fault(dataset.record_of(index)[0], problem, dataset.record_of(index)[1], name, advice=advice)
+                    (dataset, index), (problem, _, advice) = annotations[0], size.rpartition(": ")
+                    yield dataset.fault(index, problem, advice=advice)
                 else:
                     for dataset, index in annotations:
                         yield from dataset.boxes_outside(index, *size)
         except BrokenProcessPool:
-            problem = f"were not checked, {remaining[-1][0]} and on: a process that decodes them was killed or crashed"
+            problem = f"were not checked, {paths[num_read]} and on: a process that decodes them was killed or crashed"
             advice = "check with fewer --workers if memory ran out; else one of the next images crashes the decoder"
-            yield Fault(f"{len(remaining)} images", problem, advice=advice)
+            yield Fault(f"{len(paths) - num_read} images", problem, advice=advice)
 
 
 def _image_size(path: str, max_pixels: int) -> tuple[int, int] | str:

@@ -2,9 +2,11 @@
 
 Records at fault are added to the file's faults and left out. Protocol files have their name from the number of images
 in a gallery, as TestG100.mat; the n-th query of one is identity n.
+
+People in images are structured arrays of `img_name` (str), `box` (int64 x1, y1, x2, y2) and `pid` (int64).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,31 +16,12 @@ import numpy as np
 from datasets.annotation_file import AnnotationFile
 from datasets.base import check_name
 from datasets.cache import Arrays, read_cached
-from datasets.faults import WARNING
+from datasets.faults import ERROR, WARNING
 from datasets.matlab import Box, MalformedError, located, records, text
 from utils.labels import UNLABELLED
 
 SCENE_FIELDS = ("imname", "idlocate", "ishard")
 """Of the record of a person in an image: name, box x, y, w, h, and a mark that is not used."""
-
-
-@dataclass(frozen=True)
-class People:
-    """People in images, a row each.
-
-    Attributes:
-        img_names: str, n.
-        boxes: int64, n x 4, x1, y1, x2, y2.
-        pids: int64, n.
-    """
-
-    img_names: np.ndarray
-    boxes: np.ndarray
-    pids: np.ndarray
-
-    def rows(self) -> Iterator[tuple[str, np.ndarray, int]]:
-        """Image name, box and identity of each."""
-        return zip(self.img_names.tolist(), self.boxes, self.pids.tolist(), strict=True)
 
 
 @dataclass(frozen=True)
@@ -54,20 +37,19 @@ class Protocol:
         boxes: int64, p x 4: the person's box in each of these, x1, y1, x2, y2.
     """
 
-    queries: People
+    queries: np.ndarray
     names: np.ndarray
     images: np.ndarray
     owners: np.ndarray
     positives: np.ndarray
     boxes: np.ndarray
 
-    def people(self) -> People:
+    def people(self) -> np.ndarray:
         """The queries, and their appearances in their galleries, by identity."""
-        names = [*self.queries.img_names, *self.names[self.images[self.positives]]]
-        boxes = np.concatenate([self.queries.boxes, self.boxes])
-        pids = np.concatenate([self.queries.pids, self.queries.pids[self.owners[self.positives]]])
-        order = np.argsort(pids, kind="stable")
-        return People(np.array(names, dtype=str)[order], boxes[order], pids[order])
+        names, pids = self.names[self.images[self.positives]], self.queries["pid"][self.owners[self.positives]]
+        shown = _people(zip(names.tolist(), self.boxes.tolist(), pids.tolist(), strict=True))
+        people = np.concatenate([self.queries, shown])
+        return people[np.argsort(people["pid"], kind="stable")]
 
 
 def read_boxes(file: AnnotationFile, root: Path) -> dict[str, np.ndarray]:
@@ -85,20 +67,17 @@ def _parse_boxes(file: AnnotationFile) -> Arrays:
                 name = _img_name(name)
                 if name in boxes:
                     file.fault(f"{name} is listed again: the last record counts", f"image {number}", name, WARNING)
-                boxes[name] = list(_boxes_of(file, name, held))
+                boxes[name] = []
+                for place, (locate, _) in enumerate(records(held, SCENE_FIELDS[1:]), start=1):
+                    with file.record(f"{name}, box {place}", name):
+                        boxes[name].append(located(locate))
     counts = np.array([len(of_image) for of_image in boxes.values()], dtype=np.int64)
-    return {"names": _strings(boxes), "counts": counts, "boxes": _boxes(box for held in boxes.values() for box in held)}
-
-
-def _boxes_of(file: AnnotationFile, name: str, held: Any) -> Iterator[Box]:
-    with file.record(name, name):
-        for number, (locate, _) in enumerate(records(held, SCENE_FIELDS[1:]), start=1):
-            with file.record(f"{name}, box {number}", name):
-                yield located(locate)
+    every = [box for of_image in boxes.values() for box in of_image]
+    return {"names": np.array(list(boxes), dtype=str), "counts": counts, "boxes": _boxes(every)}
 
 
 def read_names(file: AnnotationFile, variable: str) -> list[str]:
-    """The names in a cell array of strings, each once, in its order."""
+    """The image names in a cell array, each once."""
     names = []
     for number, name in enumerate(file.variable(variable).flat, start=1):
         with file.record(f"name {number}"):
@@ -106,9 +85,9 @@ def read_names(file: AnnotationFile, variable: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def read_identities(file: AnnotationFile, root: Path) -> People:
+def read_identities(file: AnnotationFile, root: Path) -> np.ndarray:
     """Appearances of the training identities in Train.mat: the first identity of the file is 1."""
-    return People(**read_cached(file, root, _parse_identities))
+    return read_cached(file, root, _parse_identities)["people"]
 
 
 def _parse_identities(file: AnnotationFile) -> Arrays:
@@ -119,34 +98,31 @@ def _parse_identities(file: AnnotationFile) -> Arrays:
                 for number, (name, locate, _) in enumerate(records(scenes, SCENE_FIELDS), start=1):
                     with file.record(f"identity {pid}, scene {number}"):
                         people.append((_img_name(name), located(locate), pid))
-    return vars(_people(people))
+    return {"people": _people(people)}
 
 
 def read_protocol(file: AnnotationFile, root: Path) -> Protocol:
     """The queries of a TestG file with their galleries."""
-    arrays = read_cached(file, root, _parse_protocol)
-    queries = {name: arrays.pop(f"query_{name}") for name in ("img_names", "boxes", "pids")}
-    return Protocol(People(**queries), **arrays)
+    return Protocol(**read_cached(file, root, _parse_protocol))
 
 
 def _parse_protocol(file: AnnotationFile) -> Arrays:
-    variable, queries, images, positives, boxes, counts = file.path.stem, [], [], [], [], []
+    variable, queries, counts, images, positives, boxes = file.path.stem, [], [], [], [], []
     places: dict[str, int] = {}
     with file.record(variable):
         for pid, (query, gallery) in enumerate(records(file.variable(variable), ("Query", "Gallery")), start=1):
-            before = len(images)
-            with file.record(f"query {pid}"):
-                queries.append((*_asked(query), pid))
-                for name, box in _gallery(file, pid, gallery):
+            with file.record(f"query {pid}", severity=ERROR):  # a query without area cannot just be left out
+                person, shown = _person(query), list(_gallery(file, pid, gallery))
+                queries.append((*person, pid))
+                counts.append(len(shown))
+                for name, box in shown:
                     if box is not None:
                         positives.append(len(images))
                         boxes.append(box)
                     images.append(places.setdefault(name, len(places)))
-            if len(queries) > len(counts):
-                counts.append(len(images) - before)
     return {
-        **{f"query_{name}": array for name, array in vars(_people(queries)).items()},
-        "names": _strings(places),
+        "queries": _people(queries),
+        "names": np.array(list(places), dtype=str),
         "images": np.array(images, dtype=np.int32),
         "owners": np.repeat(np.arange(len(counts), dtype=np.int32), counts),
         "positives": np.array(positives, dtype=np.int64),
@@ -154,15 +130,12 @@ def _parse_protocol(file: AnnotationFile) -> Arrays:
     }
 
 
-def _asked(query: Any) -> tuple[str, Box]:
-    """Image name and box of the one record of a query. Raises MalformedError, an error whatever is wrong."""
-    asked = list(records(query, SCENE_FIELDS))
-    if len(asked) != 1:
-        raise MalformedError(f"asks for {len(asked)} people")
-    try:
-        return _img_name(asked[0][0]), located(asked[0][1])
-    except MalformedError as error:
-        raise MalformedError(str(error)) from error  # a query without area cannot just be left out
+def _person(query: Any) -> tuple[str, Box]:
+    """Image name and box of the one record of a query."""
+    people = list(records(query, SCENE_FIELDS))
+    if len(people) != 1:
+        raise MalformedError(f"asks for {len(people)} people")
+    return _img_name(people[0][0]), located(people[0][1])
 
 
 def _gallery(file: AnnotationFile, pid: int, gallery: Any) -> Iterator[tuple[str, Box | None]]:
@@ -181,21 +154,19 @@ def _img_name(value: Any) -> str:
     return name
 
 
-def _people(rows: list[tuple[str, Box, int]]) -> People:
-    names, boxes, pids = zip(*rows, strict=True) if rows else ((), (), ())
-    return People(_strings(names), _boxes(boxes), np.array(pids, dtype=np.int64))
+def _people(rows: Iterable[tuple[str, Sequence[int], int]]) -> np.ndarray:
+    """The structured array of rows of image name, box and pid."""
+    rows = list(rows)
+    names = np.array([name for name, _, _ in rows], dtype=str)
+    return np.array(rows, dtype=[("img_name", names.dtype), ("box", np.int64, 4), ("pid", np.int64)])
 
 
-def _strings(names: Iterable[str]) -> np.ndarray:
-    return np.array(list(names), dtype=str)
-
-
-def _boxes(boxes: Iterable[Box]) -> np.ndarray:
-    return np.array(list(boxes), dtype=np.int64).reshape(-1, 4)
+def _boxes(boxes: Sequence[Box]) -> np.ndarray:
+    return np.array(boxes, dtype=np.int64).reshape(-1, 4)
 
 
 def assign_identities(
-    names: Iterable[str], boxes: dict[str, np.ndarray], people: People, file: AnnotationFile
+    names: Iterable[str], boxes: dict[str, np.ndarray], people: np.ndarray, file: AnnotationFile
 ) -> dict[str, np.ndarray]:
     """The pids of the boxes of the images `names` of a split: of the person whose box it equals, else UNLABELLED.
 
@@ -204,7 +175,7 @@ def assign_identities(
         people: of `file`, which gets a warning for each whose box is in no image of the split.
     """
     pids = {name: np.full(len(boxes[name]), UNLABELLED) for name in names}
-    for img_name, box, pid in people.rows():
+    for img_name, box, pid in people.tolist():
         equal = np.flatnonzero((boxes[img_name] == box).all(axis=1)) if img_name in pids else []
         if len(equal):
             pids[img_name][equal[0]] = pid

@@ -9,15 +9,7 @@ import numpy as np
 
 from datasets.annotation_file import AnnotationFile
 from datasets.base import FULL_GALLERY, PersonSearchDataset, QueryGallery, make_annotation
-from datasets.cuhk_files import (
-    People,
-    Protocol,
-    assign_identities,
-    read_boxes,
-    read_identities,
-    read_names,
-    read_protocol,
-)
+from datasets.cuhk_files import Protocol, assign_identities, read_boxes, read_identities, read_names, read_protocol
 from datasets.faults import Fault, read_all
 from utils.errors import UserError
 
@@ -40,35 +32,22 @@ class CUHKSYSU(PersonSearchDataset):
     query_size = 50
     """The protocol that lists the queries, whatever the gallery size."""
 
-    def __init__(self, root: str | Path, split: str, **options: Any):
-        self._galleries: dict[int, tuple[PersonSearchDataset, list[QueryGallery]]] = {}
-        super().__init__(root, split, **options)
-
     def _load_annotations(self, faults: list[Fault]) -> list[dict[str, Any]]:
         folder = self.root / self.image_folder
         if self.split == "query":
             queries = read_protocol(self._protocol(self.query_size, faults), self.root).queries
-            return [make_annotation(folder, *row) for row in queries.rows()]
-        source = self._train_file(faults) if self.split == "train" else self._protocol(self.query_size, faults)
+            return [make_annotation(folder, *query) for query in queries.tolist()]
+        train = self.split == "train"
+        source = self._train_file(faults) if train else self._protocol(self.query_size, faults)
         pools = [self._file(path, faults) for path in self._pools()]
         boxes, people, *pool_names = read_all(
             lambda: read_boxes(self._file("annotation/Images.mat", faults), self.root),
-            lambda: self._people(source),
+            lambda: read_identities(source, self.root) if train else read_protocol(source, self.root).people(),
             *(partial(read_names, pool, "pool") for pool in pools),
         )
-        self._annotated = frozenset(boxes)
-        if self.split == "train":
-            names = self._train_names(boxes, people, *pool_names)
-        else:
-            names = _gallery_names(boxes, pools, pool_names)
+        names = self._train_names(boxes, people, *pool_names) if train else _gallery_names(boxes, pools, pool_names)
         pids = assign_identities(names, boxes, people, source)
         return [make_annotation(folder, name, boxes[name], pids[name]) for name in names]
-
-    def _people(self, source: AnnotationFile) -> People:
-        """The people with identity of a split."""
-        if self.split == "train":
-            return read_identities(source, self.root)
-        return read_protocol(source, self.root).people()
 
     def _train_file(self, faults: list[Fault]) -> AnnotationFile:
         """The file that lists the training identities."""
@@ -79,7 +58,7 @@ class CUHKSYSU(PersonSearchDataset):
         return ["annotation/pool.mat"]
 
     @staticmethod
-    def _train_names(boxes: dict[str, np.ndarray], people: People, pool: list[str]) -> list[str]:  # noqa: ARG004
+    def _train_names(boxes: dict[str, np.ndarray], people: np.ndarray, pool: list[str]) -> list[str]:  # noqa: ARG004
         """The training images, given the boxes of all images, the training identities and the gallery images."""
         return sorted(set(boxes) - set(pool))
 
@@ -90,12 +69,6 @@ class CUHKSYSU(PersonSearchDataset):
     def protocol_files(cls, root: Path) -> dict[int | None, Path | None]:
         sizes = {cls.usual_size, cls.query_size, *numbers_in_names(root / PROTOCOLS, "TestG")}
         return {size: root / PROTOCOLS / f"TestG{size}.mat" for size in sorted(sizes)}
-
-    def record_of(self, index: int) -> tuple[str, str]:
-        annotation = self.annotations[index]
-        if self.split == "query":
-            return str(self._protocol(self.query_size, []).path), f"query {annotation['pids'][0]}"
-        return str(self.root / "annotation/Images.mat"), annotation["img_name"]
 
     def galleries(
         self, gallery_set: PersonSearchDataset, size: int | None = None, cross_camera: bool = False
@@ -109,34 +82,27 @@ class CUHKSYSU(PersonSearchDataset):
             folder = self.root / PROTOCOLS
             sizes = ", ".join(map(str, numbers_in_names(folder, "TestG"))) or "none"
             raise UserError(f"{self.name}: no gallery size {size}: {folder} has {sizes} (and -1, all images)")
-        known_set, galleries = self._galleries.get(size, (None, []))
-        if known_set is not gallery_set:
-            with self._reading() as found:
-                galleries = self._read_galleries(gallery_set, self._protocol(size, found))
-            self._galleries[size] = gallery_set, galleries
+        with self._collected_faults() as found:
+            galleries = self._read_galleries(gallery_set, self._protocol(size, found))
         return map(partial(_filled_up, gallery_set), galleries, self.annotations) if full else iter(galleries)
 
     def _read_galleries(self, gallery_set: PersonSearchDataset, file: AnnotationFile) -> list[QueryGallery]:
         protocol = read_protocol(file, self.root)
-        self._compare_queries(gallery_set, protocol.queries, file)
+        self._compare_queries(protocol.queries, file)
         found = _as_positions(file, gallery_set, protocol)
-        by_pid = dict(zip(protocol.queries.pids.tolist(), found, strict=True))
+        by_pid = dict(zip(protocol.queries["pid"].tolist(), found, strict=True))
         return [by_pid.get(int(query["pids"][0]), EMPTY_GALLERY) for query in self.annotations]
 
-    def _compare_queries(self, gallery_set: PersonSearchDataset, others: People, file: AnnotationFile) -> None:
+    def _compare_queries(self, queries: np.ndarray, file: AnnotationFile) -> None:
         """Add faults where a protocol has other queries than the split, whose features it would be scored with."""
-        by_pid = {pid: (name, box.tolist()) for name, box, pid in others.rows()}
-        usual = f"TestG{self.query_size}.mat"
-        numbers = max((int(query["pids"][0]) for query in self.annotations), default=0), max(by_pid, default=0)
-        if numbers[0] != numbers[1]:
-            file.fault(f"has {numbers[1]} queries against {numbers[0]} in {usual}", "its queries")
-        for query in self.annotations:
-            pid, name = int(query["pids"][0]), query["img_name"]
-            if name not in gallery_set._annotated:
-                file.fault(f"the query's image {name} is not in Images.mat", f"query {pid}", name)
-            if by_pid.get(pid, (name, query["boxes"][0].tolist())) != (name, query["boxes"][0].tolist()):
-                file.fault(f"asks for another person than {usual}", f"query {pid}")
-                break
+        own = {int(query["pids"][0]): (query["img_name"], query["boxes"][0].tolist()) for query in self.annotations}
+        others = {pid: (name, box.tolist()) for name, box, pid in queries.tolist()}
+        if max(own) != max(others, default=0):
+            problem = f"has {max(others, default=0)} queries against {max(own)} in TestG{self.query_size}.mat"
+            file.fault(problem, "its queries")
+        different = [pid for pid in own.keys() & others.keys() if own[pid] != others[pid]]
+        if different:
+            file.fault(f"asks for another person than TestG{self.query_size}.mat", f"query {min(different)}")
 
 
 def _gallery_names(boxes: dict[str, np.ndarray], pools: list[AnnotationFile], pool_names: list[list[str]]) -> list[str]:
@@ -150,26 +116,22 @@ def _gallery_names(boxes: dict[str, np.ndarray], pools: list[AnnotationFile], po
 
 def _as_positions(file: AnnotationFile, gallery_set: PersonSearchDataset, protocol: Protocol) -> list[QueryGallery]:
     """The galleries, images as positions; those that the gallery split lacks are faults and left out."""
-    many, count = max(len(gallery_set), 1), len(protocol.queries.pids)
-    positions = np.array([gallery_set.image_index.get(name, -1) for name in protocol.names.tolist()], dtype=np.int64)
-    known = positions[protocol.images] >= 0
-    for k in np.flatnonzero(~known):
-        name, pid = str(protocol.names[protocol.images[k]]), protocol.queries.pids[protocol.owners[k]]
+    positions = np.array([gallery_set.image_index.get(name, -1) for name in protocol.names.tolist()], dtype=np.int32)
+    positions = positions[protocol.images]
+    for k in np.flatnonzero(positions < 0):
+        name, pid = str(protocol.names[protocol.images[k]]), protocol.queries["pid"][protocol.owners[k]]
         file.fault(f"{name} is not in the gallery split (of this size's pool)", f"query {pid}", name)
-    # Query and image in one number: each pair once, in order, for all queries together.
-    pairs = protocol.owners.astype(np.int64) * many + positions[protocol.images]
-    shown = known[protocol.positives]
-    held, first = np.unique(pairs[protocol.positives[shown]], return_index=True)
-    present = np.bincount(protocol.owners[protocol.positives[shown]], minlength=count)
-    listed = np.sort(pairs[known])
-    listed = listed[np.diff(listed, prepend=-1) > 0]  # as np.unique does, in a twentieth of its time
-    starts = many * np.arange(1, count)
-    images, positives = (
-        np.split((column % many).astype(np.int32), np.searchsorted(column, starts)) for column in (listed, held)
-    )
-    boxes = np.split(protocol.boxes[shown][first], np.searchsorted(held, starts))
-    found = zip(images, positives, boxes, present.tolist(), strict=True) if count else ()
-    return [QueryGallery(*gallery) for gallery in found]
+    starts = np.searchsorted(protocol.owners, np.arange(1, len(protocol.queries)))
+    images = np.split(positions, starts)
+    shown = np.searchsorted(protocol.positives, starts)
+    positives, boxes = np.split(positions[protocol.positives], shown), np.split(protocol.boxes, shown)
+    galleries = []
+    for own_images, own_positives, own_boxes, _ in zip(images, positives, boxes, protocol.queries, strict=False):
+        known = own_positives >= 0
+        unique, first = np.unique(own_positives[known], return_index=True)
+        own_images = np.unique(own_images[own_images >= 0])
+        galleries.append(QueryGallery(own_images, unique, own_boxes[known][first], int(known.sum())))
+    return galleries
 
 
 def numbers_in_names(folder: Path, prefix: str) -> list[int]:

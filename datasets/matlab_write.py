@@ -20,10 +20,7 @@ def cell(values: Sequence[Any], shape: tuple[int, ...]) -> np.ndarray:
 
 def struct(rows: Sequence[Sequence[Any]], fields: Sequence[str], shape: tuple[int, ...]) -> np.ndarray:
     """A Matlab struct array: one element per row, a row holds a value for each field."""
-    out = np.empty(len(rows), dtype=[(field, object) for field in fields])
-    for i, row in enumerate(rows):
-        out[i] = tuple(row)
-    return out.reshape(shape)
+    return np.array([tuple(row) for row in rows], dtype=[(field, object) for field in fields]).reshape(shape)
 
 
 def text(value: str) -> np.ndarray:

@@ -11,6 +11,8 @@ Frames are numbered from 1, and so are pixels: left and top of the first pixel a
 the image's corner at 0, so 1 is subtracted.
 """
 
+import configparser
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -52,14 +54,9 @@ class MotSequence:
         """The image file of a frame."""
         return self.folder / self.image_pattern.format(frame)
 
-    @property
-    def num_tracks(self) -> int:
-        """The largest track number."""
-        return max((box.track for boxes in self.boxes.values() for box in boxes), default=0)
-
 
 def read_sequence(folder: str | Path) -> MotSequence:
-    """Read a MOTChallenge sequence. Raises UserError naming file and line for anything that is not as it should be."""
+    """Read a MOTChallenge sequence. Raises UserError naming the file, and the line of gt.txt, that is at fault."""
     folder = Path(folder)
     info = _read_info(folder / "seqinfo.ini")
     length, width, height = (int(info[key]) for key in INFO_NUMBERS)
@@ -67,36 +64,32 @@ def read_sequence(folder: str | Path) -> MotSequence:
     return MotSequence(folder, length, width, height, pattern, _read_boxes(folder / "gt" / "gt.txt", length))
 
 
-def _lines(path: Path) -> list[tuple[int, str]]:
-    """Number and text of the lines that hold something."""
+def _read_text(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error}); a sequence has seqinfo.ini, img1 and gt/gt.txt") from error
-    return [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
 
 
-def _read_info(path: Path) -> dict[str, str]:
-    """The keys of seqinfo.ini. Not through configparser, which forgets the line a value stood on."""
-    info = {}
-    for number, line in _lines(path):
-        if line.startswith(("[", ";", "#")):
-            continue
-        key, equals, value = (part.strip() for part in line.partition("="))
-        if not equals:
-            raise UserError(f"{path}, line {number}: {line!r} is not KEY=VALUE")
-        if key in INFO_NUMBERS and not (value.isdecimal() and int(value) > 0):
-            raise UserError(f"{path}, line {number}: {key} is {value!r}, not a positive whole number")
-        info[key] = value
-    missing = [key for key in INFO_NUMBERS if key not in info]
-    if missing:
-        raise UserError(f"{path}: no {', '.join(missing)}")
+def _read_info(path: Path) -> Mapping[str, str]:
+    parser = configparser.ConfigParser(interpolation=None)
+    try:
+        parser.read_string(_read_text(path), path.name)
+        info = parser["Sequence"]
+    except (configparser.Error, KeyError) as error:
+        raise UserError(f"{path}: is not a section [Sequence] of KEY=VALUE lines ({error})") from error
+    for key in INFO_NUMBERS:
+        value = info.get(key, "")
+        if not (value.isdecimal() and int(value) > 0):
+            raise UserError(f"{path}: {key} is {value!r}, not a positive whole number")
     return info
 
 
 def _read_boxes(path: Path, length: int) -> dict[int, list[MotBox]]:
     boxes, seen, columns = {}, set(), 0
-    for number, line in _lines(path):
+    for number, line in enumerate(_read_text(path).splitlines(), start=1):
+        if not line.strip():
+            continue
         try:
             values = [float(value) for value in line.split(",")]
             columns = columns or len(values)

@@ -74,7 +74,7 @@ def split_sequences(sequences: Sequence[MotSequence], cameras: Sequence[int], ru
             for box, pid in zip(image["boxes"], image["pids"], strict=True)
             if pid != UNLABELLED
         ]
-        first_pid += sequence.num_tracks
+        first_pid += max((box.track for boxes in sequence.boxes.values() for box in boxes), default=0)
     trained, seen = (Counter(int(pid) for image in images for pid in image["pids"]) for images in (train, gallery))
     for image in train:
         image["pids"][[trained[int(pid)] < MIN_APPEARANCES for pid in image["pids"]]] = UNLABELLED

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from datasets.annotation_file import AnnotationFile
-from datasets.cuhk_files import People
 from datasets.cuhk_sysu import CUHKSYSU, PROTOCOLS, numbers_in_names
 from datasets.faults import DatasetError, Fault
 
@@ -43,5 +42,5 @@ class MovieNetCS(CUHKSYSU):
         return [f"annotation/pool_{size}.mat" for size in sizes]
 
     @staticmethod
-    def _train_names(boxes: dict[str, np.ndarray], people: People) -> list[str]:
-        return sorted(set(boxes) & set(people.img_names.tolist()))
+    def _train_names(boxes: dict[str, np.ndarray], people: np.ndarray) -> list[str]:
+        return sorted(set(boxes) & set(people["img_name"].tolist()))

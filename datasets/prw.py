@@ -11,7 +11,7 @@ import numpy as np
 
 from datasets.base import FULL_GALLERY, PersonSearchDataset, QueryGallery, check_name, make_annotation
 from datasets.cuhk_files import read_names
-from datasets.faults import DatasetError, Fault
+from datasets.faults import ERROR, DatasetError, Fault
 from datasets.matlab import MAX_COORDINATE, Box, MalformedError, corners
 from utils.boxes import clip_boxes
 from utils.errors import UserError
@@ -37,7 +37,7 @@ class PRW(PersonSearchDataset):
             file, annotations = self._file("query_info.txt", faults), []
             for number, line in enumerate(file.lines(), start=1):
                 if line.strip():
-                    with file.record(f"line {number}"):
+                    with file.record(f"line {number}", severity=ERROR):  # a query without area is one too
                         annotations.append(self._query(line))
             return annotations
         part = "train" if self.split == "train" else "test"
@@ -67,10 +67,7 @@ class PRW(PersonSearchDataset):
             pid, x, y, w, h = map(float, numbers)
         except ValueError as error:
             raise MalformedError(f"expected pid x y w h name, found {reprlib.repr(line)}") from error
-        try:
-            person = _person(pid, x, y, w, h)
-        except MalformedError as error:
-            raise MalformedError(str(error)) from error  # a query without area cannot just be left out
+        person = _person(pid, x, y, w, h)
         if person[0] == UNLABELLED:
             raise MalformedError(f"asks for somebody without identity: {reprlib.repr(line)}")
         return self._annotation(f"{name}.jpg", [person])
@@ -80,12 +77,6 @@ class PRW(PersonSearchDataset):
         boxes = clip_boxes(np.array([box for _, box in people], dtype=np.int64).reshape(-1, 4))
         pids = np.array([pid for pid, _ in people])
         return make_annotation(self.root / "frames", img_name, boxes, pids, cam_id=camera_of(img_name))
-
-    def record_of(self, index: int) -> tuple[str, str]:
-        if self.split == "query":
-            return str(self.root / "query_info.txt"), f"query {index + 1}"
-        img_name = self.annotations[index]["img_name"]
-        return str(self.root / "annotations" / f"{img_name}.mat"), img_name
 
     @cached_property
     def _cameras(self) -> np.ndarray:

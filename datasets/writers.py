@@ -124,10 +124,10 @@ def _images(items: Items) -> np.ndarray:
     return struct(rows, ("imname", "nAppear", "box"), (1, -1))
 
 
-def _appearances(train: Items) -> dict[int, list[tuple[str, np.ndarray]]]:
-    """Image name and box of each appearance of each training identity, identities in rising order."""
+def _appearances(items: Items) -> dict[int, list[tuple[str, np.ndarray]]]:
+    """Image name and box of each appearance of each identity, identities in rising order."""
     seen: dict[int, list[tuple[str, np.ndarray]]] = {}
-    for item in train:
+    for item in items:
         for pid, box in _people(item):
             if pid != UNLABELLED:
                 seen.setdefault(pid, []).append((item["img_name"], box))
@@ -138,10 +138,15 @@ def _names(items: Items) -> np.ndarray:
     return cell([text(item["img_name"]) for item in items], (-1, 1))
 
 
+def _scene(name: str, box: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The values of SCENE_FIELDS."""
+    return text(name), unsigned(xywh(box)), unsigned(0)
+
+
 def _cuhk_identities(train: Items) -> np.ndarray:
     identities = []
     for pid, scenes in _appearances(train).items():
-        rows = [(text(name), unsigned(xywh(box)), unsigned(0)) for name, box in scenes]
+        rows = [_scene(*scene) for scene in scenes]
         one = (text(f"p{pid}"), unsigned(len(rows)), struct(rows, SCENE_FIELDS, (1, -1)))
         identities.append(struct([one], ("idname", "nAppear", "scene"), (1, 1)))
     return cell(identities, (-1, 1))
@@ -151,30 +156,29 @@ def _movienet_identities(train: Items, limit: int) -> np.ndarray:
     rows = []
     for pid, scenes in _appearances(train).items():
         cells = []
-        for name, box in scenes[:limit]:
+        for scene in scenes[:limit]:
             # As in the published files, names are nested one cell deeper here and boxes stand upright (4 x 1).
-            cells += [cell([text(name)], (1, 1)), unsigned(xywh(box)).T, unsigned(0)]
+            name, box, hard = _scene(*scene)
+            cells += [cell([name], (1, 1)), box.T, hard]
         rows += [text(f"p{pid}"), unsigned(len(scenes[:limit])), cell(cells, (-1, 3))]
     return cell(rows, (-1, 3))
 
 
 def _protocol(gallery: Items, queries: Items, size: int) -> np.ndarray:
     """The 1 x Q struct (Query, Gallery) of a protocol file: galleries of `size` images."""
-    holders: dict[int, dict[str, np.ndarray]] = {}
-    for item in gallery:
-        for pid, box in _people(item):
-            holders.setdefault(pid, {}).setdefault(item["img_name"], box)
-    names, empty = [item["img_name"] for item in gallery], np.zeros((1, 0))
-    rows = []
+    names, empty, rows = [item["img_name"] for item in gallery], np.zeros((1, 0)), []
+    holders = _appearances(gallery)
     for number, query in enumerate(queries):
-        own, pid = query["img_name"], int(query["pid"])
-        person = [(name, box) for name, box in holders[pid].items() if name != own]
+        own, person = query["img_name"], {}
+        for name, box in holders[int(query["pid"])]:
+            if name != own:
+                person.setdefault(name, box)
         # One permutation per query, whatever the size: its prefixes are the galleries' negatives.
         others = [names[i] for i in np.random.default_rng(number).permutation(len(names))]
-        others = [name for name in others if name != own and name not in holders[pid]][: max(0, size - len(person))]
-        members = [(text(name), unsigned(xywh(box)), unsigned(0)) for name, box in person]
+        others = [name for name in others if name != own and name not in person][: max(0, size - len(person))]
+        members = [_scene(*shown) for shown in person.items()]
         members += [(text(name), empty, empty) for name in others]
-        asked = (text(own), unsigned(xywh(query["box"])), unsigned(0), text(f"p{pid}"))
+        asked = (*_scene(own, query["box"]), text(f"p{query['pid']}"))
         query_struct = struct([asked], (*SCENE_FIELDS, "idname"), (1, 1))
         rows.append((query_struct, struct(members, SCENE_FIELDS, (1, len(members)))))
     return struct(rows, ("Query", "Gallery"), (1, -1))

@@ -21,16 +21,14 @@ from trees import (
     small_tree,
 )
 
-from datasets import DatasetError, annotation_file, build_dataset
-from datasets.base import check_name
+from datasets import DatasetError, build_dataset
 from datasets.faults import ERROR, WARNING
-from datasets.matlab import MalformedError
-from datasets.matlab_write import cell, struct
+from datasets.matlab_write import cell
 from datasets.writers import image_name
 
 IMAGES, POOLS = "annotation/Images.mat", {"cuhk_sysu": "annotation/pool.mat", "movienet_cs": "annotation/pool_2000.mat"}
 FRAME = "annotations/c1s1_000001.jpg.mat"
-TRAVERSALS = ["../s1.jpg", "/etc/passwd", "a/../../s1.jpg", "..\\s1.jpg", "C:\\s1.jpg", "C:s1.jpg", "."]
+TRAVERSALS = ["../s1.jpg", "/etc/passwd", "a/../../s1.jpg", "..\\s1.jpg", "C:s1.jpg", "."]
 LEADS_OUT = r"image name .* leads out of the image folder; correct"
 
 
@@ -81,15 +79,11 @@ def test_boxes(fmt, xywh, problem, severity, tmp_path, caplog):
         assert len(load(fmt, tmp_path, "train")[0]["boxes"]) == 1
 
 
-FILES = [("cuhk_sysu", IMAGES, "train"), ("movienet_cs", IMAGES, "gallery")]
+FILES = [("cuhk_sysu", IMAGES, "train"), ("movienet_cs", IMAGES, "gallery"), ("prw", FRAME, "train")]
 FILES += [(fmt, f"{PROTOCOLS}/{TRAIN_FILES[fmt]}", "train") for fmt in CUHK_LIKE]
 FILES += [(fmt, f"{PROTOCOLS}/{QUERY_FILES[fmt]}", "query") for fmt in CUHK_LIKE]
-FILES += [("cuhk_sysu", f"{PROTOCOLS}/TestG100.mat", "galleries"), ("cuhk_sysu", POOLS["cuhk_sysu"], "gallery")]
-FILES += [
-    ("movienet_cs", POOLS["movienet_cs"], "gallery"),
-    ("prw", "frame_test.mat", "gallery"),
-    ("prw", FRAME, "train"),
-]
+FILES += [(fmt, POOLS[fmt], "gallery") for fmt in CUHK_LIKE] + [("prw", "frame_test.mat", "gallery")]
+FILES += [("cuhk_sysu", f"{PROTOCOLS}/TestG100.mat", "galleries")]
 
 
 @pytest.mark.parametrize("spoil", [os.unlink, cut_off], ids=["missing", "cut off"])
@@ -120,18 +114,6 @@ def test_other_files(tmp_path):
         build_dataset("PRW", tmp_path / "nowhere", "train")
 
 
-@pytest.mark.parametrize("damage", [MemoryError(), UnboundLocalError("x"), ZeroDivisionError("x"), SystemError("x")])
-def test_whatever_the_reader_raises_names_the_file(damage, tmp_path, monkeypatch):
-    small_tree("cuhk_sysu", tmp_path)
-
-    def loadmat(*_, **__):
-        raise damage
-
-    monkeypatch.setattr(annotation_file, "loadmat", loadmat)
-    with pytest.raises(DatasetError, match=r"Images.mat cannot be read \((x|MemoryError)\); copy.*and 2 more faults"):
-        build_dataset("CUHK-SYSU", tmp_path, "train")
-
-
 # Elements of the files of CUHK-SYSU, and of its protocols in both formats.
 IMAGE = ("cuhk_sysu", "train", IMAGES, lambda images: images[0, 3])
 FIRST_BOX = ("cuhk_sysu", "train", IMAGES, lambda images: images[0, 1]["box"][0, 0])
@@ -146,26 +128,18 @@ QUERY, SHOWN = (
 NAME = [np.array([name]) for name in TRAVERSALS]
 CHANGES = [
     (IMAGE, {"imname": np.array([[7]])}, r"Images.mat, image 4: expected a name, found 7", ERROR),
-    *((IMAGE, {"imname": name}, f"Images.mat, image 4: {LEADS_OUT}", ERROR) for name in NAME),
+    (IMAGE, {"imname": NAME[0]}, f"Images.mat, image 4: {LEADS_OUT}", ERROR),
     (FIRST_BOX, {"idlocate": np.array([[1, 2, 3]])}, r"s2.jpg, box 1: the box has the numbers \[1, 2, 3\]", ERROR),
     (FIRST_BOX, {"idlocate": np.array(["abcd"])}, r"s2.jpg, box 1: expected numbers, found", ERROR),
-    *((SCENE, {"imname": name}, f"Train.mat, identity 2, scene 1: {LEADS_OUT}", ERROR) for name in NAME[:3]),
+    (SCENE, {"imname": NAME[1]}, f"Train.mat, identity 2, scene 1: {LEADS_OUT}", ERROR),
     (SCENE, {"imname": np.array(["x.jpg"])}, "identity 2: this split has no box .* in x.jpg: left out", WARNING),
     (SCENE, {"imname": np.array(["\x1b[31ma\n"])}, r"in \\x1b\[31ma\\n: left", WARNING),
-    (SCENE, {"imname": np.array(["s10.jpg"])}, "identity 2: this split has no box .* in s10.jpg", WARNING),
     (SCENE, {"idlocate": np.array([[9, 9, 9, 9]])}, r"2: this split has no box \[9, 9, 18, 18\] .* in s1.jpg", WARNING),
     *((query, {"imname": NAME[0]}, f"{query[2]}, query 2: {LEADS_OUT}", ERROR) for query in QUERY),
     *((query, {"imname": np.array([""])}, f"{query[2]}, query 2: expected a name", ERROR) for query in QUERY),
     *((query, {"idlocate": np.array([[5, 5, 0, 9]])}, "query 2: the box .* has no area", ERROR) for query in QUERY),
-    *(
-        (shown, {"imname": name}, f"query 2, gallery image 4: {LEADS_OUT}", ERROR)
-        for shown in SHOWN
-        for name in NAME[:3]
-    ),
-    *(
-        (shown, {"idlocate": np.array([[1, 2, np.nan, 4]])}, "gallery image 4: the box x 1, y 2, w nan", ERROR)
-        for shown in SHOWN
-    ),
+    *((shown, {"imname": NAME[2]}, f"query 2, gallery image 4: {LEADS_OUT}", ERROR) for shown in SHOWN),
+    *((shown, {"idlocate": np.array([[1, 2, np.nan, 4]])}, "image 4: .* y 2, w nan", ERROR) for shown in SHOWN),
 ]
 
 
@@ -200,22 +174,6 @@ def test_names_in_lists_and_lines_are_not_opened(bad, tmp_path):
         assert_found("prw", tmp_path, "query", f"query_info.txt, line 3: {LEADS_OUT}")
 
 
-def test_a_name_with_a_zero_byte_is_refused():
-    with pytest.raises(MalformedError, match="leads out"):
-        check_name("a\0b.jpg")
-
-
-def test_links_are_followed(fmt, tmp_path):
-    """People link image folders and annotation files."""
-    root = tmp_path / "data"
-    small_tree(fmt, root)
-    file = boxes_file(fmt, root, 1)
-    file.rename(tmp_path / file.name)
-    file.symlink_to(tmp_path / file.name)
-    (tmp_path / "link").symlink_to(root, target_is_directory=True)
-    assert annotation_faults(fmt, tmp_path / "link") == []
-
-
 @pytest.mark.parametrize("fmt", CUHK_LIKE)
 def test_names_without_annotations(fmt, tmp_path):
     small_tree(fmt, tmp_path)
@@ -223,15 +181,10 @@ def test_names_without_annotations(fmt, tmp_path):
     for name in ("x", "y"):
         assert any(f"{name}.jpg: the pool's {name}.jpg" in fault.fact for fault in annotation_faults(fmt, tmp_path))
     assert_found(fmt, tmp_path, "gallery", r"pool\w*.mat, x.jpg: the pool's x.jpg is not in Images.mat; correct")
-
-    for part, message in (
-        (lambda p: p[0, 1]["Gallery"][0, 3], "query 2: x.jpg is not in the gallery split"),
-        (lambda p: p[0, 1]["Query"][0, 0], "query 2: the query's image x.jpg is not in Images.mat"),
-    ):
-        small_tree(fmt, tmp_path)
-        for path in (tmp_path / PROTOCOLS).glob("TestG*.mat"):
-            rewrite(path, lambda protocol, part=part: part(protocol).__setitem__("imname", np.array(["x.jpg"])))
-        assert_found(fmt, tmp_path, "galleries", message)
+    small_tree(fmt, tmp_path)
+    for path in (tmp_path / PROTOCOLS).glob("TestG*.mat"):
+        rewrite(path, lambda protocol: protocol[0, 1]["Gallery"][0, 3].__setitem__("imname", np.array(["x.jpg"])))
+    assert_found(fmt, tmp_path, "galleries", "query 2: x.jpg is not in the gallery split")
 
 
 def test_protocols_that_contradict_each_other(tmp_path):
@@ -239,6 +192,7 @@ def test_protocols_that_contradict_each_other(tmp_path):
     for change, message in (
         (lambda protocol: protocol[:, ::-1], "TestG100.mat, query 1: asks for another person than TestG50.mat"),
         (lambda protocol: protocol[:, 1:], "TestG100.mat, its queries: has 1 queries against 2 in TestG50.mat"),
+        (lambda protocol: protocol["Query"], "TestG100.mat, TestG100: expected the fields"),
     ):
         small_tree("cuhk_sysu", tmp_path)
         rewrite(path, change)
@@ -256,14 +210,12 @@ def test_a_query_at_fault_does_not_shift_the_others(name, tmp_path):
     assert [fault.record for fault in errors] == ["query 1"]
 
 
-def test_fields_that_are_missing(tmp_path):
-    small_tree("cuhk_sysu", tmp_path)
-    savemat(tmp_path / IMAGES, {"Img": struct([(np.array(["a.jpg"]), 0)], ("imname", "number"), (1, 1))})
-    assert_found("cuhk_sysu", tmp_path, "train", r"Images.mat, Img: expected the fields \['imname', 'nAppear', 'box'\]")
-
-
 def test_empty_splits(fmt, tmp_path):
     small_tree(fmt, tmp_path)
+    if fmt == "cuhk_sysu":
+        savemat(tmp_path / PROTOCOLS / "Train.mat", {"Train": cell([], (0, 1))})
+        (fault,) = annotation_faults("cuhk_sysu", tmp_path)
+        assert (fault.severity, fault.problem) == (ERROR, "has no identities")
     if fmt == "prw":
         (tmp_path / "query_info.txt").write_text("\r\n")
     else:
@@ -296,13 +248,6 @@ def test_images_listed_twice(fmt, tmp_path, caplog):
     assert len(load(fmt, tmp_path, "gallery")) == 8
 
 
-def test_training_sets_without_identities(tmp_path):
-    small_tree("cuhk_sysu", tmp_path)
-    savemat(tmp_path / PROTOCOLS / "Train.mat", {"Train": cell([], (0, 1))})
-    (fault,) = annotation_faults("cuhk_sysu", tmp_path)
-    assert (fault.severity, fault.problem) == (ERROR, "has no identities")
-
-
 def test_queries_never_shown_and_images_of_both_splits(fmt, tmp_path):
     small_tree(fmt, tmp_path)
     if fmt == "prw":
@@ -320,7 +265,7 @@ def test_queries_never_shown_and_images_of_both_splits(fmt, tmp_path):
     never, *both = sorted(annotation_faults(fmt, tmp_path), key=lambda fault: fault.problem[-6:] != "person")
     assert never.problem.endswith("never shows the person") and never.severity == WARNING
     if fmt == "prw":
-        assert never.record == "query 3"
+        assert never.record.startswith("query 3 ")
         assert [(fault.image, fault.severity) for fault in both] == [("c1s1_000010.jpg", WARNING)]
 
 

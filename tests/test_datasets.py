@@ -82,20 +82,16 @@ def test_prw_galleries_of_other_cameras(tmp_path):
         query_set.galleries(gallery_set, 100)
 
 
-@pytest.mark.parametrize("fmt", ["cuhk_sysu", "movienet_cs"])
-def test_unknown_size_names_those_found(fmt, tmp_path):
-    small_tree(fmt, tmp_path)
+@pytest.mark.parametrize(("fmt", "sizes"), [("cuhk_sysu", "50, 100"), ("movienet_cs", "2000")])
+def test_gallery_sizes(fmt, sizes, tmp_path):
+    _, gallery, _ = small_tree(fmt, tmp_path, num_others=120)
     gallery_set, query_set = gallery_and_query(fmt, tmp_path)
-    with pytest.raises(ValueError, match="no gallery size 77.* has 50, 100 " if fmt == "cuhk_sysu" else " has 2000 "):
+    with pytest.raises(ValueError, match=f"no gallery size 77.* has {sizes} "):
         query_set.galleries(gallery_set, 77)
     with pytest.raises(ValueError, match="does not know its cameras"):
         query_set.galleries(gallery_set, cross_camera=True)
-
-
-def test_sizes_are_the_protocols_own(tmp_path):
-    _, gallery, _ = small_tree("cuhk_sysu", tmp_path, num_others=120)
-    gallery_set, query_set = gallery_and_query("cuhk_sysu", tmp_path)
-    for size, count in ((50, 50), (None, 100), (-1, len(gallery) - 1)):
+    every = len(gallery) - 1
+    for size, count in {50: 50, None: 100, -1: every}.items() if fmt == "cuhk_sysu" else [(None, every), (-1, every)]:
         assert [len(found.images) for found in query_set.galleries(gallery_set, size)] == [count, count]
 
 
@@ -184,8 +180,6 @@ def test_names_splits_options_and_roots(tmp_path):
         build_dataset("COCO", tmp_path, "train")
     with pytest.raises(ValueError, match="'val': PRW has train, gallery, query"):
         build_dataset("PRW", tmp_path, "val")
-    with pytest.raises(ValueError, match="'train_appearances': PRW takes none"):
-        build_dataset("PRW", tmp_path, "train", train_appearances=10)
     folders = {"CUHK-SYSU": "cuhk_sysu", "PRW": "prw", "MovieNet-CS": "MovieNet-PS"}
     for name, folder in folders.items():
         assert dataset_root(name, tmp_path) == tmp_path / "datasets/ps" / folder
@@ -209,7 +203,7 @@ def test_items(fmt, tmp_path):
     assert target["labels"].tolist() == [2]
     (told,) = target["outside"]
     assert re.search(
-        r"annotation\S+, \S+: \[300, 20, 330, 110\] \(.*\) lies outside the 120 x 100 pixels of \S+; ", told
+        r", train split, \S+: \[300, 20, 330, 110\] \(.*\) lies outside the 120 x 100 pixels of the image; ", told
     )
     assert (target["boxes"].dtype, target["labels"].dtype) == (torch.float32, torch.int64)
     assert (target["img_name"], target["index"]) == (annotation["img_name"], index)

@@ -217,7 +217,7 @@ def test_what_is_wrong_with_annotations_is_in_the_log(cuhk, tmp_path, capsys):
     log, screen = (tmp_path / "run" / "log.txt").read_text(), capsys.readouterr().err
     lines = [line for line in log.splitlines() if "has no area and is left out" in line]
     assert lines and all("WARNING" in line and "Images.mat" in line and line in screen for line in lines)
-    message = r"skipped: .*Images.mat.* \[900, 20, 930, 110\] .* lies outside the 160 x 96 pixels of (\S+)"
+    message = r"skipped: .*train split, (\S+): \[900, 20, 930, 110\] .* lies outside the 160 x 96 pixels"
     (named,) = re.findall(message, log)
     assert shown["img_name"] in named
     counts = re.findall(r"epoch (\d): skipped 1 boxes outside their images \(1 so far\)", log)

@@ -69,7 +69,7 @@ def _summary(check: DatasetCheck, show: int) -> list[str]:
     for split, counts in check.counts.items():
         published = PUBLISHED[check.name].get(split, {})
         rows.append({"split": split} | {what: _count(counts.get(what), published.get(what)) for what in COUNTS})
-    lines = [f"{check.name} in {check.root}: {check.images_read} images read", ""]
+    lines = [f"{check.name} in {check.root}", ""]
     lines += [format_table(rows), ""] if rows else []
     groups: dict[tuple[str, str], list[Fault]] = {}
     for fault in check.faults:
