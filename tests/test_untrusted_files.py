@@ -119,7 +119,7 @@ def test_a_checkpoint_with_code_is_refused(kind, use, folder, cuhk, capsys, recw
 def test_features_with_code_are_refused(kind, folder, cuhk, capsys, recwarn):
     FILES[kind](folder / "stranger.npz")
     arguments = ["--cfg", CFG, "--features", "stranger.npz", *words(cuhk, Path("run"))]
-    assert_refused(test_tool, arguments, "stranger.npz is not a whole file of features", capsys, recwarn)
+    assert_refused(test_tool, arguments, "stranger.npz is not a valid file of features", capsys, recwarn)
 
 
 CONFIGS = {
