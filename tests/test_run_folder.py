@@ -13,7 +13,7 @@ import torch
 from disks import fill_disk
 
 from engine.checkpoint import read_checkpoint, save_checkpoint
-from engine.features import Features, save_features
+from engine.feature_files import Features, save_features
 from engine.run_folder import RunFolder
 from utils.files import write_json, write_text
 from utils.logging import log_to_file, set_up_logging
@@ -31,7 +31,8 @@ def numbers(path: Path) -> dict[str, int]:
 
 def features(path: Path) -> None:
     dets, feats = np.zeros((2, 5), np.float32), np.zeros((2, 4), np.float32)
-    save_features(path, Features([dets], [feats], None, [feats[0]], [(dets, feats)]), ["a.jpg"], ["a.jpg 1"])
+    names = {"gallery_names": ["a.jpg"], "query_names": ["a.jpg 1"]}
+    save_features(path, Features([dets], [feats], query_feats=[feats[:1]], **names))
 
 
 WRITERS = {

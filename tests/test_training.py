@@ -113,7 +113,7 @@ def test_features_of_other_images_are_refused(run, cuhk, tmp_path, capsys):
     features = tmp_path / "features.npz"
     features.write_bytes(b"not features")
     assert test(*words(cuhk, run), "--features", str(features)) == 1
-    assert "not a whole file of features" in capsys.readouterr().err
+    assert "not a valid file of features" in capsys.readouterr().err
     np.savez(features, gallery_names=np.array(["other.jpg"]))
     assert test(*words(cuhk, run), "--features", str(features)) == 1
     assert "name another file to extract them anew" in capsys.readouterr().err
