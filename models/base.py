@@ -46,8 +46,8 @@ class PersonSearchModel(nn.Module):
     def inference_modules(self) -> list[nn.Module]:
         """Modules whose weights may be stored in half precision, and which torch.compile may compile.
 
-        What they output must be safe at that precision, or cast back to float32. In them, a batch norm that is registered
-        right behind a convolution follows it, and may be folded into it.
+        What they output must be safe at that precision, or cast back to float32. In them, a batch norm registered right
+        behind a convolution follows it, and may be folded into it.
         """
         return []
 
