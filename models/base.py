@@ -46,7 +46,10 @@ class PersonSearchModel(nn.Module):
         raise NotImplementedError
 
     def inference_modules(self) -> list[nn.Module]:
-        """The modules that may run in half precision and be compiled: their outputs are not coordinates or scores."""
+        """The modules that may run in half precision and be compiled: their outputs are not coordinates or scores.
+
+        In them, a batch norm that is registered right behind a convolution follows it, and may be folded into it.
+        """
         return []
 
     # --------------------------------------------------------------------------------------- the same for all families

@@ -185,10 +185,10 @@ def test_two_processes_learn_what_one_does_from_the_joint_batch(tmp_path):
     for part, values in expected.items():
         for name, value in values.items():
             torch.testing.assert_close(
-                ours[0][part][name], value, atol=2e-6, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}"
+                ours[0][part][name], value, atol=1e-4, rtol=1e-3, msg=lambda m, n=name: f"{n}: {m}"
             )
     changes = [(value - before[name]).abs().max().item() for name, value in expected["parameters"].items()]
-    assert max(changes) > 1e-3, "or this test shows nothing"
+    assert max(changes) > 1e-2, "far more than the tolerance, to which rounding grows in three steps"
 
 
 def test_an_interrupted_extraction_continues_in_two_processes(cuhk, tmp_path):

@@ -246,9 +246,9 @@ def plain_true_detections(boxes, detected):
     return true
 
 
-@pytest.mark.parametrize("together", [detection.PAIRS_PER_BLOCK, 7])
-def test_detection_equals_the_plain_twin(together, monkeypatch):
-    monkeypatch.setattr(detection, "PAIRS_PER_BLOCK", together)
+@pytest.mark.parametrize("images_per_block", [detection.IMAGES_PER_BLOCK, 7])
+def test_detection_equals_the_plain_twin(images_per_block, monkeypatch):
+    monkeypatch.setattr(detection, "IMAGES_PER_BLOCK", images_per_block)
     rng = np.random.default_rng(4)
     annotations, dets = [], []
     for _ in range(60):

@@ -173,6 +173,15 @@ def test_accelerate_replaces_methods_of_instances_and_copies_keep_their_own_weig
     assert_same_search(other, plain)
 
 
+def test_elsewhere_only_roi_align_is_replaced_and_only_under_deterministic_algorithms():
+    for deterministic, expected in ((False, set()), (True, {"RoIAlign"})):
+        torch.use_deterministic_algorithms(deterministic)
+        try:
+            assert replaced(accelerate(tiny_model().to("meta"))) == expected
+        finally:
+            torch.use_deterministic_algorithms(False)
+
+
 def trained_a_little(**options) -> PersonSearch:
     """A network whose batch norms have seen images, and that takes all of some proposals for people.
 

@@ -67,7 +67,7 @@ def test_an_interrupted_test_goes_on_and_removes_its_partial_results(
     assert sum(images_seen) == everything - 4
     printed = capsys.readouterr().err
     assert f"searched {everything} of {everything} images" in printed
-    assert f"{folder}: going on with the features of 4 images found earlier" in printed
+    assert f"{folder}: resumed with the features of 4 images found earlier" in printed
     assert f"searched {everything - 4} of {everything} images" in printed
     assert json.loads((tmp_path / "test" / "metrics.json").read_text()) == json.loads(metrics)
     assert not partial_in(tmp_path) and not partial_in(tmp_path / "again")

@@ -73,7 +73,7 @@ WRONG_STATES = {
     "number of epochs in words": (lambda state: state | {"epoch": "two"}, "epoch is 'two'"),
     "of another network": (
         lambda state: state | {"model": {"stem.a": torch.zeros(1)}},
-        "do not fit the network that the options describe",
+        "do not fit the network",
     ),
     "no weights": (lambda state: state | {"model": {1: 2}}, "holds no weights"),
     "no optimiser": (lambda state: state | {"optimizer": {}}, r"KeyError: 'param_groups'\): give the options"),
@@ -113,10 +113,10 @@ def test_features_of_other_images_are_refused(run, cuhk, tmp_path, capsys):
     features = tmp_path / "features.npz"
     features.write_bytes(b"not features")
     assert test(*words(cuhk, run), "--features", str(features)) == 1
-    assert "not a whole file of features" in capsys.readouterr().err
+    assert "not a valid file of features" in capsys.readouterr().err
     np.savez(features, gallery_names=np.array(["other.jpg"]))
     assert test(*words(cuhk, run), "--features", str(features)) == 1
-    assert "name another file to extract them anew" in capsys.readouterr().err
+    assert "name another file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_each_format_trains_and_tests_through_the_shell_scripts(fmt, tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"INPUT__DATA_ROOT": "nowhere"}, "no folder nowhere"),
+        ({"INPUT__DATA_ROOT": "nowhere"}, "nowhere is no folder"),
         ({"MODEL__OIM__NUM_IDS": 3}, "NUM_IDS is 3, but the training set has 6"),
         ({"SOLVER__MILESTONES": "[7]"}, "SOLVER.MILESTONES"),
         ({"SOLVER__AMP": "fp12"}, "SOLVER.AMP 'fp12' is not one of off, fp16, bf16"),
@@ -174,7 +174,7 @@ def test_damaged_images_end_training_or_are_skipped(cuhk, tmp_path, capsys):
     assert log.count(f"skipped: {first} cannot be read") == 1
     assert "epoch 1: skipped 1 images that cannot be read (1 so far)" in log
     assert train(*words(data, tmp_path / "small", INPUT__MAX_PIXELS=100, **once)) == 1
-    assert "160 x 96, more than 100 pixels: scale it down or raise INPUT.MAX_PIXELS" in capsys.readouterr().err
+    assert "160 x 96, more than 100 pixels: scale it down or raise" in capsys.readouterr().err
 
 
 def test_what_is_wrong_with_annotations_is_in_the_log(cuhk, tmp_path, capsys):
