@@ -83,16 +83,16 @@ class TrainingRun:
         self._saved_at = monotonic()
 
     def _build_loader(self) -> torch.utils.data.DataLoader:
-        options = self.cfg.INPUT
+        inputs = self.cfg.INPUT
         return build_train_loader(
             self.train_set,
-            batch_size=options.BATCH_SIZE_TRAIN,
-            num_workers=options.NUM_WORKERS,
+            batch_size=inputs.BATCH_SIZE_TRAIN,
+            num_workers=inputs.NUM_WORKERS,
             seed=self.cfg.SEED,
             rank=rank(),
             world_size=world_size(),
-            flip_prob=options.FLIP_PROB,
-            damaged=options.DAMAGED_IMAGES,
+            flip_prob=inputs.FLIP_PROB,
+            damaged=inputs.DAMAGED_IMAGES,
             pin_memory=self.device.type == "cuda",
         )
 
