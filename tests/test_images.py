@@ -39,7 +39,7 @@ def converted(mode):
 
 
 GREYS = [("L", "png"), ("LA", "png"), ("1", "png"), ("I;16", "png"), ("I;16", "tif")]
-COLOURS = [("P", "png"), ("P", "gif"), ("RGBA", "png"), ("CMYK", "tif"), ("YCbCr", "tif")]
+COLOURS = [("P", "png"), ("P", "gif"), ("RGBA", "png"), ("CMYK", "tif")]
 SUFFIXES = [("RGB", suffix) for suffix in ("bmp", "webp", "ppm", "mpo", "jpg")]
 
 
