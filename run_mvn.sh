@@ -3,6 +3,4 @@
 set -eu
 cd "$(dirname "$0")"
 . ./tools/launch.sh
-devices=${1:-}
-[ $# -eq 0 ] || shift
-launch train configs/movienet_cs.yaml "$devices" "$@"
+launch train configs/movienet_cs.yaml "$@"

@@ -3,6 +3,4 @@
 set -eu
 cd "$(dirname "$0")"
 . ./tools/launch.sh
-devices=${1:-}
-[ $# -eq 0 ] || shift
-launch_test configs/prw.yaml "$devices" "$@"
+launch_test configs/prw.yaml "$@"

@@ -1,4 +1,4 @@
-"""Checkpoints: written whole, read as data only, and loaded strictly."""
+"""Checkpoints: written atomically, read as data only, and loaded strictly."""
 
 import logging
 import re
@@ -32,7 +32,7 @@ def read_checkpoint(path: Path) -> dict:
 
     Raises:
         OSError: there is no such file, or it cannot be opened.
-        UserError: the file is damaged, holds anything but data, or is no dict of named things.
+        UserError: the file is damaged, or holds anything but a dict of data with text as keys.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
@@ -52,8 +52,8 @@ def load_weights(model: PersonSearchModel, source: str | Path | dict, name: str 
     """Load a network's weights, strictly: every key is placed, every weight is found, every shape fits.
 
     Takes this project's weights and those of the releases of its families, recognised by their keys, in any precision.
-    Identity memory (the tables of the OIM loss), which searching does not need, is left out with a note in the log
-    where a table is missing or has another size, as with weights from another training set.
+    The tables of the OIM loss, which searching does not need, are left out with a note in the log where one is missing
+    or has another size, as with weights from another training set.
 
     Args:
         model: the network, on any device.
@@ -98,12 +98,12 @@ def fit_weights(model: PersonSearchModel, checkpoint: dict, name: str) -> tuple[
 
 
 def _faults(state: dict[str, Tensor], own: dict[str, Tensor]) -> str:
-    """Differences between the weights given and those wanted, in words; empty where there are none."""
-    resized = [key for key in own if key in state and state[key].shape != own[key].shape]
+    """Missing, unexpected and misshapen keys, as a message; empty where all weights fit."""
+    misshapen = [key for key in own if key in state and state[key].shape != own[key].shape]
     faults = {
         "not in the network": [key for key in state if key not in own],
         "missing": [key for key in own if key not in state],
-        "of another shape": [f"{key} {tuple(state[key].shape)}, not {tuple(own[key].shape)}" for key in resized],
+        "of another shape": [f"{key} {tuple(state[key].shape)}, not {tuple(own[key].shape)}" for key in misshapen],
     }
     return "; ".join(f"{len(keys)} {fault}: {list_keys(keys)}" for fault, keys in faults.items() if keys)
 
@@ -154,30 +154,36 @@ def identify(checkpoint: dict, name: str) -> Weights:
     Raises:
         UserError: it holds no weights, weights of an unknown kind, or two different tensors for one weight.
     """
-    state = checkpoint.get("model", checkpoint)
-    if not isinstance(state, dict) or not state or not all(_is_weight(*item) for item in state.items()):
-        raise UserError(f"{name} holds no weights: neither it nor its `model` maps names to tensors; take another")
-    if all(key.startswith("module.") for key in state):
-        state = {key.removeprefix("module."): value for key, value in state.items()}
+    state = _state_dict(checkpoint, name)
     releases = [release for family in FAMILIES.values() for release in family.releases]
     for release in releases:
         if release.matches(state):
             return _translate(release, state, name)
-    if any(key.startswith(family.key_prefixes) for family in FAMILIES.values() for key in state):
-        return Weights(dict(state))
+    own_prefixes = tuple(prefix for family in FAMILIES.values() for prefix in family.key_prefixes)
+    if any(key.startswith(own_prefixes) for key in state):
+        return Weights(state)
     known = ", ".join(release.title for release in releases)
     raise UserError(f"the weights of {name} are neither this project's nor those of {known}: {list_keys(state)}")
 
 
+def _state_dict(checkpoint: dict, name: str) -> dict[str, Tensor]:
+    """The state dict in a checkpoint, without the prefix `module.`; UserError where there is none."""
+    state = checkpoint.get("model", checkpoint)
+    if not isinstance(state, dict) or not state or not all(_is_weight(*item) for item in state.items()):
+        raise UserError(f"{name} holds no weights: neither it nor its `model` maps names to tensors; take another")
+    prefix = "module." if all(key.startswith("module.") for key in state) else ""
+    return {key.removeprefix(prefix): value for key, value in state.items()}
+
+
 def _is_weight(key: object, value: object) -> bool:
-    """Whether it is a name and a tensor of real numbers that are there, one by one."""
+    """Whether an entry is a name with a dense tensor of real numbers; files may hold sparse, meta or complex ones."""
     if not isinstance(key, str) or not isinstance(value, Tensor):
         return False
     return value.layout is torch.strided and not (value.is_meta or value.is_quantized or value.is_complex())
 
 
 def _translate(release: Release, state: dict[str, Tensor], name: str) -> Weights:
-    weights, theirs = Weights({}, release), {}
+    weights, theirs = Weights({}, release), {}  # theirs: name here -> key in the file
     for key, value in state.items():
         own = release.own_name(key)
         if re.fullmatch(release.unused, key):

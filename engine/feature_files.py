@@ -1,4 +1,4 @@
-"""The arrays of a test run in memory, in .npz files, and in the partial results of an interrupted run."""
+"""The features of a test run in memory, in .npz files, and in the partial results of an interrupted run."""
 
 import hashlib
 import logging
@@ -22,7 +22,6 @@ SECONDS_BETWEEN_WRITES = 30.0
 VERSION = 2
 """Of partial results: to be raised when their format changes, or the network's arithmetic with the same weights."""
 
-
 GALLERY_LISTS = ("gallery_dets", "gallery_feats", "ground_truth_feats")
 QUERY_LISTS = ("query_feats", "context_dets", "context_feats")
 
@@ -34,7 +33,7 @@ class Features:
     Attributes:
         gallery_dets: per gallery image n x 5: x1, y1, x2, y2 in its pixels, score.
         gallery_feats: per gallery image n x D, weighted by the score.
-        ground_truth_feats: per gallery image the embeddings of its annotated boxes; empty if not asked for.
+        ground_truth_feats: per gallery image the embeddings of its annotated boxes; empty if not requested.
         query_feats: per query 1 x D, a unit vector.
         context_dets, context_feats: per query m x 5 and m x D: its image searched as a gallery, the query first, not
             weighted.
@@ -95,7 +94,7 @@ def _read(path: Path) -> Features:
             with np.load(file, allow_pickle=False) as archive:
                 return _features({name: archive[name] for name in archive.files})
         except Exception as error:  # NumPy trusts what it reads, so a damaged file raises almost anything
-            raise UserError(f"{path} is not a whole file of features ({error}): name another file") from error
+            raise UserError(f"{path} is not a valid file of features ({error}): name another file") from error
 
 
 def _features(arrays: dict[str, np.ndarray]) -> Features:
@@ -128,15 +127,15 @@ def _split(name: str, arrays: dict[str, np.ndarray], number: int) -> list[np.nda
     rows, counts = arrays[name], arrays[f"{name}_counts"]
     if rows.ndim != 2 or rows.dtype.kind != "f" or not np.isfinite(rows).all():
         raise ValueError(f"{name} is not a table of finite numbers")
-    if counts.shape != (number,) or counts.dtype.kind not in "iu" or (counts < 0).any() or (counts > len(rows)).any():
+    if counts.shape != (number,) or counts.dtype.kind not in "iu" or (counts < 0).any():
         raise ValueError(f"{name}_counts are not {number} numbers of rows")
-    if counts.sum() != len(rows):
+    if sum(counts.tolist()) != len(rows):
         raise ValueError(f"{name}_counts do not add up to the {len(rows)} rows of {name}")
     return np.split(rows, np.cumsum(counts)[:-1]) if number else []
 
 
 class PartialResults:
-    """A folder of files with features of some images each, by which an interrupted extraction goes on.
+    """Partial results of an extraction, written to a folder, from which it can be resumed.
 
     Each process writes files of its own, the main one reads all. Where they cannot be written, a warning says so.
 
@@ -152,7 +151,7 @@ class PartialResults:
         self._pending, self._next, self._last, self._warned = Features(), 0, monotonic(), False
 
     def read(self) -> tuple[Features, set[str]]:
-        """Features of earlier calls (in the main process; many), and the names of their images (in all processes)."""
+        """Features found earlier (in the main process; the others get none), and the names of their images."""
         found = Features()
         for path in sorted(self.folder.glob("*.npz")) if is_main() else []:
             try:
@@ -162,17 +161,17 @@ class PartialResults:
         done = from_main(lambda: set(found.gallery_names))
         self.num_found = len(done)
         if done:
-            log.info("%s: going on with the features of %d images found earlier", self.folder, len(done))
+            log.info("%s: resumed with the features of %d images found earlier", self.folder, len(done))
         return found, done
 
     def add(self, features: Features) -> None:
-        """Remember features, and now and then write what has come."""
+        """Add features, and periodically write those not yet on disk."""
         self._pending.extend(features)
         if monotonic() - self._last > SECONDS_BETWEEN_WRITES:
             self.write()
 
     def write(self) -> None:
-        """Write what is not on disk yet; what cannot be written is kept for the next time."""
+        """Write the features not yet on disk; those that cannot be written are kept for the next time."""
         if not self._pending.gallery_names:
             return
         while (path := self.folder / f"{rank()}-{self._next}.npz").exists():
@@ -194,7 +193,7 @@ class PartialResults:
 def extraction_id(
     model: nn.Module, gallery_set: PersonSearchDataset, query_set: PersonSearchDataset, *settings: object
 ) -> str:
-    """A digest of all that features follow from: weights, boxes, image files (size and time of change) and settings."""
+    """A digest of all that features depend on: weights, boxes, image files (size and time of change) and settings."""
     digest = hashlib.blake2b(repr((VERSION, settings)).encode(), digest_size=8)
     for name, value in model.state_dict().items():
         digest.update(name.encode())

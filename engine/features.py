@@ -31,11 +31,11 @@ def extract_features(
         UserError: a box has no area or the gallery holds an image twice, before anything is searched; or an image
             cannot be read.
     """
-    requests = _requests(gallery_set.annotations, query_set.annotations, with_ground_truth)
-    queries_in = defaultdict(list)
     gallery_names, query_names = names_of(gallery_set, query_set)
+    queries_in = defaultdict(list)
     for name, query in zip(query_names, query_set.annotations, strict=True):
         queries_in[query["img_name"]].append(name)
+    requests = _requests(gallery_set.annotations, query_set.annotations, with_ground_truth)
     found, done = partial.read() if partial is not None else (Features(), set())
     own = [name for name in requests if name not in done][rank() :: world_size()]
     try:
@@ -60,19 +60,20 @@ def names_of(gallery_set: PersonSearchDataset, query_set: PersonSearchDataset) -
 
 
 def _requests(gallery: list[dict], queries: list[dict], with_ground_truth: bool) -> dict[str, SearchRequest]:
-    """A request per image, by name: the boxes of its queries, then the annotated ones where they are asked for."""
-    boxes = {annotation["img_name"]: [np.zeros((0, 4))] for annotation in [*gallery, *queries]}
+    """A request per image, by name: the boxes of its queries, then with ground truth the annotated ones."""
+    for name, times in Counter(annotation["img_name"] for annotation in gallery).items():
+        if times > 1:
+            raise UserError(f"{name} is in the gallery {times} times: list each image once")
+    query_boxes, true_boxes = defaultdict(list), defaultdict(lambda: np.zeros((0, 4)))
     for query in queries:
-        boxes[query["img_name"]].append(query["boxes"][:1])
-    for annotation in gallery if with_ground_truth else []:
-        boxes[annotation["img_name"]].append(annotation["boxes"])
-    name, times = Counter(annotation["img_name"] for annotation in gallery).most_common(1)[0] if gallery else ("", 0)
-    if times > 1:
-        raise UserError(f"{name} is in the gallery {times} times: list each image once")
+        query_boxes[query["img_name"]].append(query["boxes"][0])
+    if with_ground_truth:
+        true_boxes.update({annotation["img_name"]: annotation["boxes"] for annotation in gallery})
     requests = {}
     for annotation in [*gallery, *queries]:
         name, path = annotation["img_name"], str(annotation["img_path"])
-        requests[name] = SearchRequest(path, np.concatenate(boxes[name]))
+        own = query_boxes[name]
+        requests[name] = SearchRequest(path, np.concatenate([np.reshape(own, (-1, 4)), true_boxes[name]]), len(own))
         check_boxes(requests[name].boxes, path)
     return requests
 
@@ -84,8 +85,8 @@ def _features_of_image(name: str, query_names: list[str], result: ImageResult, w
         gallery_feats=[result.embeddings],
         ground_truth_feats=[result.query_embeddings[number:]] if with_ground_truth else [],
         query_feats=[embedding[None] for embedding in result.query_embeddings[:number]],
-        context_dets=[context.rows for context in result.contexts[:number]],
-        context_feats=[context.embeddings for context in result.contexts[:number]],
+        context_dets=[context.rows for context in result.contexts],
+        context_feats=[context.embeddings for context in result.contexts],
         gallery_names=[name],
         query_names=query_names,
     )

@@ -50,7 +50,8 @@ def search_gallery(searcher: Searcher, request: GalleryRequest, out: Path, top_k
         path = request.gallery[index]
         similarities = (found.embeddings @ query.query_embeddings[0]).tolist()
         best = int(np.argmax(similarities)) if similarities else None
-        name = f"gallery/{picture_name(path)}"
+        # The whole file name, so that a.png and a.jpg stay apart.
+        name = f"gallery/{path.name if path.suffix.lower() in ('.jpg', '.jpeg') else f'{path.name}.jpg'}"
         scene = read_image(path, searcher.max_pixels)
         save_jpeg(out / name, draw_detections(scene, found.boxes, similarities, best))
         people = {"boxes": found.boxes.tolist(), "scores": found.scores.tolist(), "similarities": similarities}
@@ -72,11 +73,12 @@ def search_gallery(searcher: Searcher, request: GalleryRequest, out: Path, top_k
 
 
 def rank_images(images: list[dict]) -> list[dict]:
-    """The best match of each image that shows anybody: `file`, `box`, `score`, `similarity`, in falling similarity."""
+    """The best match of each image with people: `file`, `box`, `score`, `similarity`, by falling similarity."""
     ranked = []
-    for image in (image for image in images if image["best"] is not None):
-        best = {"box": image["boxes"], "score": image["scores"], "similarity": image["similarities"]}
-        ranked.append({"file": image["file"]} | {name: values[image["best"]] for name, values in best.items()})
+    for image in images:
+        if (best := image["best"]) is not None:
+            box, score, similarity = (image[name][best] for name in ("boxes", "scores", "similarities"))
+            ranked.append({"file": image["file"], "box": box, "score": score, "similarity": similarity})
     return sorted(ranked, key=lambda row: -row["similarity"])
 
 
@@ -89,11 +91,6 @@ def check_box(box: Sequence[float], picture: np.ndarray, path: Path) -> None:
             f"box {x1:g} {y1:g} {x2:g} {y2:g} is not inside {path}, which is {width} x {height} pixels: "
             "give the left, top, right and bottom edge of the person"
         )
-
-
-def picture_name(path: Path) -> str:
-    """Name of the JPEG drawn for an image; the whole file name goes in, so that a.png and a.jpg stay apart."""
-    return path.name if path.suffix.lower() in (".jpg", ".jpeg") else f"{path.name}.jpg"
 
 
 def save_jpeg(path: Path, picture: np.ndarray) -> None:

@@ -1,6 +1,7 @@
-"""A training run, as the options describe it: from the newest checkpoint, or from nothing, to the last epoch."""
+"""A training run, as the options describe it: from the newest checkpoint, or from scratch, to the last epoch."""
 
 import logging
+import math
 import os
 from dataclasses import asdict
 from functools import partial
@@ -34,20 +35,22 @@ from utils.options import changed_options
 from utils.sheets import detection_sheet
 from utils.signals import StoppedError, StopSignals
 
-log = logging.getLogger("train")
+log = logging.getLogger(__name__)
 
 SHEET_IMAGES = 4
 """Gallery images whose detections are shown in TensorBoard."""
 
 
 class TrainingRun:
-    """What a run is made of and where it stands. Nothing is written before `train`.
+    """Builds network, optimiser and loaders from the options, trains, evaluates and saves checkpoints.
+
+    Nothing is written before `train`.
 
     Args:
         cfg: the options; MODEL.OIM.NUM_IDS 0 becomes the training set's number of identities.
         device: where the network trains.
-        signals: what may ask the run to stop.
-        resume: go on from the newest checkpoint in OUTPUT_DIR; start anew where there is none.
+        signals: the signals that stop the run.
+        resume: continue from the newest checkpoint in OUTPUT_DIR; from scratch where there is none.
 
     Raises:
         UserError, OSError: an option, the dataset or the checkpoint is wrong, or OUTPUT_DIR holds another run.
@@ -58,17 +61,17 @@ class TrainingRun:
         self.folder = RunFolder(Path(cfg.OUTPUT_DIR), cfg.CKPT_KEEP)
         checkpoint, self.resumed_from, self.damaged = from_main(partial(_find_checkpoint, self.folder, resume))
         self.train_set, self.gallery_set, self.query_set = (open_split(cfg, s) for s in ("train", "gallery", "query"))
+        self.cfg = _with_identities(cfg, self.train_set.num_identities)
         self.setting = Setting(gallery_size=cfg.EVAL.GALLERY_SIZE or None, cross_camera=cfg.EVAL.CROSS_CAMERA)
         check_galleries([self.setting], self.gallery_set, self.query_set)
-        self.cfg = cfg = _with_identities(cfg, self.train_set.num_identities)
-        torch.manual_seed(cfg.SEED)
         if cfg.DETERMINISTIC:
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which deterministic cuBLAS asks for
-            torch.use_deterministic_algorithms(True)
-        self.model = accelerate(build_model(cfg, pretrained=checkpoint is None).to(device))
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before the first call of cuBLAS
+            torch.use_deterministic_algorithms(True)  # before `accelerate`, which chooses replacements by it
+        torch.manual_seed(cfg.SEED)
+        self.model = accelerate(build_model(self.cfg, pretrained=checkpoint is None).to(device))
         self.loader = self._build_loader()
         self.settings = self._build_settings()
-        self.progress = Progress(-(-len(self.loader) // cfg.SOLVER.ACCUMULATE))
+        self.progress = Progress(math.ceil(len(self.loader) / cfg.SOLVER.ACCUMULATE))
         self.optimizer = build_optimizer(cfg, self.model, world_size())
         self.schedule = build_schedule(cfg, self.progress.steps_per_epoch)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.settings.amp is torch.float16)
@@ -83,13 +86,13 @@ class TrainingRun:
         inputs = self.cfg.INPUT
         return build_train_loader(
             self.train_set,
-            inputs.BATCH_SIZE_TRAIN,
-            inputs.NUM_WORKERS,
-            self.cfg.SEED,
-            rank(),
-            world_size(),
-            inputs.FLIP_PROB,
-            inputs.DAMAGED_IMAGES,
+            batch_size=inputs.BATCH_SIZE_TRAIN,
+            num_workers=inputs.NUM_WORKERS,
+            seed=self.cfg.SEED,
+            rank=rank(),
+            world_size=world_size(),
+            flip_prob=inputs.FLIP_PROB,
+            damaged=inputs.DAMAGED_IMAGES,
             pin_memory=self.device.type == "cuda",
         )
 
@@ -99,44 +102,44 @@ class TrainingRun:
             device=self.device,
             amp=precision(solver.AMP, "SOLVER.AMP"),
             accumulate=solver.ACCUMULATE,
-            clip=solver.CLIP_GRADIENTS,
+            max_grad_norm=solver.CLIP_GRADIENTS,
             log_every=self.cfg.DISP_PERIOD,
             max_skipped=solver.MAX_SKIPPED,
             seed=self.cfg.SEED,
         )
 
     def _restore(self, checkpoint: dict) -> None:
-        """Continue from a checkpoint, but with the rates and weight decays of today's options."""
-        path, now = self.resumed_from, self.progress.steps_per_epoch
+        """Continue from a checkpoint, but with the learning rates and weight decays of the present options."""
+        path, steps_per_epoch = self.resumed_from, self.progress.steps_per_epoch
         if load_weights(self.model, checkpoint, str(path)):
             raise UserError(f"{path}: the run to resume has identity tables of another training set")
         try:
-            ours, theirs = self.optimizer.state_dict()["param_groups"], checkpoint["optimizer"]["param_groups"]
-            groups = [
-                new | {name: old[name] for name in ("params", "lr")} for new, old in zip(ours, theirs, strict=True)
-            ]
+            present, saved = self.optimizer.state_dict()["param_groups"], checkpoint["optimizer"]["param_groups"]
+            groups = [new | {"params": old["params"], "lr": old["lr"]} for new, old in zip(present, saved, strict=True)]
             self.optimizer.load_state_dict(checkpoint["optimizer"] | {"param_groups": groups})
             if checkpoint["scaler"]:  # empty where the run was not in float16
                 self.scaler.load_state_dict(checkpoint["scaler"])
-            self.progress = Progress(**_same_types(asdict(self.progress), checkpoint))
+            self.progress.load_state_dict(checkpoint)
             self.samples = SkippedSamples(checkpoint.get("skipped_samples"))
-            self.changed_options = changed_options(checkpoint["config"], str(path), self.cfg)
+            config = checkpoint["config"]
         except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
             raise UserError(
                 f"{path} does not fit the training that the options describe ({type(error).__name__}: {error}): give "
                 "the options that it had, or choose another OUTPUT_DIR"
             ) from error
-        if self.progress.steps_per_epoch != now:  # learning-rate milestones would shift, or the place in the epoch
+        self.changed_options = changed_options(config, str(path), self.cfg)
+        if self.progress.steps_per_epoch != steps_per_epoch:  # milestones and the place in the epoch would shift
             raise UserError(
                 f"{path}: the run to resume stopped after {self.progress.step} of {self.progress.steps_per_epoch} "
-                f"steps of an epoch, which now has {now}: give the options and the number of processes that it had"
+                f"steps of an epoch, which now has {steps_per_epoch}: give the options and the number of processes "
+                "that it had"
             )
 
     def train(self) -> None:
         """Train up to the last epoch, evaluating and saving as the options say.
 
         Raises:
-            StoppedError: a signal asked to stop; the newest checkpoint holds all that was done.
+            StoppedError: a signal stopped the run; the newest checkpoint holds all that was done.
             DivergedError: see `train_one_epoch`.
         """
         if is_main():
@@ -154,40 +157,43 @@ class TrainingRun:
             self.board.close()
 
     def _open_folder(self) -> None:
-        """Begin to write, now that nothing is refused any more."""
+        """Open log and TensorBoard files: nothing that makes a run impossible comes after this."""
         log_to_file(self.folder.path / "log.txt")
         remove_parts(self.folder.path)
-        self.folder.set_aside(self.damaged)
+        self.folder.rename_damaged(self.damaged)
         if self.resumed_from:
             log.info("resumed from %s", self.resumed_from)
         if self.changed_options:
             log.warning("options differ from those the run was started with: %s", "; ".join(self.changed_options))
-        progress, images, identities = self.progress, len(self.train_set), self.train_set.num_identities
+        images, identities = len(self.train_set), self.train_set.num_identities
         log.info("%s: %d training images, %d identities", self.cfg.INPUT.DATASET, images, identities)
-        log.info(
-            "%d processes on %s; from epoch %d, step %d",
-            world_size(),
-            self.device,
-            progress.epoch + 1,
-            progress.step + 1,
-        )
-        self.board = SummaryWriter(str(self.folder.path / "tensorboard"), purge_step=progress.total_steps + 1)
+        epoch, step = self.progress.epoch + 1, self.progress.step + 1
+        log.info("%d processes on %s; from epoch %d, step %d", world_size(), self.device, epoch, step)
+        self.board = SummaryWriter(str(self.folder.path / "tensorboard"), purge_step=self.progress.total_steps + 1)
         write_text(self.folder.path / "config.yaml", self.cfg.dump())
 
     def _train_epoch(self) -> None:
-        progress, start = self.progress, monotonic()
-        self.loader.batch_sampler.set_epoch(progress.epoch, progress.step * self.cfg.SOLVER.ACCUMULATE)
-        done = self.loader.batch_sampler.start_batch
-        name, total = f"epoch {progress.epoch + 1}", len(self.loader)
-        batches = tqdm(self.samples.counted(self.loader), name, total, False, initial=done, disable=not is_main())
-        parts = self.optimizer, self.schedule, self.scaler, progress, self.settings, self.board
-        train_one_epoch(self.network, batches, *parts, after_step=self._after_step)
-        self.samples.finish_epoch(progress.epoch + 1)
+        start, sampler = monotonic(), self.loader.batch_sampler
+        sampler.set_epoch(self.progress.epoch, self.progress.step * self.cfg.SOLVER.ACCUMULATE)
+        name, done, total = f"epoch {self.progress.epoch + 1}", sampler.start_batch, len(self.loader)
+        batches = self.samples.counted(self.loader)
+        train_one_epoch(
+            self.network,
+            tqdm(batches, desc=name, total=total, initial=done, leave=False, disable=not is_main()),
+            self.optimizer,
+            self.schedule,
+            self.scaler,
+            self.progress,
+            self.settings,
+            board=self.board,
+            after_step=self._after_step,
+        )
+        self.samples.finish_epoch(self.progress.epoch + 1)
         seconds = monotonic() - start
         log.info("%s took %.0f s, %.2f s a batch", name, seconds, seconds / max(total - done, 1))
 
     def _after_step(self) -> None:
-        """Stop where a signal asked any process to, or save where that is due."""
+        """Stop if a process received a signal; save before that, and when CKPT_MINUTES have passed."""
         due = self.cfg.CKPT_MINUTES and monotonic() - self._saved_at >= 60 * self.cfg.CKPT_MINUTES
         stop, save = any_process(self.signals.received is not None, bool(due))
         if stop or save:
@@ -210,29 +216,36 @@ class TrainingRun:
         return state | asdict(self.progress) | {"skipped_samples": self.samples.gather(), "config": self.cfg.dump()}
 
     def _evaluation_is_due(self) -> bool:
-        """After every EVAL_PERIOD epochs and after the last, once."""
+        """Whether the last epoch, or EVAL_PERIOD epochs, are done and not yet evaluated."""
         epoch, period = self.progress.epoch, self.cfg.EVAL_PERIOD
-        due = epoch == self.cfg.SOLVER.MAX_EPOCHS or (period and epoch % period == 0 and not self.progress.step)
-        return bool(due) and self.progress.evaluated < epoch
+        last = epoch == self.cfg.SOLVER.MAX_EPOCHS
+        regular = period > 0 and epoch % period == 0 and self.progress.step == 0
+        return (last or regular) and self.progress.evaluated < epoch
 
     def _evaluate_if_due(self) -> None:
         if not self._evaluation_is_due():
             return
-        progress, inputs = self.progress, self.cfg.INPUT
-        amp, compiled = precision(self.cfg.EVAL.AMP, "EVAL.AMP"), self.cfg.EVAL.COMPILE
-        progress.evaluated = progress.epoch
-        with self.signals.stopping_at_once():  # what led here is saved
-            searcher = Searcher(
-                self.model, self.device, inputs.BATCH_SIZE_TEST, inputs.NUM_WORKERS, amp, compiled, inputs.MAX_PIXELS
-            )
-            features = extract_features(searcher, self.gallery_set, self.query_set)
+        self.progress.evaluated = self.progress.epoch
+        with self.signals.stopping_at_once():  # the training up to here is saved
+            features = extract_features(self._build_searcher(), self.gallery_set, self.query_set)
             mean_ap = from_main(partial(self._score, features))
-        if mean_ap > progress.best:
-            progress.best = mean_ap
+        if mean_ap > self.progress.best:
+            self.progress.best = mean_ap
             state = self._state()
             if is_main():
                 self.folder.save_best(state)
         self._save()
+
+    def _build_searcher(self) -> Searcher:
+        return Searcher(
+            self.model,
+            self.device,
+            batch_size=self.cfg.INPUT.BATCH_SIZE_TEST,
+            num_workers=self.cfg.INPUT.NUM_WORKERS,
+            amp=precision(self.cfg.EVAL.AMP, "EVAL.AMP"),
+            compiled=self.cfg.EVAL.COMPILE,
+            max_pixels=self.cfg.INPUT.MAX_PIXELS,
+        )
 
     def _score(self, features: Features) -> float:
         """Score an evaluation, log and write the scores; the search mAP."""
@@ -250,32 +263,24 @@ class TrainingRun:
 
 
 def _find_checkpoint(folder: RunFolder, resume: bool) -> tuple[dict | None, Path | None, dict[Path, str]]:
-    """The newest whole checkpoint and its path (None: there is none), and what is wrong with newer ones."""
+    """The newest undamaged checkpoint and its path (None: there is none), and the faults of newer ones."""
     if not folder.checkpoints():
         return None, None, {}
     if not resume:
-        raise UserError(f"{folder.path} holds a run already: go on with it (--resume), or choose another OUTPUT_DIR")
+        raise UserError(f"{folder.path} holds a run already: continue it (--resume), or choose another OUTPUT_DIR")
     return folder.newest()
 
 
 def _with_identities(cfg: CfgNode, num_identities: int) -> CfgNode:
     """The options with MODEL.OIM.NUM_IDS filled in from the training set where it is 0."""
-    asked = cfg.MODEL.OIM.NUM_IDS
-    if asked and asked < num_identities:
+    configured = cfg.MODEL.OIM.NUM_IDS
+    if configured and configured < num_identities:
         raise UserError(
-            f"MODEL.OIM.NUM_IDS is {asked}, but the training set has {num_identities} identities; 0 fits it"
+            f"MODEL.OIM.NUM_IDS is {configured}, but the training set has {num_identities} identities; 0 fits it"
         )
     filled = cfg.clone()
-    filled.merge_from_list(["MODEL.OIM.NUM_IDS", asked or num_identities])
+    filled.merge_from_list(["MODEL.OIM.NUM_IDS", configured or num_identities])
     return filled
-
-
-def _same_types(defaults: dict, stored: dict) -> dict:
-    """The defaults, with the stored values of these names; TypeError where one is of another type."""
-    for name, default in defaults.items():
-        if type(stored.get(name, default)) is not type(default):
-            raise TypeError(f"{name} is {stored[name]!r}")
-    return {name: stored.get(name, default) for name, default in defaults.items()}
 
 
 def _sheet(gallery_set: PersonSearchDataset, features: Features) -> np.ndarray:

@@ -11,7 +11,7 @@ log = logging.getLogger(__name__)
 
 
 class RunFolder:
-    """Numbered checkpoints: `last.pth` is the newest, `last.1.pth` the one before; `best.pth` is saved apart.
+    """Numbered checkpoints: `last.pth` is the newest, `last.1.pth` the one before; and `best.pth`.
 
     Args:
         path: the folder, made when something is written.
@@ -22,17 +22,17 @@ class RunFolder:
         self.path, self.keep = path, keep
 
     def checkpoints(self) -> list[Path]:
-        """The checkpoints there are, newest first; the best one, which is older than the newest, comes last."""
+        """The existing checkpoints, newest first, the best one at the end."""
         best = self.path / "best.pth"
         return [path for _, path in sorted(self._numbered().items())] + [best] * best.is_file()
 
     def newest(self) -> tuple[dict, Path, dict[Path, str]]:
-        """The newest checkpoint that is whole, its path, and what is wrong with newer ones, by path.
+        """The newest undamaged checkpoint, its path, and the faults of newer, damaged ones by path.
 
         Raises:
             FileNotFoundError: there is no checkpoint.
             OSError: one cannot be opened.
-            UserError: there are some, but none is whole.
+            UserError: all are damaged.
         """
         faults = {}
         for path in self.checkpoints():
@@ -43,28 +43,28 @@ class RunFolder:
         if not faults:
             raise FileNotFoundError(f"no checkpoint in {self.path}")
         raise UserError(
-            f"no checkpoint in {self.path} is whole, start anew in another folder: {'; '.join(faults.values())}"
+            f"every checkpoint in {self.path} is damaged, train again in another folder: {'; '.join(faults.values())}"
         )
 
-    def set_aside(self, faults: dict[Path, str]) -> None:
-        """Rename damaged checkpoints to NAME.damaged, with a warning, so that they are not taken for whole ones."""
+    def rename_damaged(self, faults: dict[Path, str]) -> None:
+        """Rename damaged checkpoints (see `newest`) to NAME.damaged, with a warning."""
         for path, fault in faults.items():
-            aside = path.replace(path.with_name(f"{path.name}.damaged"))
-            log.warning("%s; the one before it is taken, and this one renamed to %s", fault, aside.name)
+            renamed = path.replace(path.with_name(f"{path.name}.damaged"))
+            log.warning("%s; renamed to %s, and an older checkpoint is taken", fault, renamed.name)
 
     def save(self, state: dict) -> None:
-        """Make a state the newest checkpoint; OSError if it cannot be written, the others stay as they were then."""
+        """Save a state as the newest checkpoint; OSError if it cannot be written, and then the others are unchanged."""
         save_checkpoint(self.path / "last.pth", state, self._rename_older)
         for number, path in self._numbered().items():
             if number >= self.keep:
                 path.unlink()
 
     def save_best(self, state: dict) -> None:
-        """Make a state the best checkpoint; errors as `save`."""
+        """Save a state as the best checkpoint; errors as in `save`."""
         save_checkpoint(self.path / "best.pth", state)
 
     def _rename_older(self) -> None:
-        """Rename each checkpoint to the next number, the oldest first, so that none is ever lost."""
+        """Rename each checkpoint to the next number, the oldest first, so that a crash loses none."""
         numbered = self._numbered()
         free = next(number for number in range(len(numbered) + 1) if number not in numbered)
         for number in reversed(range(free)):

@@ -1,4 +1,4 @@
-"""Scores of the features of a test run: detection once, search under as many settings as asked for."""
+"""Scores of the features of a test run: detection once, search under any number of settings."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,9 +1,8 @@
-"""Search images from anywhere, files, arrays or frames of a video, with any network of the project."""
+"""Search images from anywhere (files, arrays or frames of a video) with any network of the project."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from models.base import PersonSearchModel
@@ -31,19 +30,21 @@ ErrorHook: TypeAlias = Callable[[int, UserError], None]
 
 @dataclass(frozen=True)
 class SearchRequest:
-    """An image to search, and the people in it that are asked about.
+    """An image to search, with the boxes of query people in it, if any.
 
     Attributes:
         image: a path, a uint8 RGB array H x W x 3, an RGB tensor 3 x H x W (uint8, or float in [0, 1]), or a PIL image.
-        boxes: g x 4, x1, y1, x2, y2 in pixels of the image; None for nobody.
+        boxes: g x 4, x1, y1, x2, y2 in pixels of the image; None for no query.
+        num_contexts: compute the contexts of this many boxes, the first ones; None: of all.
     """
 
     image: ImageSource
     boxes: np.ndarray | Sequence | None = None
+    num_contexts: int | None = None
 
 
 @dataclass
-class Detections:
+class People:
     """People of one image: `boxes` n x 4 (x1, y1, x2, y2 in its pixels), `scores` n, `embeddings` n x D; float32."""
 
     boxes: np.ndarray
@@ -57,24 +58,26 @@ class Detections:
 
 
 @dataclass
-class ImageResult(Detections):
-    """What was found in one image, as a gallery (embeddings may be weighted by the scores) and as a query.
+class ImageResult(People):
+    """The people found in one image (their embeddings weighted by the scores, if the network says so) and its queries.
 
     Attributes:
-        query_embeddings: g x D, unit vectors of the boxes asked about.
-        contexts: for each of these boxes the box itself and then the other people, with unit vectors: what context
-            bipartite graph matching compares.
+        query_embeddings: g x D, unit vectors of the boxes of the request.
+        contexts: for each of the first `num_contexts` boxes the box itself and then the other people, with unit
+            vectors: what context bipartite graph matching compares.
     """
 
     query_embeddings: np.ndarray
-    contexts: list[Detections]
+    contexts: list[People]
 
 
 class Searcher:
-    """A network made ready for searching, and how it is fed: in batches of one padded size, on which no result depends.
+    """Runs a network over images in batches, with loader processes and a progress bar.
+
+    A batch holds images of one padded size, so that no result depends on the other images of its batch.
 
     Args:
-        model: the network. It is moved to `device` and otherwise left as it is, for a copy of it searches.
+        model: moved to `device`; a copy of it, prepared for inference, searches.
         device: where to run.
         batch_size: images in a forward pass.
         num_workers: loader processes; 0 decodes in the main process.
@@ -117,72 +120,96 @@ class Searcher:
         """
         off = None if is_main() else True  # None: off where there is no terminal
         images = tqdm(self._decoded(requests), desc="search", unit="image", disable=off, leave=False)
-        for batch in self._batches(images, on_error):
+        for batch in self._batches(_valid(images, on_error)):
             for item, result in zip(batch, self._search(batch), strict=True):
                 yield item.index, result
 
     def _decoded(self, requests: Iterable[SearchRequest | ImageSource]) -> Iterable["_Decoded"]:
-        decode = partial(_decode, max_pixels=self.max_pixels)
         if not isinstance(requests, Sequence):
-            return map(decode, enumerate(requests))
+            return (_decode(index, request, self.max_pixels) for index, request in enumerate(requests))
         return DataLoader(
-            list(enumerate(requests)),
+            _Requests(requests, self.max_pixels),
             batch_size=None,
-            collate_fn=decode,
             num_workers=min(self.num_workers, max(len(requests) - 1, 0)),
             worker_init_fn=_set_up_worker,
             pin_memory=self.device.type == "cuda",
         )
 
-    def _batches(self, images: Iterable["_Decoded"], on_error: ErrorHook | None) -> Iterator[list["_Decoded"]]:
-        """Images in lists of `batch_size` that have one padded size; where too many wait, and at the end, in fewer."""
+    def _batches(self, images: Iterable["_Decoded"]) -> Iterator[list["_Decoded"]]:
+        """Lists of `batch_size` images of one padded size; fewer where too many images wait, and at the end."""
         waiting: dict[tuple[int, int], list[_Decoded]] = defaultdict(list)
+        waiting_bytes = 0
         for item in images:
-            if item.error is not None:
-                if on_error is None:
-                    raise item.error
-                on_error(item.index, item.error)
-                continue
-            image = item.image.clone() if item.image.is_shared() else item.image  # containers have little shared memory
-            size = self.model.preprocess.padded_size(*image.shape[-2:])
-            waiting[size].append(item._replace(image=image))
-            everything = [waits.image.nbytes for group in waiting.values() for waits in group]
-            if len(waiting[size]) == self.batch_size:
-                yield waiting.pop(size)
-            elif sum(everything) > WAITING_BYTES and len(everything) > self.batch_size:
-                yield waiting.pop(max(waiting, key=lambda key: len(waiting[key])))
+            size = self.model.preprocess.padded_size(*item.image.shape[-2:])
+            waiting[size].append(item)
+            waiting_bytes += item.image.nbytes
+            full = len(waiting[size]) == self.batch_size
+            if full or (waiting_bytes > WAITING_BYTES and sum(map(len, waiting.values())) > self.batch_size):
+                batch = waiting.pop(size if full else max(waiting, key=lambda key: len(waiting[key])))
+                waiting_bytes -= sum(each.image.nbytes for each in batch)
+                yield batch
         yield from waiting.values()
 
     @torch.inference_mode()
     def _search(self, batch: list["_Decoded"]) -> list[ImageResult]:
         images = [item.image.to(self.device, non_blocking=True) for item in batch]
-        boxes = [torch.from_numpy(item.boxes) for item in batch]
-        return [_collect(result) for result in to_cpu(self.model.search(images, boxes))]
+        results = to_cpu(self.model.search(images, [item.boxes for item in batch]))
+        return [_collect(result, item.num_contexts) for result, item in zip(results, batch, strict=True)]
 
 
 class _Decoded(NamedTuple):
-    """A request with its image as a tensor 3 x H x W, or why it cannot be searched."""
+    """A request with its image as a tensor 3 x H x W, or the reason (`error`) why it cannot be searched."""
 
     index: int
     image: Tensor
-    boxes: np.ndarray
+    boxes: Tensor
+    num_contexts: int | None = None
     error: UserError | None = None
+
+
+class _Requests(Dataset):
+    """Decodes the requests, in loader processes too."""
+
+    def __init__(self, requests: Sequence[SearchRequest | ImageSource], max_pixels: int):
+        self.requests, self.max_pixels = requests, max_pixels
+
+    def __len__(self) -> int:
+        return len(self.requests)
+
+    def __getitem__(self, index: int) -> _Decoded:
+        return _decode(index, self.requests[index], self.max_pixels)
 
 
 def _set_up_worker(_: int) -> None:
     leave_signals_to_parent()
 
 
-def _decode(numbered: tuple[int, SearchRequest | ImageSource], max_pixels: int) -> _Decoded:
-    index, request = numbered
+def _decode(index: int, request: SearchRequest | ImageSource, max_pixels: int) -> _Decoded:
     if not isinstance(request, SearchRequest):
         request = SearchRequest(request)
     boxes = np.zeros((0, 4)) if request.boxes is None else np.asarray(request.boxes)
     try:
         check_boxes(boxes, request.image if isinstance(request.image, str | Path) else f"image {index}")
-        return _Decoded(index, _tensor_of(request.image, max_pixels), boxes.astype(np.float32))
+        boxes = torch.from_numpy(boxes.astype(np.float32))
+        return _Decoded(index, _tensor_of(request.image, max_pixels), boxes, request.num_contexts)
     except UserError as error:  # handed on: raised in a loader process it would end the whole search
-        return _Decoded(index, torch.empty(0), boxes, error)
+        return _Decoded(index, torch.empty(0), torch.empty(0), error=error)
+
+
+def _valid(images: Iterable[_Decoded], on_error: ErrorHook | None) -> Iterator[_Decoded]:
+    """The images without error; the others go to `on_error`, or the first error is raised."""
+    for item in images:
+        if item.error is None:
+            yield item._replace(image=_own(item.image), boxes=_own(item.boxes))
+        elif on_error is None:
+            raise item.error
+        else:
+            on_error(item.index, item.error)
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """A copy of a loader process's tensor: images wait for their batch, and containers have little shared memory."""
+    return tensor.clone() if tensor.is_shared() else tensor
 
 
 def check_boxes(boxes: np.ndarray, name: str | Path) -> None:
@@ -210,15 +237,16 @@ def _tensor_of(image: ImageSource, max_pixels: int) -> Tensor:
     return image
 
 
-def _collect(result: SearchResult) -> ImageResult:
+def _collect(result: SearchResult, num_contexts: int | None) -> ImageResult:
     """The arrays of an image; all are copies, for a view would keep the arrays of the whole batch."""
-    queries = [result.query(index) for index in range(len(result.query_boxes))]
+    queries = range(len(result.query_boxes))[:num_contexts]
     return ImageResult(
         *_arrays(result.gallery()),
         query_embeddings=result.query_embeddings.numpy().copy(),
-        contexts=[Detections(*_arrays(query["context"])) for query in queries],
+        contexts=[People(*_arrays(result.query(index)["context"])) for index in queries],
     )
 
 
 def _arrays(people: dict[str, Tensor]) -> list[np.ndarray]:
+    # No views of the batch: `gallery` and `query` have indexed and concatenated.
     return [people[name].numpy() for name in ("boxes", "scores", "embeddings")]

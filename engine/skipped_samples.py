@@ -1,4 +1,4 @@
-"""Training images and boxes that were skipped: each named once in the log, and counted for each epoch."""
+"""Training images and boxes that were skipped: each named once in the log, and counted in each epoch."""
 
 import logging
 from collections.abc import Iterable, Iterator
@@ -6,17 +6,17 @@ from collections.abc import Iterable, Iterator
 from engine.train import Batch
 from utils.distributed import gather_objects, is_main
 
-log = logging.getLogger("train")
+log = logging.getLogger(__name__)
 
 KINDS = {"damaged": "images that cannot be read", "outside": "boxes outside their images"}
-"""Keys of the loader's targets, each with messages on what was skipped, and what these are."""
+"""Keys of the loader's targets that hold a message for each skipped sample -> what these samples are."""
 
 
 class SkippedSamples:
-    """What the loader's targets say was skipped, in all processes.
+    """Reads from the loader's targets what was skipped.
 
     Args:
-        state: what `gather` gave before the run was interrupted.
+        state: from `gather`, to continue an interrupted run.
     """
 
     def __init__(self, state: dict | None = None):
@@ -24,7 +24,7 @@ class SkippedSamples:
         self._counts = {kind: state["counts"][kind] if state and is_main() else 0 for kind in KINDS}
 
     def counted(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """The batches as they are, each counted when it is taken."""
+        """The same batches; counts what was skipped in each as it is taken."""
         for images, targets in batches:
             for kind in KINDS:
                 messages = [message for target in targets for message in target.get(kind, ())]
@@ -33,7 +33,7 @@ class SkippedSamples:
             yield images, targets
 
     def gather(self) -> dict:
-        """What was named, and counted in this epoch, in all processes: for a checkpoint. All must call this."""
+        """Names and this epoch's counts over all processes, for a checkpoint. All processes must call this."""
         everyone = gather_objects((self._named, self._counts))
         for kind in KINDS:
             self._name(kind, sorted(set().union(*(named[kind] for named, _ in everyone))))

@@ -4,7 +4,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from utils.distributed import gather_objects, gather_rows, rank, world_size
 
-log = logging.getLogger("train")
+log = logging.getLogger(__name__)
 
 Batch = tuple[list[Tensor], list[dict]]
 """Images and targets, as the training loader gives them."""
@@ -34,7 +34,7 @@ class TrainSettings:
         device: where the network is.
         amp: dtype of autocast, None for float32.
         accumulate: forward passes whose gradients are averaged for one step.
-        clip: largest norm of the gradient, 0 for no clipping.
+        max_grad_norm: the gradient is clipped to this norm; 0 for no clipping.
         log_every: the logging interval, in steps.
         max_skipped: skipped steps in a row that end training.
         seed: of the random samples; not negative.
@@ -43,7 +43,7 @@ class TrainSettings:
     device: torch.device
     amp: torch.dtype | None = None
     accumulate: int = 1
-    clip: float = 10.0
+    max_grad_norm: float = 10.0
     log_every: int = 10
     max_skipped: int = 20
     seed: int = 0
@@ -51,16 +51,16 @@ class TrainSettings:
 
 @dataclass
 class Progress:
-    """Where a run stands; part of each checkpoint.
+    """The state of a run besides weights, optimiser and scaler; a checkpoint holds these fields under their names.
 
     Attributes:
-        steps_per_epoch: optimiser steps of a whole epoch.
+        steps_per_epoch: optimiser steps of a complete epoch.
         epoch: epochs done.
         step: steps done of the next epoch.
         evaluated: epochs done at the last evaluation.
         best: highest search mAP so far.
         skipped, skipped_in_a_row: steps skipped in all, and since the last one that was not.
-        losses: by name, of each forward pass since the last line of the log.
+        losses: not yet logged, by name, of each forward pass.
     """
 
     steps_per_epoch: int
@@ -77,6 +77,14 @@ class Progress:
         """Optimiser steps done since training began."""
         return self.epoch * self.steps_per_epoch + self.step
 
+    def load_state_dict(self, checkpoint: dict) -> None:
+        """Take the fields that a checkpoint has; TypeError where one is of another type."""
+        for name, value in asdict(self).items():
+            saved = checkpoint.get(name, value)
+            if type(saved) is not type(value):
+                raise TypeError(f"{name} is {saved!r}")
+            setattr(self, name, saved)
+
 
 def train_one_epoch(
     network: nn.Module,
@@ -89,7 +97,7 @@ def train_one_epoch(
     board: SummaryWriter | None = None,
     after_step: Callable[[], None] = lambda: None,
 ) -> None:
-    """Train on the batches of an epoch that come after its first `progress.step` steps, and move `progress` on.
+    """Train on the batches of an epoch that come after its first `progress.step` steps, and update `progress`.
 
     A step whose losses or gradient are not finite in any process is skipped: weights, momentum and buffers (batch-norm
     statistics, identity memory) stay as they were. Random samples depend on seed, epoch, step and process alone.
@@ -98,63 +106,79 @@ def train_one_epoch(
         network: gives the weighted losses of a batch by name; on the device.
         schedule: factor on each parameter group's `initial_lr`, given the steps done since training began.
         scaler: enabled for float16 alone.
-        board: where the losses are drawn besides the log.
-        after_step: called after each step, as to save or to stop.
+        board: TensorBoard writer; None for the log alone.
+        after_step: called after each step, for instance to save or to stop.
 
     Raises:
         DivergedError: `max_skipped` steps in a row were skipped.
     """
     network.train()
-    for batches in _grouped(loader, settings.accumulate):
+    for batches in _in_groups(loader, settings.accumulate):
         torch.manual_seed(_step_seed(settings.seed, progress.epoch, progress.step, rank()))
         rate = set_learning_rate(optimizer, schedule(progress.total_steps))
-        buffers = [buffer.clone() for buffer in network.buffers()]
-        passes: list[dict[str, float]] = []
-        for images, targets in batches:
-            inputs = to_device(images, targets, settings.device)
-            with _synchronised(network, last=len(passes) + 1 == len(batches)):
-                with torch.autocast(settings.device.type, dtype=settings.amp, enabled=settings.amp is not None):
-                    losses = network(*inputs)
-                values = _gathered(losses)  # waits for the device
-                if fault := _fault_of(values, list(losses), targets):
-                    break
-                scaler.scale(sum(losses.values()) / len(batches)).backward()
-            passes.append(dict(zip(losses, values.mean(dim=0).tolist(), strict=True)))
+        buffers = [buffer.clone() for buffer in network.buffers()]  # which the forward pass updates
+        losses, fault = accumulate_gradients(network, batches, scaler, settings)
         if not fault:
             scaler.unscale_(optimizer)
-            norm = nn.utils.clip_grad_norm_(network.parameters(), settings.clip or math.inf)
-            fault = _fault_of(norm[None, None].cpu(), ["gradient"], [t for _, targets in batches for t in targets])
-            if not fault:
+            norm = nn.utils.clip_grad_norm_(network.parameters(), settings.max_grad_norm or math.inf)
+            if norm.isfinite():
                 scaler.step(optimizer)
-            scaler.update()
+            else:
+                fault = _describe_fault(["gradient"], [target for _, targets in batches for target in targets])
+            scaler.update()  # in float16 an overflow of the gradient lowers the loss scale
+        if fault:
+            for buffer, saved in zip(network.buffers(), buffers, strict=True):
+                buffer.copy_(saved)
         optimizer.zero_grad()
         progress.step += 1
-        if fault:
-            for buffer, before in zip(network.buffers(), buffers, strict=True):
-                buffer.copy_(before)
-        _count(progress, passes, fault, settings.max_skipped)
+        _count(progress, losses, fault, settings.max_skipped)
         if progress.step % settings.log_every == 0:
             log_losses(progress, rate, board)
         after_step()
     log_losses(progress, optimizer.param_groups[0]["lr"], board)
 
 
+def accumulate_gradients(
+    network: nn.Module, batches: list[Batch], scaler: torch.amp.GradScaler, settings: TrainSettings
+) -> tuple[list[dict[str, float]], str]:
+    """Add up the (scaled) gradients of the mean loss over the batches of a step, one forward pass each.
+
+    Returns:
+        The losses of each pass by name, means over processes, and "". At the first that are not finite: none, and a
+        description of the fault.
+    """
+    passes = []
+    for images, targets in batches:
+        inputs = to_device(images, targets, settings.device)
+        with _sync_gradients(network, last=len(passes) + 1 == len(batches)):
+            with torch.autocast(settings.device.type, dtype=settings.amp, enabled=settings.amp is not None):
+                losses = network(*inputs)
+            values = _gather_losses(losses)  # waits for the device
+            finite = values.isfinite()
+            if not finite.all():
+                names = [name for name, column in zip(losses, finite.T, strict=True) if not column.all()]
+                return [], _describe_fault(names, [] if finite[rank()].all() else targets)
+            scaler.scale(sum(losses.values()) / len(batches)).backward()
+        passes.append(dict(zip(losses, values.mean(dim=0).tolist(), strict=True)))
+    return passes, ""
+
+
 def to_device(images: list[Tensor], targets: list[dict], device: torch.device) -> tuple[list[Tensor], list[dict]]:
-    """A batch of the loader with the parts of targets that networks take."""
+    """A batch of the loader on a device, targets with boxes and labels alone."""
     images = [image.to(device, non_blocking=True) for image in images]
-    wanted = ("boxes", "labels")
-    return images, [{name: target[name].to(device, non_blocking=True) for name in wanted} for target in targets]
+    names = ("boxes", "labels")
+    return images, [{name: target[name].to(device, non_blocking=True) for name in names} for target in targets]
 
 
 def set_learning_rate(optimizer: Optimizer, factor: float) -> float:
-    """Multiply the `initial_lr` of every parameter group by `factor`; the rate of the first group."""
+    """Set the rate of every parameter group to its `initial_lr` times `factor`; returns the first group's."""
     for group in optimizer.param_groups:
         group["lr"] = group["initial_lr"] * factor
     return optimizer.param_groups[0]["lr"]
 
 
 def log_losses(progress: Progress, rate: float, board: SummaryWriter | None) -> None:
-    """Log the losses since the last line, means over passes and processes; nothing where all steps were skipped."""
+    """Log the means of the losses not yet logged, if there are any."""
     passes, progress.losses = progress.losses, []
     if not passes:
         return
@@ -167,43 +191,33 @@ def log_losses(progress: Progress, rate: float, board: SummaryWriter | None) -> 
             board.add_scalar(f"train/{name}", value, progress.total_steps)
 
 
-def _grouped(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
-    """Batches in lists of `size`, the last one maybe shorter."""
+def _in_groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
+    """Batches in lists of `size`; the last list may be shorter."""
     batches = iter(batches)
     while group := list(islice(batches, size)):
         yield group
 
 
 def _step_seed(*numbers: int) -> int:
-    """A seed of 64 bits from whole numbers that are not negative."""
+    """A 64-bit seed from non-negative integers."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
 
 
-def _synchronised(network: nn.Module, last: bool) -> AbstractContextManager:
+def _sync_gradients(network: nn.Module, last: bool) -> AbstractContextManager:
     """Where several processes accumulate gradients, only the last pass of a step needs to exchange them."""
     return nullcontext() if last or not isinstance(network, DistributedDataParallel) else network.no_sync()
 
 
-def _gathered(losses: dict[str, Tensor]) -> Tensor:
+def _gather_losses(losses: dict[str, Tensor]) -> Tensor:
     """The losses of all processes, processes x losses, on the CPU."""
     stacked = torch.stack([loss.detach().float() for loss in losses.values()])
     return gather_rows(stacked[None], [1] * world_size()).cpu()
 
 
-def _fault_of(values: Tensor, names: list[str], targets: list[dict]) -> str:
-    """Which values are not finite and the images that gave them, for the log; empty where all are finite.
-
-    Args:
-        values: processes x names, or 1 x names where all processes have the same.
-        targets: of this process.
-    """
-    finite = values.isfinite()
-    if finite.all():
-        return ""
-    own = targets if len(values) == 1 or not finite[rank()].all() else []
-    images = [name for names in gather_objects([target["img_name"] for target in own]) for name in names]
-    faulty = [name for name, is_finite in zip(names, finite.all(dim=0).tolist(), strict=True) if not is_finite]
-    return f"{', '.join(faulty)} not finite; images {', '.join(images)}"
+def _describe_fault(names: list[str], targets: list[dict]) -> str:
+    """Which values are not finite, and the images that gave them: those of `targets` of all processes."""
+    images = sum(gather_objects([target["img_name"] for target in targets]), [])
+    return f"{', '.join(names)} not finite; images {', '.join(images)}"
 
 
 def _count(progress: Progress, passes: list[dict[str, float]], fault: str, max_skipped: int) -> None:

@@ -23,6 +23,8 @@ STRIDE = 16  # pixels of the resized image per cell of the stem's map (C4), the 
 
 LEVELS = ("c3", "c4", "c5")  # names of the maps at strides 8, 16 and 32
 
+Layers = OrderedDict[str, nn.Module]
+
 
 @dataclass(frozen=True)
 class BackboneSpec:
@@ -31,14 +33,14 @@ class BackboneSpec:
     Attributes:
         factory: torchvision's function that makes the network.
         weights: torchvision's description of its ImageNet weights.
-        layers: from the network to its layers in order, by name, without the classifier.
+        layers: function that returns the network's layers by name, in order, without the classifier.
         ends: names of the layers whose outputs are C3, C4 and C5.
         channels: of C3, C4 and C5.
     """
 
     factory: Callable[..., nn.Module]
     weights: tvm.WeightsEnum
-    layers: Callable[[nn.Module], "OrderedDict[str, nn.Module]"]
+    layers: Callable[[nn.Module], Layers]
     ends: tuple[str, str, str]
     channels: tuple[int, int, int]
 
@@ -47,11 +49,11 @@ def _resnet(factory: Callable, weights: tvm.WeightsEnum, channels: tuple[int, in
     return BackboneSpec(factory, weights, _resnet_layers, ("layer2", "layer3", "layer4"), channels)
 
 
-def _resnet_layers(net: nn.Module) -> "OrderedDict[str, nn.Module]":
+def _resnet_layers(net: nn.Module) -> Layers:
     return OrderedDict((name, layer) for name, layer in net.named_children() if name not in ("avgpool", "fc"))
 
 
-def _mobilenet_v2_layers(net: nn.Module) -> "OrderedDict[str, nn.Module]":
+def _mobilenet_v2_layers(net: nn.Module) -> Layers:
     return OrderedDict((f"block{name}", block) for name, block in net.features.named_children())
 
 
@@ -71,7 +73,7 @@ BACKBONES = {
 
 
 @dataclass(frozen=True)
-class Backbone:
+class SplitBackbone:
     """A network cut at stride 16: the stem, which all heads share, and the tail, of which each head takes a copy."""
 
     stem: nn.Sequential
@@ -80,7 +82,7 @@ class Backbone:
     tail_channels: int
 
     def new_tail(self) -> Tail:
-        """A copy of the tail with the same weights, for one head."""
+        """A copy of the tail, for one head."""
         return copy.deepcopy(self.tail)
 
 
@@ -91,18 +93,18 @@ class FeatureMaps(IntermediateLayerGetter):
         channels: of each map, by name.
     """
 
-    def __init__(self, layers: "OrderedDict[str, nn.Module]", spec: BackboneSpec):
+    def __init__(self, layers: Layers, spec: BackboneSpec):
         super().__init__(nn.Sequential(layers), dict(zip(spec.ends, LEVELS, strict=True)))
         self.channels = dict(zip(LEVELS, spec.channels, strict=True))
 
 
-def build_backbone(name: str, weights: str = "none") -> Backbone:
+def build_backbone(name: str, weights: str = "none") -> SplitBackbone:
     """A backbone cut into stem and tail; for arguments and errors see `build_feature_maps`."""
     spec = BACKBONES[name]
     layers = list(_layers(name, weights).items())
     cut = 1 + [layer for layer, _ in layers].index(spec.ends[1])
     stem, tail = OrderedDict(layers[:cut]), OrderedDict(layers[cut:])
-    return Backbone(nn.Sequential(stem), Tail(tail), *spec.channels[1:])
+    return SplitBackbone(nn.Sequential(stem), Tail(tail), *spec.channels[1:])
 
 
 def build_feature_maps(name: str, weights: str = "none") -> FeatureMaps:
@@ -120,7 +122,7 @@ def build_feature_maps(name: str, weights: str = "none") -> FeatureMaps:
     return FeatureMaps(_layers(name, weights), BACKBONES[name])
 
 
-def _layers(name: str, weights: str) -> "OrderedDict[str, nn.Module]":
+def _layers(name: str, weights: str) -> Layers:
     spec = BACKBONES[name]
     net = spec.factory(weights=None)
     if weights != "none":

@@ -14,11 +14,9 @@ from models.results import SearchResult
 Targets = list[dict[str, Tensor]]
 """Ground truth per image: `boxes` n x 4, and `labels` int64 n (identities from 1, -1 without; see `utils.labels`)."""
 
-SearchBatch = Callable[[ImageBatch, list[Tensor]], list[SearchResult]]
-
 
 class PersonSearchModel(nn.Module):
-    """Finds the people of whole images and embeds who they are.
+    """Finds the people in images and computes an identity embedding of each.
 
     A family implements `losses` and `search_batch`. Images are RGB, uint8 or float in [0, 1], 3 x H x W, of any sizes;
     boxes are x1, y1, x2, y2 in pixels of the image as given.
@@ -27,7 +25,7 @@ class PersonSearchModel(nn.Module):
         preprocess: resizes, normalises and pads images.
 
     Attributes:
-        identity_memory: state-dict keys of what the training set's identities are remembered by; not needed to search.
+        identity_memory: state-dict keys of the tables of the training set's identities; not needed to search.
     """
 
     identity_memory: tuple[str, ...] = ()
@@ -36,7 +34,7 @@ class PersonSearchModel(nn.Module):
         super().__init__()
         self.preprocess = preprocess
 
-    # ------------------------------------------------------------------------------------- what a family implements
+    # What a family implements
     def losses(self, batch: ImageBatch, targets: Targets) -> dict[str, Tensor]:
         """The weighted losses by name, scalars; boxes of the targets are in pixels of the resized images."""
         raise NotImplementedError
@@ -46,13 +44,18 @@ class PersonSearchModel(nn.Module):
         raise NotImplementedError
 
     def inference_modules(self) -> list[nn.Module]:
-        """The modules that may run in half precision and be compiled: their outputs are not coordinates or scores.
+        """Modules whose weights may be stored in half precision, and which torch.compile may compile.
 
-        In them, a batch norm that is registered right behind a convolution follows it, and may be folded into it.
+        What they output must be safe at that precision, or cast back to float32. In them, a batch norm registered right
+        behind a convolution follows it, and may be folded into it.
         """
         return []
 
-    # --------------------------------------------------------------------------------------- the same for all families
+    def rescore(self, results: list[SearchResult]) -> list[SearchResult]:
+        """The results of all images of a search with their final scores: here as `search_batch` gives them."""
+        return results
+
+    # The same for all families
     def forward(self, images: list[Tensor], targets: Targets | None = None) -> dict[str, Tensor] | list[dict]:
         """Train mode: the weighted losses, name -> scalar. Eval mode: each image as part of a gallery.
 
@@ -84,34 +87,31 @@ class PersonSearchModel(nn.Module):
         """
         return [result.query() for result in self.search(images, boxes)]
 
+    @torch.no_grad()
     def search(self, images: list[Tensor], boxes: list[Tensor] | None = None) -> list[SearchResult]:
-        """Search images and embed given boxes, in one pass: what `forward` and `query` are two views of.
+        """Search images and embed given boxes, in one pass; `forward` and `query` are views of the results.
+
+        Images of one padded size run together: padding to a larger one would change features near the border.
 
         Args:
             images: see the class.
-            boxes: per image g x 4; None: no boxes. Checked where they are: on the CPU they cost no wait for a device.
+            boxes: per image g x 4; None: no boxes. On the CPU their areas are checked; elsewhere that would wait for
+                the device.
 
         Raises:
             ValueError: train mode, or boxes that do not fit their images or have no area.
         """
-        return self._search_by_size(self.search_batch, images, boxes)
-
-    @torch.no_grad()
-    def _search_by_size(
-        self, search_batch: SearchBatch, images: list[Tensor], boxes: list[Tensor] | None
-    ) -> list[SearchResult]:
-        """Run images of one padded size together: padding to a larger one would change features near the border."""
         if self.training:
             raise ValueError("the network searches in eval mode only: call eval() first")
         boxes = _checked(images, [torch.zeros(0, 4) for _ in images] if boxes is None else boxes)
-        groups = defaultdict(list)
+        by_size = defaultdict(list)
         for index, image in enumerate(images):
-            groups[self.preprocess.padded_size(*image.shape[1:])].append(index)
+            by_size[self.preprocess.padded_size(*image.shape[1:])].append(index)
         results: dict[int, SearchResult] = {}
-        for indices in groups.values():
+        for indices in by_size.values():
             batch = self.preprocess([images[i] for i in indices])
-            results |= zip(indices, search_batch(batch, [boxes[i] for i in indices]), strict=True)
-        return [results[index] for index in range(len(images))]
+            results |= zip(indices, self.search_batch(batch, [boxes[i] for i in indices]), strict=True)
+        return self.rescore([results[index] for index in range(len(images))])
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class Family:
     """A kind of network, with all that other files need to know of it.
 
     Attributes:
-        build: from the options and whether to load pretrained weights to the network, in train mode on the CPU.
+        build: as `models.build.build_model`.
         key_prefixes: beginnings of its state-dict keys, by which a checkpoint is recognised.
         releases: weights that others have published for it.
     """
@@ -130,10 +130,7 @@ class Family:
 
 
 def _checked(images: list[Tensor], boxes: list[Tensor]) -> list[Tensor]:
-    """The boxes as float32 on their images' devices; raises ValueError where they do not fit or have no area.
-
-    On other devices than the CPU areas are not looked at: that would wait for the device.
-    """
+    """The boxes as float32 on their images' devices; raises ValueError as `PersonSearchModel.search` says."""
     if len(images) != len(boxes):
         raise ValueError(f"{len(images)} images but {len(boxes)} sets of boxes")
     checked = []

@@ -14,11 +14,11 @@ class OIMLoss(nn.Module):
     """Cross-entropy of a person against the lookup table of identities and a circular queue of people without identity.
 
     Logits are scalar * features @ [lut; cq].T. The tables have no gradient: each call in train mode first computes the
-    loss with the tables as they are, then moves them by the features of that call, one after the other: a person with
-    identity moves its row, `row <- normalise(momentum * row + (1 - momentum) * x)`, one without overwrites the queue at
-    its head. Features that are not finite move nothing.
+    loss with the tables as they are, then updates them by the features of that call, one after the other: a person with
+    identity updates its row, `row <- normalise(momentum * row + (1 - momentum) * x)`, one without overwrites the queue
+    at its head. If a feature is not finite, nothing is updated.
 
-    With several processes, all tables are moved by the features of all processes (in the order of ranks) and so stay
+    With several processes, all tables are updated by the features of all processes (in the order of ranks) and so stay
     equal; the loss is scaled so that the mean over processes is the mean over all people with identity.
 
     Args:
@@ -68,16 +68,17 @@ class OIMLoss(nn.Module):
 
     def _loss(self, features: Tensor, labels: Tensor) -> Tensor:
         known = (labels > BACKGROUND) & (labels <= len(self.lut))
-        tables = torch.cat([self.lut, self.cq])  # a copy: the tables move before the backward pass reads them
+        tables = torch.cat([self.lut, self.cq])  # a copy: the tables change before the backward pass reads them
         logits = self.scalar * features @ tables.T
         total = F.cross_entropy(logits, (labels - 1).where(known, IGNORED), ignore_index=IGNORED, reduction="sum")
         return total * world_size() / sum_over_processes(known.sum()).clamp(min=1)
 
     @torch.no_grad()
     def _update(self, features: Tensor, labels: Tensor) -> None:
-        """Move both tables by the people of all processes; reads their labels from the device, once."""
+        """Update both tables by the people of all processes."""
         counts = gather_counts(len(labels), labels.device)
         features, labels = gather_rows(features, counts), gather_rows(labels, counts)
+        # Labels and the flag in one copy from the device.
         *on_host, finite = torch.cat([labels, features.isfinite().all()[None]]).tolist()
         if on_host and max(on_host) > len(self.lut):
             raise ValueError(f"identity {max(on_host)} is beyond the lookup table's rows, num_ids {len(self.lut)}")
@@ -104,13 +105,16 @@ class OIMLoss(nn.Module):
 
 
 def _rounds(labels: list[int]) -> list[list[int]]:
-    """Positions of the labels that are identities, by how often the same one came before: each round has it once."""
+    """The positions of identities among the labels, in rounds in which each identity occurs at most once.
+
+    An identity that occurs twice in a batch updates its row twice, in order, so the second time is in a later round.
+    """
     rounds: list[list[int]] = []
     seen: dict[int, int] = {}
     for position, label in enumerate(labels):
         if label > BACKGROUND:
-            turn = seen[label] = seen.get(label, -1) + 1
-            if turn == len(rounds):
+            occurrence = seen[label] = seen.get(label, -1) + 1
+            if occurrence == len(rounds):
                 rounds.append([])
-            rounds[turn].append(position)
+            rounds[occurrence].append(position)
     return rounds

@@ -1,4 +1,4 @@
-"""Preprocessing of images, the same for training, searching and export: normalise, resize, pad."""
+"""Preprocessing of images, the same for training and searching: normalise, resize, pad."""
 
 import math
 from dataclasses import dataclass
@@ -42,27 +42,19 @@ class Preprocess(nn.Module):
     """Normalise and resize images as torchvision's `GeneralizedRCNNTransform` does, and pad them to one size.
 
     Args:
-        min_size: the short side of a resized image, in pixels, ...
-        max_size: ... unless the long side would be longer than this; then the long side has this length.
+        min_size: short side of a resized image, in pixels.
+        max_size: upper limit of its long side, which takes precedence.
         size_divisible: height and width of the padded batch are multiples of it.
-        mean, std: of each channel, for images in [0, 1].
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(
-        self,
-        min_size: int,
-        max_size: int,
-        size_divisible: int = 32,
-        mean: tuple[float, ...] = IMAGENET_MEAN,
-        std: tuple[float, ...] = IMAGENET_STD,
-    ):
+    def __init__(self, min_size: int, max_size: int, size_divisible: int = 32):
         super().__init__()
         self.min_size, self.max_size, self.size_divisible = min_size, max_size, size_divisible
-        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(-1, 1, 1), persistent=False)
 
     def forward(self, images: list[Tensor]) -> ImageBatch:
         """A batch of images: uint8, or float in [0, 1], RGB, 3 x H x W, of any sizes, on the device of this module."""

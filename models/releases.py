@@ -19,10 +19,10 @@ class Release:
 
     Attributes:
         title: its name, for people.
-        config: what the names of its files in configs/releases begin with.
-        marks: beginnings of keys by which it is told from others; each begins at least one key of its files.
-        names: its keys.
-        dims: pattern of keys -> dimensions of their tensors, where keys alone do not tell two releases apart.
+        config: prefix of its files' names in configs/releases.
+        marks: key prefixes that all occur in its files and distinguish it from other releases.
+        names: its keys and those of this project.
+        dims: key pattern -> number of dimensions, where key names alone are ambiguous.
         unused: pattern of the keys that it saves though its network never uses them.
     """
 
@@ -35,24 +35,24 @@ class Release:
 
     def matches(self, state: dict[str, Tensor]) -> bool:
         """Whether a state dict is this release's."""
-        return all(any(key.startswith(mark) for key in state) for mark in self.marks) and all(
-            value.dim() == dims for pattern, dims in self.dims.items() for value in _matching(pattern, state)
+        marked = all(any(key.startswith(mark) for key in state) for mark in self.marks)
+        return marked and all(
+            value.dim() == dims
+            for pattern, dims in self.dims.items()
+            for key, value in state.items()
+            if re.fullmatch(pattern, key)
         )
 
     def config_files(self, state: dict[str, Tensor]) -> list[str]:
-        """The configs for weights in this project's names: of their dataset, or of all if that is unknown."""
+        """The configs for weights in this project's names: of their dataset, or of both if that is unknown."""
         rows = [len(value) for key, value in state.items() if key.endswith(".lut") and value.dim()]
         dataset = DATASETS.get(rows[0]) if rows else None
         return [f"{CONFIG_FOLDER}/{self.config}_{name}.yaml" for name in ([dataset] if dataset else DATASETS.values())]
 
     def own_name(self, key: str) -> str | None:
-        """What a key of the release is called here; None if it has no place."""
+        """This project's name of a key of the release; None if there is none."""
         for pattern, name in self.names:
             match = re.fullmatch(pattern, key)
             if match:
                 return match.expand(name)
         return None
-
-
-def _matching(pattern: str, state: dict[str, Tensor]) -> list[Tensor]:
-    return [value for key, value in state.items() if re.fullmatch(pattern, key)]

@@ -14,21 +14,21 @@ class Thresholds:
     """Which boxes of an image stay.
 
     Attributes:
-        score: lowest score, exclusive.
-        nms: IoU with a better box from which non-maximum suppression drops a box.
+        min_score: lowest score, exclusive.
+        nms_iou: IoU with a better box above which non-maximum suppression drops a box.
         max_detections: most boxes that stay.
     """
 
-    score: float
-    nms: float
+    min_score: float
+    nms_iou: float
     max_detections: int
 
 
 def keep_best(boxes: Tensor, scores: Tensor, thresholds: Thresholds) -> Tensor:
     """Indices (int64) of the boxes (n x 4, with scores n) that stay, by falling score."""
-    candidates = torch.where(scores > thresholds.score)[0]
+    candidates = torch.where(scores > thresholds.min_score)[0]
     candidates = candidates[remove_small_boxes(boxes[candidates], MIN_SIDE)]
-    kept = nms(boxes[candidates], scores[candidates], thresholds.nms)
+    kept = nms(boxes[candidates], scores[candidates], thresholds.nms_iou)
     return candidates[kept[: thresholds.max_detections]]
 
 
@@ -80,7 +80,7 @@ class SearchResult:
         chosen = slice(None) if index is None else slice(index, index + 1)
         given, embeddings = self.query_boxes[chosen], self.query_embeddings[chosen]
         # Given boxes count as the best ones: they suppress their duplicates and are never suppressed themselves.
-        others = torch.where(~(box_iou(given, self.boxes) > self.thresholds.nms).any(0))[0]
+        others = torch.where(~(box_iou(given, self.boxes) > self.thresholds.nms_iou).any(0))[0]
         kept = others[keep_best(self.boxes[others], self.scores[others], self.thresholds)]
         kept = kept[: max(self.thresholds.max_detections - len(given), 0)]
         context = {
@@ -97,7 +97,7 @@ TENSORS = ("boxes", "scores", "embeddings", "query_boxes", "query_embeddings")
 def to_cpu(results: list[SearchResult]) -> list[SearchResult]:
     """The results on the CPU in float32, copied in one transfer.
 
-    Their tensors are views of one: copy what is to be kept, or it keeps the whole batch in memory.
+    The tensors are views of one buffer: clone those that outlive the batch.
     """
     tensors = [getattr(result, name) for result in results for name in TENSORS]
     if not tensors:

@@ -45,7 +45,7 @@ class RoIs:
         boxes: per image n x 4, in pixels of the resized image; R in all.
 
     Attributes:
-        counts: the n of each image.
+        counts: number of boxes per image.
     """
 
     def __init__(self, roi_align: RoIAlign, feature_map: Tensor, boxes: list[Tensor]):
@@ -59,7 +59,7 @@ class RoIs:
 
 
 class Tail(nn.Sequential):
-    """The last stage of a backbone, from crops R x C x s x s to R x C' x s/2 x s/2.
+    """The last stage of a backbone (res5 of a ResNet), from crops R x C x s x s to R x C' x s/2 x s/2.
 
     Attributes:
         checkpointed: in training, compute activations again in the backward pass instead of keeping them.
@@ -68,7 +68,7 @@ class Tail(nn.Sequential):
     checkpointed = False
 
     def on_rois(self, rois: RoIs) -> Tensor:
-        """The tail's output on the crops of RoIs."""
+        """The tail's output on the crops of RoIs; `models.fast` replaces this method."""
         return self(rois.crops)
 
     def forward(self, crops: Tensor) -> Tensor:
@@ -78,18 +78,18 @@ class Tail(nn.Sequential):
             super().forward,
             crops,
             use_reentrant=False,
-            context_fn=lambda: (nullcontext(), self._without_new_statistics()),
+            context_fn=lambda: (nullcontext(), self._frozen_statistics()),
         )
 
     @contextmanager
-    def _without_new_statistics(self) -> Iterator[None]:
+    def _frozen_statistics(self) -> Iterator[None]:
         """Batch norms normalise as in training but do not count the batch a second time."""
         norms = [module for module in self.modules() if isinstance(module, _BatchNorm)]
-        before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+        saved = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
         for norm in norms:
             norm.momentum, norm.num_batches_tracked = 0.0, None
         try:
             yield
         finally:
-            for norm, (momentum, counter) in zip(norms, before, strict=True):
+            for norm, (momentum, counter) in zip(norms, saved, strict=True):
                 norm.momentum, norm.num_batches_tracked = momentum, counter

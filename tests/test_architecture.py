@@ -9,10 +9,12 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from yacs.config import CfgNode
 
 from defaults import get_default_cfg, load_cfg
+from models import build_model
 from utils.options import UniqueKeyLoader
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,13 +53,7 @@ TREES = {name: ast.parse(source, filename=name) for name, source in SOURCES.item
 FAMILIES = [folder.name for folder in (ROOT / "models").iterdir() if (folder / "build.py").is_file()]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 SCRIPTS = sorted([*ROOT.glob("*.sh"), *(ROOT / "tools").glob("*.sh"), ROOT / ".ci" / "run"])
-DOCUMENTS = sorted(
-    [
-        ROOT / "README.md",
-        *(ROOT / "docs").glob("*.md"),
-        *(file for folder in FOLDERS for file in (ROOT / folder).rglob("*.md")),
-    ]
-)
+DOCUMENTS = [ROOT / "README.md", *(file for name in ["docs", *FOLDERS] for file in (ROOT / name).rglob("*.md"))]
 
 
 def package_of(name: str) -> str:
@@ -93,15 +89,18 @@ def real_names(tree: ast.AST) -> dict[str, str]:
     return names
 
 
-def uses(tree: ast.AST, function: str) -> Iterator[tuple[ast.AST, ast.Call | None]]:
-    """Every mention of a library's function, whatever name it goes by, and the call it is the function of, if it is."""
-    names = real_names(tree)
-    calls = {id(node.func): node for node in ast.walk(tree) if isinstance(node, ast.Call)}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute | ast.Name):
-            first, dot, rest = dotted(node).partition(".")
-            if names.get(first, first) + dot + rest == function:
-                yield node, calls.get(id(node))
+def uses(function: str) -> Iterator[tuple[str, ast.AST, ast.Call | None]]:
+    """Every mention of a library's function, whatever name it goes by: file, node, and the call of it, if it is one."""
+    for file, tree in TREES.items():
+        if function.partition(".")[0] not in SOURCES[file]:
+            continue
+        names = real_names(tree)
+        calls = {id(node.func): node for node in ast.walk(tree) if isinstance(node, ast.Call)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute | ast.Name):
+                first, dot, rest = dotted(node).partition(".")
+                if names.get(first, first) + dot + rest == function:
+                    yield file, node, calls.get(id(node))
 
 
 def passes(call: ast.Call | None, argument: str, value: object) -> bool:
@@ -146,16 +145,13 @@ def test_imports_go_leftwards(package):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_family_is_named_by_the_registry_alone(family):
     package = f"models/{family}/"
-    others = {name: tree for name, tree in TREES.items() if not name.startswith(package)}
     importers = {
         name
-        for name, tree in others.items()
+        for name, tree in TREES.items()
         for node in ast.walk(tree)
-        if isinstance(node, ast.Import | ast.ImportFrom)
-        and f"models.{family}" in ast.unparse(node)
-        or isinstance(node, ast.ImportFrom)
-        and node.module == "models"
-        and family in {a.name for a in node.names}
+        if not name.startswith(package)
+        and isinstance(node, ast.Import | ast.ImportFrom)
+        and re.search(rf"\bmodels(\.| import .*\b){family}\b", ast.unparse(node))
     }
     assert importers == {"models/build.py"}
 
@@ -175,21 +171,14 @@ def test_option_names_stand_in_messages_of_builders_and_programs_only():
 
 
 def test_nothing_is_imported_by_text():
-    hidden = [
-        f"{name}:{node.lineno}"
-        for name, tree in TREES.items()
-        for function in ("importlib.import_module", "__import__")
-        for node, _ in uses(tree, function)
-    ]
+    functions = ("importlib.import_module", "__import__")
+    hidden = [f"{file}:{node.lineno}" for function in functions for file, node, _ in uses(function)]
     assert not hidden, "imports by text escape the check of imports"
 
 
-def test_defaults_need_nothing_but_yacs():
+def test_config_is_read_by_builders_and_programs_only():
     needed = {target for _, target in imported(TREES["defaults.py"])}
     assert needed - set(sys.stdlib_module_names) == {"yacs", "utils"}
-
-
-def test_config_is_read_by_builders_and_programs_only():
     wrong = []
     for name, tree in TREES.items():
         if reads_config(name) or name == "defaults.py":
@@ -203,120 +192,69 @@ def test_config_is_read_by_builders_and_programs_only():
     assert not wrong, "pass plain values instead of the config"
 
 
-def test_weights_are_read_as_data():
-    found = [(name, node.lineno, call) for name, tree in TREES.items() for node, call in uses(tree, "torch.load")]
-    assert {name for name, _, _ in found} == WEIGHT_READERS
-    assert not [f"{name}:{line}" for name, line, call in found if not passes(call, "weights_only", True)]
+SAFE = {"torch.load": ("weights_only", True), "numpy.load": ("allow_pickle", False)}
 
 
-def test_arrays_are_read_without_pickle():
-    found = [(name, node.lineno, call) for name, tree in TREES.items() for node, call in uses(tree, "numpy.load")]
-    assert found
-    assert not [f"{name}:{line}" for name, line, call in found if not passes(call, "allow_pickle", False)]
+@pytest.mark.parametrize("function", SAFE)
+def test_files_are_read_as_data(function):
+    found = list(uses(function))
+    assert found and not [f"{file}:{node.lineno}" for file, node, call in found if not passes(call, *SAFE[function])]
+    if function == "torch.load":
+        assert {file for file, _, _ in found} == WEIGHT_READERS
 
 
 def test_yaml_is_read_as_data():
     unsafe = [f"yaml.{kind}load{many}" for kind in ("", "full_", "unsafe_") for many in ("", "_all")]
-    found = [(name, call) for name, tree in TREES.items() for function in unsafe for _, call in uses(tree, function)]
-    assert [(name, ast.unparse(call)) for name, call in found] == [
-        ("utils/options.py", "yaml.load(text, Loader=UniqueKeyLoader)")
-    ]
+    found = [(file, ast.unparse(call)) for function in unsafe for file, _, call in uses(function)]
+    assert found == [("utils/options.py", "yaml.load(text, Loader=UniqueKeyLoader)")]
     assert issubclass(UniqueKeyLoader, yaml.SafeLoader)
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_config_loads(path):
-    assert load_cfg(path).is_frozen()
-
-
-def test_each_config_has_an_output_folder_of_its_own():
+def test_configs_load_and_each_has_an_output_folder_of_its_own():
     folders = [get_default_cfg().OUTPUT_DIR, *(load_cfg(path).OUTPUT_DIR for path in CONFIGS)]
     assert len(set(folders)) == len(folders), folders
 
 
-def sections(node: ast.AST, scope: dict[str, set[str]]) -> set[str]:
-    """The sections of the options that an expression may be, with a dot behind; "" is the whole tree."""
-    if isinstance(node, ast.Attribute) and node.attr.isupper():
-        return {f"{section}{node.attr}." for section in sections(node.value, scope)}
-    name = node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
-    return {""} if name.lstrip("_") == "cfg" else scope.get(name, set())
+class Recorder:
+    """Options that add to `read` the names of those that code takes from them."""
 
+    def __init__(self, tree: CfgNode, read: set[str], prefix: str = ""):
+        self._tree, self._read, self._prefix = tree, read, prefix
 
-def options_read(tree: ast.Module) -> set[str]:
-    """Every option that a file reads: attributes of `cfg`, and of sections in variables and in arguments of functions.
+    def __getattr__(self, name: str) -> object:
+        value = getattr(self._tree, name)
+        if isinstance(value, CfgNode):
+            return Recorder(value, self._read, f"{self._prefix}{name}.")
+        self._read.add(f"{self._prefix}{name}")
+        return value
 
-    A section of which the file takes all `items` comes as `SECTION.*`.
-    """
-    functions = {node.name: node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
-    tables = {dotted(target): value for node in tree.body for target, value in assigned(node)}
-    scopes, read = {name: {} for name in functions}, set()
-    nodes = [(scopes[name], node) for name, function in functions.items() for node in ast.walk(function)]
-    for scope, node in nodes * len(functions):  # sections may be handed on as often
-        for target, value in assigned(node):
-            scope.setdefault(dotted(target), set()).update(sections(value, scope))
-        if isinstance(node, ast.Attribute):
-            whole = node.attr == "items"
-            found = sections(node.value if whole else node, scope)
-            read |= {f"{section}*" if whole else section[:-1] for section in found}
-        elif isinstance(node, ast.Call):
-            named = {dotted(part) for part in ast.walk(node.func)}
-            named |= {dotted(part) for table in named & tables.keys() for part in ast.walk(tables[table])}
-            for called in named & functions.keys():
-                for parameter, argument in zip(functions[called].args.args, node.args, strict=False):
-                    scopes[called].setdefault(parameter.arg, set()).update(sections(argument, scope))
-    return read
-
-
-def assigned(node: ast.AST) -> list[tuple[ast.AST, ast.AST]]:
-    """The targets and values of an assignment, one by one."""
-    if isinstance(node, ast.AnnAssign) and node.value:
-        return [(node.target, node.value)]
-    if not isinstance(node, ast.Assign):
-        return []
-    target, value = node.targets[0], node.value
-    both = isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple)
-    return list(zip(target.elts, value.elts, strict=False)) if both else [(target, value)]
+    def items(self) -> list[tuple[str, object]]:
+        return [(name, getattr(self, name)) for name in self._tree]
 
 
 def test_every_option_is_read():
-    read = set().union(*(options_read(tree) for name, tree in TREES.items() if reads_config(name)))
-    unread = [option for option in leaves(get_default_cfg()) if not {option, f"{option.rpartition('.')[0]}.*"} & read]
+    """Those of the model by building networks; the code reads others from `cfg`, `inputs` or `solver`."""
+    read = set()
+    for path in (ROOT / "configs" / "releases").glob("*_prw.yaml"):
+        with torch.device("meta"):
+            build_model(Recorder(load_cfg(path, ["MODEL.BACKBONE.WEIGHTS", "none"]), read), pretrained=True)
+    code = "\n".join(source for name, source in SOURCES.items() if reads_config(name))
+    code = re.sub(r"\binputs\.(?=[A-Z])", "cfg.INPUT.", re.sub(r"\bsolver\.(?=[A-Z])", "cfg.SOLVER.", code))
+    read |= set(re.findall(r"\bcfg\.([A-Z][A-Z0-9_.]*)", code))
+    unread = [option for option in leaves(get_default_cfg()) if option not in read]
     assert not unread, "options that no code reads"
 
 
-def test_an_option_with_the_name_of_another_counts_as_read_in_its_own_section_only():
-    source = """
-TABLE = {"rpn": build_rpn}
-def build(cfg):
-    model = cfg.MODEL
-    TABLE["rpn"](model.RPN, 3)
-    return cfg.SEED, list(model.LOSS_WEIGHTS.items())
-def build_rpn(options, channels):
-    return options.NMS_THRESH + head.SCORE_THRESH
-"""
-    read = options_read(ast.parse(source))
-    assert read >= {"SEED", "MODEL.RPN.NMS_THRESH", "MODEL.LOSS_WEIGHTS.*"}
-    assert not [option for option in read if option.endswith("SCORE_THRESH")]
-
-
 def test_every_option_read_exists():
-    tree = get_default_cfg()
-    sections = {option.rpartition(".")[0] for option in leaves(tree)}
-    known = {*leaves(tree), *sections, *(section.partition(".")[0] for section in sections)}
-    read = {
-        match: name
-        for name, source in TREES.items()
-        if reads_config(name)
-        for node in ast.walk(source)
-        for match in re.findall(r"^(?:self\.)?cfg\.([A-Z][A-Z0-9_.]*)$", dotted(node))
-    }
+    known = {f"{option}." for option in leaves(get_default_cfg())}
+    read = {name for source in SOURCES.values() for name in re.findall(r"\bcfg\.([A-Z][A-Z0-9_.]*)", source)}
     assert len(read) > 20
-    assert not {option: name for option, name in read.items() if option not in known}, "no such option in defaults.py"
+    assert not [name for name in read if not any(option.startswith(f"{name}.") for option in known)]
 
 
-@pytest.mark.parametrize("name", SOURCES)
-def test_file_is_short(name):
-    assert len(SOURCES[name].splitlines()) <= MAX_LINES, "split it: a file has one job"
+def test_files_are_short():
+    long = {name: source.count("\n") for name, source in SOURCES.items() if source.count("\n") > MAX_LINES}
+    assert not long, "split them: a file has one job"
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
@@ -332,21 +270,12 @@ def test_script_parses(path):
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_document_names_what_exists(path):
     """Files linked to (pictures aside), options, programs, scripts and configs that a document speaks of."""
-    text = path.read_text(encoding="utf-8")
-    links = {
-        target.partition("#")[0] for target in re.findall(r"(?<!!)\[[^\]]*\]\(([^)]+)\)", text) if ":" not in target
-    }
-    missing = [target for target in links if target and not (path.parent / target).exists()]
-    tree = get_default_cfg()
-    known = leaves(tree)
-    options = OPTION.findall(text)
-    missing += [name for name in options if not any(f"{option}.".startswith(f"{name}.") for option in known)]
-    programs = re.findall(r"python -m tools\.([a-z_]+)", text)
-    missing += [
-        name
-        for name in programs
-        if not any((ROOT / "tools" / file).is_file() for file in (f"{name}.py", f"{name}/__main__.py"))
-    ]
+    text, known = path.read_text(encoding="utf-8"), [f"{option}." for option in leaves(get_default_cfg())]
+    links = [link.partition("#")[0] for link in re.findall(r"(?<!!)\[[^\]]*\]\(([^):]+)\)", text)]
+    missing = [link for link in links if not (path.parent / link).exists()]
+    missing += [name for name in OPTION.findall(text) if not any(option.startswith(f"{name}.") for option in known)]
+    programs = [ROOT / "tools" / name for name in re.findall(r"python -m tools\.([a-z_]+)", text)]
+    missing += [path for path in programs if not (path.with_suffix(".py").exists() or (path / "__main__.py").exists())]
     files = re.findall(r"(?:sh|bash) (?:\./)?(\w+\.sh)|\b(configs/\w+\.yaml)", text)
     missing += [name for pair in files for name in pair if name and not (ROOT / name).is_file()]
     assert not missing

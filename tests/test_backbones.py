@@ -9,7 +9,6 @@ from torch import nn
 
 from models.backbones import BACKBONES, STRIDE, build_backbone, build_feature_maps
 from models.freezing import FreezePolicy
-from models.roi import Tail
 from utils.errors import UserError
 
 
@@ -46,14 +45,6 @@ def test_maps_stem_and_tail_are_torchvisions_intermediate_features(name, tmp_pat
     torch.testing.assert_close(c5, expected[2])
 
 
-def test_each_tail_is_a_copy_of_its_own():
-    backbone = build_backbone("resnet18")
-    one, other = backbone.new_tail(), backbone.new_tail()
-    assert torch.equal(one.layer4[0].conv1.weight, other.layer4[0].conv1.weight)
-    nn.init.zeros_(one.layer4[0].conv1.weight)
-    assert other.layer4[0].conv1.weight.any()
-
-
 # ---------------------------------------------------------------- weights
 def test_a_failed_download_is_one_sentence_that_names_the_file(monkeypatch):
     def offline(*_, **__):
@@ -64,32 +55,33 @@ def test_a_failed_download_is_one_sentence_that_names_the_file(monkeypatch):
         build_backbone("resnet18", "imagenet")
 
 
-def test_wrong_files_are_refused(tmp_path):
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ({"conv1.weight": torch.zeros(1)}, "do not fit backbone resnet18"),
+        ([1], "holds no backbone weights"),
+        ({1: torch.zeros(1)}, "holds no backbone weights"),
+    ],
+)
+def test_wrong_files_are_refused(content, message, tmp_path):
+    torch.save(content, tmp_path / "a.pth")
+    with pytest.raises(UserError, match=message):
+        build_backbone("resnet18", str(tmp_path / "a.pth"))
+    (tmp_path / "a.pth").write_text("hello")
+    with pytest.raises(UserError, match=r"a.pth is damaged, or is not a file of backbone weights"):
+        build_backbone("resnet18", str(tmp_path / "a.pth"))
     with pytest.raises(FileNotFoundError, match="no backbone weights at"):
         build_backbone("resnet18", str(tmp_path / "none.pth"))
-    torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "other.pth")
-    with pytest.raises(UserError, match="do not fit backbone resnet18"):
-        build_backbone("resnet18", str(tmp_path / "other.pth"))
-    (tmp_path / "damaged.pth").write_text("hello")
-    with pytest.raises(ValueError, match=r"damaged.pth is damaged, or is not a file of backbone weights"):
-        build_backbone("resnet18", str(tmp_path / "damaged.pth"))
-    for content in ([1], {1: torch.zeros(1)}):
-        torch.save(content, tmp_path / "odd.pth")
-        with pytest.raises(UserError, match=r"odd.pth holds no backbone weights"):
-            build_backbone("resnet18", str(tmp_path / "odd.pth"))
 
 
 # ---------------------------------------------------------------- freezing
-def test_frozen_statistics_stay_and_others_move():
-    images = [picture(90, 160, 1), picture(120, 100, 2)]
-    targets = [target(([20.0, 10, 60, 80], 1)), target(([20.0, 10, 60, 80], 2))]
-    for scope, moves in (("none", {"stem": True, "tail": True}), ("stem", {"stem": False, "tail": True}), ("all", {})):
-        model = tiny_model(MODEL__BACKBONE__FROZEN_BN_STATISTICS=scope).train()
-        norms = {"stem": model.stem.bn1, "tail": model.search_head.features[0].tail.layer4[0].bn1}
-        before = {name: norm.running_mean.clone() for name, norm in norms.items()}
-        model(images, targets)
-        for name, norm in norms.items():
-            assert torch.equal(before[name], norm.running_mean) != moves.get(name, False)
+@pytest.mark.parametrize("scope, moving", [("none", ["stem", "tail"]), ("stem", ["tail"]), ("all", [])])
+def test_frozen_statistics_stay_and_others_move(scope, moving):
+    model = tiny_model(MODEL__BACKBONE__FROZEN_BN_STATISTICS=scope).train()
+    norms = {"stem": model.stem.bn1, "tail": model.search_head.features[0].tail.layer4[0].bn1}
+    before = {name: norm.running_mean.clone() for name, norm in norms.items()}
+    model([picture(90, 160, 1), picture(120, 100, 2)], [target(([20.0, 10, 60, 80], label)) for label in (1, 2)])
+    assert [name for name, norm in norms.items() if not torch.equal(before[name], norm.running_mean)] == moving
 
 
 def test_frozen_stages_and_affine_have_no_gradient():
@@ -139,8 +131,10 @@ def test_checkpointed_tails_learn_the_same_and_count_a_batch_once(layer):
         torch.testing.assert_close(ours, theirs, atol=0, rtol=1e-6)
 
 
-def test_an_option_checkpoints_all_tails():
-    for asked in (False, True):
-        model = tiny_model(MODEL__BACKBONE__CHECKPOINT_TAILS=asked, MODEL__PARTS=True, MODEL__ROI_ALIGN__SIZE=14)
-        assert [tail.checkpointed for tail in model.tails()] == [asked] * 5
-    assert all(isinstance(tail, Tail) for tail in model.tails())
+def test_each_head_and_each_division_into_parts_has_a_tail_of_its_own_which_an_option_checkpoints():
+    for chosen in (False, True):
+        model = tiny_model(MODEL__BACKBONE__CHECKPOINT_TAILS=chosen, MODEL__PARTS=True, MODEL__ROI_ALIGN__SIZE=14)
+        assert [tail.checkpointed for tail in model.tails()] == [chosen] * 5
+    weights = [tail.layer4[0].conv1.weight for tail in model.tails()]
+    assert all(torch.equal(weight, weights[0]) for weight in weights)
+    assert len({weight.data_ptr() for weight in weights}) == 5

@@ -11,6 +11,7 @@ import pytest
 import torch
 from test_distributed import JOINT
 from test_faults import small
+from test_train import Board
 from tiny import picture, target, tiny_cfg, tiny_model
 from torch.utils._python_dispatch import TorchDispatchMode
 from training_process import ROOT, assert_same, ended, left_by, start
@@ -42,16 +43,6 @@ def batches(count: int) -> list[tuple[list, list]]:
     return [(images[i : i + 2], targets[i : i + 2]) for i in range(0, 2 * count, 2)]
 
 
-class Board:
-    """Takes the losses of each step."""
-
-    def __init__(self):
-        self.drawn: dict[str, list[float]] = {}
-
-    def add_scalar(self, name: str, value: float, step: int) -> None:
-        self.drawn.setdefault(name, []).append(value)
-
-
 def trained(device: torch.device, amp: torch.dtype | None = None, accumulate: int = 1) -> tuple[dict, dict]:
     """Losses of each step and weights after three; nothing is drawn at random, as all anchors and RoIs are sampled."""
     model, board = accelerate(tiny_model(**JOINT).to(device)), Board()
@@ -61,7 +52,8 @@ def trained(device: torch.device, amp: torch.dtype | None = None, accumulate: in
     progress = Progress(3)
     train_one_epoch(model, batches(3 * accumulate), optimizer, lambda _: 1.0, scaler, progress, settings, board)
     assert progress.skipped == 0
-    return board.drawn, {name: value.detach().cpu() for name, value in model.state_dict().items()}
+    losses = {name: [value for value, _ in steps] for name, steps in board.drawn.items()}
+    return losses, {name: value.detach().cpu() for name, value in model.state_dict().items()}
 
 
 @needs_cuda

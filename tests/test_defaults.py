@@ -7,7 +7,7 @@ from utils.errors import UserError
 
 
 def write(folder, name, text):
-    (folder / name).write_text(text)
+    (folder / name).write_bytes(text.encode() if isinstance(text, str) else text)
     return folder / name
 
 
@@ -40,22 +40,16 @@ def test_values_keep_the_type_of_their_option(words, expected):
     assert cfg == expected and type(cfg) is type(expected)
 
 
-def test_words_and_numbers_that_yaml_reads_otherwise_keep_their_meaning(tmp_path):
-    solver = load_cfg(write(tmp_path, "a.yaml", "SOLVER: {AMP: off, BASE_LR: 1e-3}")).SOLVER
-    assert (solver.AMP, solver.BASE_LR) == ("off", 0.001)
-
-
-def test_a_list_that_a_base_file_empties_can_be_filled_again(tmp_path):
-    write(tmp_path, "base.yaml", "SOLVER: {MILESTONES: []}")
-    assert load_cfg(write(tmp_path, "a.yaml", "BASE: base.yaml\nSOLVER: {MILESTONES: [3]}")).SOLVER.MILESTONES == [3]
+def test_values_of_files_keep_the_type_of_their_option(tmp_path):
+    write(tmp_path, "base.yaml", "SOLVER: {AMP: off, BASE_LR: 1e-3, MILESTONES: []}")
+    solver = load_cfg(write(tmp_path, "a.yaml", "BASE: base.yaml\nSOLVER: {MILESTONES: [3]}")).SOLVER
+    assert (solver.AMP, solver.BASE_LR, solver.MILESTONES) == ("off", 0.001, [3])
 
 
 @pytest.mark.parametrize(
     "words, message",
     [
         (["SOLVER.BASELR", "1"], "nearest is 'SOLVER.BASE_LR'"),
-        (["SOLVER", "1"], "no option 'SOLVER'"),
-        (["SEED", "x"], "SEED must be of type int, but is 'x'"),
         (["solver.base_lr", "1"], "no option 'solver.base_lr'; the nearest is 'SOLVER.BASE_LR'"),
         (["NUM_IDS", "1"], "nearest is 'MODEL.OIM.NUM_IDS'"),
         (["SEED", "None"], "command line: SEED must be of type int, but is 'None'"),
@@ -64,7 +58,6 @@ def test_a_list_that_a_base_file_empties_can_be_filled_again(tmp_path):
         (["DETERMINISTIC", "1"], "DETERMINISTIC must be of type bool"),
         (["SOLVER.BASE_LR", "nan"], r"SOLVER.BASE_LR must be of type float \(and finite\), but is 'nan'"),
         (["SOLVER.BASE_LR", "1" * 400], "SOLVER.BASE_LR must be of type float"),
-        (["SOLVER.MILESTONES", "['a', None]"], "SOLVER.MILESTONES must be of type list of int"),
         (["SEED"], "pairs KEY VALUE"),
     ],
 )
@@ -81,11 +74,6 @@ def test_wrong_files_are_named(tmp_path):
     write(tmp_path, "c.yaml", "BASE: b.yaml")
     with pytest.raises(UserError, match=r"in a circle: .*b.yaml -> .*c.yaml -> .*b.yaml"):
         load_cfg(write(tmp_path, "b.yaml", "BASE: c.yaml"))
-    with pytest.raises(UserError, match="holds a list"):
-        load_cfg(write(tmp_path, "d.yaml", "- 1"))
-    (tmp_path / "e.yaml").write_bytes(b"OUTPUT_DIR: caf\xe9\n")
-    with pytest.raises(UserError, match=r"e.yaml is not a YAML file of options in UTF-8: unacceptable character"):
-        load_cfg(tmp_path / "e.yaml")
 
 
 LAUGHS = ", ".join(["&x0 [a]"] + [f"&x{i + 1} [{', '.join([f'*x{i}'] * 10)}]" for i in range(12)])
@@ -107,14 +95,15 @@ WRONG = {
     "nested deeply": ("[" * 3000, "nested too deeply"),
     "laughs": (f"OUTPUT_DIR: [{LAUGHS}]", "OUTPUT_DIR must be of type str"),
     "laughs as list": (f"SOLVER: {{MILESTONES: [{LAUGHS}]}}", "MILESTONES must be of type list of int"),
+    "list": ("- 1", "holds a list"),
+    "not UTF-8": (b"OUTPUT_DIR: caf\xe9\n", "is not a YAML file of options in UTF-8: unacceptable character"),
     "unknown alias": ("SEED: *x", "is not a YAML file of options in UTF-8: found undefined alias"),
-    "zero byte": ("SEED: \0", "is not a YAML file of options in UTF-8: unacceptable character"),
     "value unlike its tag": ("SEED: !!timestamp x", "is not a YAML file of options: wrong tags"),
 }
 
 
 @pytest.mark.parametrize("text, message", WRONG.values(), ids=WRONG)
-def test_what_is_wrong_in_a_file_is_one_sentence_that_names_it(text, message, tmp_path):
+def test_faults_of_a_file_are_one_sentence_that_names_it(text, message, tmp_path):
     with pytest.raises(UserError, match=message) as caught:
         load_cfg(write(tmp_path, "a.yaml", text))
     sentence = caught.value.args[0]
@@ -132,8 +121,6 @@ def test_a_config_inside_another_file_opens_no_file(tmp_path):
     assert read_cfg("SOLVER: {GAMMA: 0.3}", "the config in a.pth", ["SEED", "9"]).SOLVER.GAMMA == 0.3
     with pytest.raises(UserError, match=r"^the config in a.pth names a file to build on \(BASE\)"):
         read_cfg(f"BASE: {base}", "the config in a.pth")
-    with pytest.raises(UserError, match="the config in a.pth: there is no option 'SEEDS'; the nearest is 'SEED'"):
-        read_cfg("SEEDS: 1", "the config in a.pth")
 
 
 def test_a_dumped_config_loads_to_the_same_options(tmp_path):

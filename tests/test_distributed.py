@@ -1,21 +1,18 @@
 """Two processes on the CPU (gloo): tables, parameters and results are those of one."""
 
-import json
 import logging
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as F
-from tiny import picture, target, tiny_model, words
+from tiny import picture, target, tiny_model
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from training_process import in_two_processes
 
 from datasets import build_dataset
 from engine.feature_files import Features, PartialResults
@@ -24,10 +21,9 @@ from engine.searcher import Searcher
 from engine.skipped_samples import SkippedSamples
 from models.oim import OIMLoss
 from models.two_stage.person_search import PersonSearch
-from utils.distributed import any_process, from_main, gather_counts, gather_rows, leave_processes, rank, share_buffers
+from utils.distributed import any_process, from_main, gather_counts, gather_rows, rank, share_buffers
 from utils.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[1]
 ROWS = (3, 7)
 """People that each of the two processes sees."""
 
@@ -70,11 +66,6 @@ def train_steps(network: nn.Module, model: PersonSearch, batches: list[tuple[lis
     return {"parameters": dict(model.named_parameters()), "buffers": dict(model.named_buffers())}
 
 
-def model_worker(number: int) -> dict:
-    model = tiny_model()
-    return train_steps(DistributedDataParallel(model), model, [shares(step)[number] for step in range(3)])
-
-
 JOINT = {
     # All anchors and RoIs are sampled, as many in every image, so that nothing is drawn and the means have one size.
     "MODEL__RPN__BATCH_SIZE": 10**6,
@@ -94,8 +85,8 @@ def model_without_batch_statistics() -> PersonSearch:
     return model
 
 
-def joint_worker(number: int) -> dict:
-    model = model_without_batch_statistics()
+def model_worker(number: int, build: Callable[[], PersonSearch]) -> dict:
+    model = build()
     return train_steps(DistributedDataParallel(model), model, [shares(step)[number] for step in range(3)])
 
 
@@ -119,7 +110,7 @@ def extract(data: Path, partial: PartialResults | None, passes: int | None = Non
 
 
 def extraction_worker(number: int, data: Path, folder: Path) -> dict:
-    """Each process is interrupted after one pass, and goes on."""
+    """Each process is interrupted after one pass, and continues."""
     stopped, first = extract(data, PartialResults(folder), passes=1)
     assert stopped is None
     dist.barrier()
@@ -138,7 +129,7 @@ def damaged_worker(rank: int) -> dict:
     lines = []
     handler = logging.Handler()
     handler.emit = lambda record: lines.append(record.getMessage())
-    logging.getLogger("train").addHandler(handler)
+    logging.getLogger("engine").addHandler(handler)
     samples = SkippedSamples()
     targets = [{"damaged": ["a.jpg"]}, {"damaged": ["a.jpg", "b.jpg"]} if rank else {}]
     assert len(list(samples.counted([([], targets)]))) == 1
@@ -163,18 +154,6 @@ def refused() -> dict:
     return {}
 
 
-def _enter(rank: int, worker, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    torch.set_num_threads(1)
-    torch.save(worker(rank), f"{folder}/{rank}.pt")
-    leave_processes()
-
-
-def in_two_processes(worker, folder: Path) -> list[dict]:
-    mp.spawn(_enter, (worker, str(folder)), nprocs=2)
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
-
-
 def test_oim_of_two_processes_is_that_of_their_joint_batch(tmp_path):
     ours = in_two_processes(oim_worker, tmp_path)
     features, labels = (torch.cat(parts) for parts in zip(batch(0), batch(1), strict=True))
@@ -189,7 +168,7 @@ def test_oim_of_two_processes_is_that_of_their_joint_batch(tmp_path):
 
 
 def test_parameters_batch_norms_and_tables_of_two_processes_stay_equal(tmp_path):
-    one, other = in_two_processes(model_worker, tmp_path)
+    one, other = in_two_processes(partial(model_worker, build=tiny_model), tmp_path)
     for part in ("parameters", "buffers"):
         for name, value in one[part].items():
             assert torch.equal(value, other[part][name]), name
@@ -198,7 +177,7 @@ def test_parameters_batch_norms_and_tables_of_two_processes_stay_equal(tmp_path)
 
 
 def test_two_processes_learn_what_one_does_from_the_joint_batch(tmp_path):
-    ours = in_two_processes(joint_worker, tmp_path)
+    ours = in_two_processes(partial(model_worker, build=model_without_batch_statistics), tmp_path)
     model = model_without_batch_statistics()
     before = {name: value.clone() for name, value in model.named_parameters()}
     joint = [[sum(halves, []) for halves in zip(*shares(step), strict=True)] for step in range(3)]
@@ -206,13 +185,13 @@ def test_two_processes_learn_what_one_does_from_the_joint_batch(tmp_path):
     for part, values in expected.items():
         for name, value in values.items():
             torch.testing.assert_close(
-                ours[0][part][name], value, atol=2e-6, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}"
+                ours[0][part][name], value, atol=1e-4, rtol=1e-3, msg=lambda m, n=name: f"{n}: {m}"
             )
-    moved = max((value - before[name]).abs().max().item() for name, value in expected["parameters"].items())
-    assert moved > 1e-3, "or this test shows nothing"
+    changes = [(value - before[name]).abs().max().item() for name, value in expected["parameters"].items()]
+    assert max(changes) > 1e-2, "far more than the tolerance, to which rounding grows in three steps"
 
 
-def test_an_interrupted_extraction_goes_on_in_two_processes(cuhk, tmp_path):
+def test_an_interrupted_extraction_continues_in_two_processes(cuhk, tmp_path):
     main, other = in_two_processes(partial(extraction_worker, data=cuhk, folder=tmp_path / "parts"), tmp_path)
     features, total = extract(cuhk, None)
     expected = [*features.gallery_feats, *features.query_feats]
@@ -233,17 +212,3 @@ def test_skipped_images_of_all_processes_are_counted_and_what_the_main_one_reads
         assert result["saved"] == {
             "named": {"damaged": ["a.jpg", "b.jpg"], "outside": []}, "counts": {"damaged": 4, "outside": 0}
         }  # fmt: skip
-
-
-def test_torchrun_trains_and_scores_once(cuhk, tmp_path):
-    options = words(cuhk, tmp_path, SOLVER__MAX_EPOCHS=1, SOLVER__MILESTONES="[]")
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "tools.train"]
-    done = subprocess.run(
-        [sys.executable, *command, "--cfg", "configs/cuhk_sysu.yaml", *options],
-        cwd=ROOT, capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    log = (tmp_path / "log.txt").read_text()
-    assert "2 processes on cpu" in log
-    assert log.count("epoch 1: mAP") == 1
-    assert json.loads((tmp_path / "metrics.json").read_text())["epoch"] == 1

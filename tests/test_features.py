@@ -104,7 +104,7 @@ def test_an_interrupted_extraction_goes_on_where_it_stopped(
     searched.clear()
     caplog.set_level("INFO")
     assert_same(extract_features(searcher, *sets, True, PartialResults(tmp_path)), expected, atol=1e-4)
-    assert not first & set(searched) and "going on with the features of 4 images found earlier" in caplog.text
+    assert not first & set(searched) and "resumed with the features of 4 images found earlier" in caplog.text
     searched.clear()
     partial = PartialResults(tmp_path)
     assert_same(extract_features(searcher, *sets, True, partial), expected, atol=1e-4)
@@ -112,7 +112,7 @@ def test_an_interrupted_extraction_goes_on_where_it_stopped(
     damaged = sorted(tmp_path.iterdir())[0]
     damaged.write_bytes(damaged.read_bytes()[:-30])
     assert_same(extract_features(searcher, *sets, True, PartialResults(tmp_path)), expected, atol=1e-4)
-    assert set(searched) == first and f"{damaged} is not a whole file" in caplog.text
+    assert set(searched) == first and f"{damaged} is not a valid file" in caplog.text
     partial.remove()
     assert not tmp_path.exists()
 
@@ -126,36 +126,25 @@ def test_partial_results_that_cannot_be_written_are_reported_once_and_hide_no_er
     assert_same(extract_features(searcher, *sets, True, PartialResults(blocked)), expected)
     assert caplog.text.count("cannot be written") == 1 and str(blocked / "0-0.npz") in caplog.text
     interrupt(searcher, monkeypatch, passes=1)
-    with pytest.raises(KeyboardInterrupt):
-        extract_features(searcher, *sets, True, PartialResults(blocked))
-
-
-def test_partial_results_are_written_when_there_is_room_again(features, tmp_path):
-    blocked = tmp_path / "file"
-    blocked.write_text("where the folder would be")
     partial = PartialResults(blocked)
-    partial.add(features)
-    partial.write()
+    with pytest.raises(KeyboardInterrupt):
+        extract_features(searcher, *sets, True, partial)
     blocked.unlink()
     partial.write()
-    assert partial.read()[1] == set(GALLERY)
+    assert len(partial.read()[1]) == 2, "what could not be written is kept for the next time"
 
 
 @pytest.mark.parametrize("of_query", [True, False])
-def test_a_box_without_area_is_refused_before_anything_is_searched(of_query, searcher, sets, searched):
+def test_wrong_annotations_are_refused_before_anything_is_searched(of_query, searcher, sets, searched):
     both = [SimpleNamespace(annotations=[dict(row) for row in split.annotations]) for split in sets]
     wrong = both[of_query].annotations[3]
     wrong["boxes"] = np.array([[50, 60, 50, 20]], dtype=np.int32)
-    with pytest.raises(UserError, match=rf"{wrong['img_path']} has a box without area, \[50.0, 60.0, 50.0, 20.0\]"):
+    with pytest.raises(UserError, match=rf"{wrong['img_path']} has a box without area, \[50"):
         extract_features(searcher, *both, True)
+    again = SimpleNamespace(annotations=[*sets[0].annotations, sets[0].annotations[4]])
+    with pytest.raises(UserError, match=rf"{again.annotations[4]['img_name']} is in the gallery 2 times"):
+        extract_features(searcher, again, sets[1])
     assert not searched
-
-
-def test_a_gallery_that_repeats_an_image_is_refused(searcher, sets):
-    gallery, query = sets
-    again = SimpleNamespace(annotations=[*gallery.annotations, gallery.annotations[4]])
-    with pytest.raises(UserError, match=rf"{gallery.annotations[4]['img_name']} is in the gallery 2 times"):
-        extract_features(searcher, again, query)
 
 
 def test_an_extraction_is_known_by_weights_boxes_settings_files_and_version(searcher, sets, tmp_path, monkeypatch):
@@ -210,31 +199,19 @@ def test_what_was_written_comes_back(features, path):
         assert_same(load_features(path, case.gallery_names, []), case)
 
 
-def test_features_of_other_images_are_refused(path):
-    for names, missing in (([*GALLERY, "d.jpg"], QUERIES), "d.jpg"), ((GALLERY, ["b.jpg 1"]), "b.jpg 1"):
-        with pytest.raises(UserError, match=f"f.npz lacks features of '{missing}'"):
-            load_features(path, *names)
-
-
 NAN = np.full((3, D), np.nan, np.float32)
 WRONG = {
-    "counts beyond the rows": ({"gallery_dets_counts": np.array([1, 0, 200])}, "not 3 numbers of rows"),
-    "counts short of the rows": ({"gallery_dets_counts": np.array([1, 0, 1])}, "not add up to the 3 rows"),
+    "counts beyond the rows": ({"gallery_dets_counts": np.array([1, 0, 2**62])}, "not add up to the 3 rows"),
     "negative counts": ({"gallery_dets_counts": np.array([4, -1, 0])}, "not 3 numbers of rows"),
     "too many counts": ({f"gallery_{k}_counts": np.array([1, 0, 1, 1]) for k in ("dets", "feats")}, "not 3 numbers"),
-    "float counts": ({"gallery_dets_counts": np.array([1.0, 0, 2])}, "not 3 numbers of rows"),
     "text counts": ({"ground_truth_feats_counts": np.array(["1", "0", "2"])}, "not 3 numbers of rows"),
     "other counts of embeddings": ({"gallery_feats_counts": np.array([2, 0, 1])}, "are not as many"),
     "a single number": ({"gallery_dets": np.array(1.0)}, "gallery_dets is not a table"),
     "boxes without score": ({"gallery_dets": np.ones((3, 4))}, "dets are not n x 5"),
     "nan": ({"gallery_feats": NAN}, "gallery_feats is not a table of finite"),
-    "infinite queries": ({"query_feats": np.full((2, D), np.inf)}, "query_feats is not a table of finite"),
-    "fewer queries": ({"query_feats": np.ones((1, D))}, "do not add up to the 1 rows of query_feats"),
     "two vectors a query": ({"query_feats_counts": np.array([2, 0])}, "not one vector for each query"),
     "queries of another width": ({"query_feats": np.ones((2, 7))}, "different numbers of dimensions"),
-    "a single name": ({"gallery_names": np.array("a.jpg")}, "not 5 numbers|"),
     "no embeddings": ({"gallery_feats": None}, "'gallery_feats'"),
-    "contexts without embeddings": ({"context_feats": None}, "'context_feats'"),
 }  # fmt: skip
 
 
@@ -243,7 +220,7 @@ def test_arrays_that_do_not_fit_each_other_are_refused(change, message, path):
     with np.load(path) as file:
         arrays = dict(file) | change
     np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
-    with pytest.raises(UserError, match=rf"f.npz is not a whole file of features \(.*({message}).*\): name another"):
+    with pytest.raises(UserError, match=rf"f.npz is not a valid file of features \(.*({message}).*\): name another"):
         load_features(path, GALLERY, QUERIES)
 
 
@@ -254,41 +231,23 @@ def header_of_4_tb(path: Path) -> None:
         archive.writestr("gallery_names.npy", header.getvalue())
 
 
-def encrypted(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    for mark, offset in ((b"PK\3\4", 6), (b"PK\1\2", 8)):  # the flags in the file's two headers
-        content[content.index(mark) + offset] |= 1
-    path.write_bytes(content)
-
-
-def not_an_array(path: Path) -> None:
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("gallery_names.npy", b"hello")
-
-
 def pickled(path: Path) -> None:
     np.savez(path, gallery_names=np.array([{"code": 1}], dtype=object))
 
 
-def plain_npy(path: Path) -> None:
-    with path.open("wb") as file:
-        np.save(file, np.ones(3))
-
-
-@pytest.mark.parametrize(
-    "spoil", [header_of_4_tb, encrypted, not_an_array, pickled, plain_npy, lambda path: path.write_bytes(b"")]
-)
+@pytest.mark.parametrize("spoil", [header_of_4_tb, pickled, lambda path: path.write_bytes(b"")])
 def test_files_of_other_kinds_are_refused(spoil, path):
     spoil(path)
-    with pytest.raises(UserError, match=r"f.npz is not a whole file of features \(.*\): name another"):
+    with pytest.raises(UserError, match=r"f.npz is not a valid file of features \(.*\): name another"):
         load_features(path, GALLERY, QUERIES)
 
 
-def test_a_file_that_cannot_be_opened_is_not_called_damaged(tmp_path):
+def test_missing_files_and_other_datasets_are_named(path, tmp_path):
     with pytest.raises(FileNotFoundError, match="none.npz"):
         load_features(tmp_path / "none.npz", GALLERY, QUERIES)
-    with pytest.raises(IsADirectoryError, match=tmp_path.name):
-        load_features(tmp_path, GALLERY, QUERIES)
+    for names, missing in (([*GALLERY, "d.jpg"], QUERIES), "d.jpg"), ((GALLERY, ["b.jpg 1"]), "b.jpg 1"):
+        with pytest.raises(UserError, match=f"f.npz lacks features of '{missing}'"):
+            load_features(path, *names)
 
 
 def test_a_damaged_file_is_refused_or_its_content_is_whole(path, features):

@@ -8,7 +8,7 @@ from tiny import picture, tiny_model
 from torchvision.ops import box_iou
 
 from engine import searcher as searcher_module
-from engine.searcher import Detections, ImageResult, Searcher, SearchRequest
+from engine.searcher import ImageResult, People, Searcher, SearchRequest
 from utils.errors import UserError
 from utils.images import ImageError
 
@@ -39,7 +39,7 @@ def expected(model, arrays):
         ]
 
 
-def people(result: Detections) -> list[np.ndarray]:
+def people(result: People) -> list[np.ndarray]:
     return [result.boxes, result.scores, result.embeddings]
 
 
@@ -70,6 +70,8 @@ def test_results_are_the_network_s_whatever_the_batches(options, model, arrays, 
         np.testing.assert_allclose(result.query_embeddings, joint.numpy(), atol=1e-4)
         np.testing.assert_allclose(result.contexts[1].boxes[0], BOXES[1])
     assert model.training, "the network is left as it was"
+    [(_, result)] = search([SearchRequest(arrays[0], BOXES, num_contexts=1)])
+    assert len(result.contexts) == 1 and len(result.query_embeddings) == 2
 
 
 def test_every_source_of_an_image_gives_the_same(model, arrays, tmp_path):

@@ -62,9 +62,8 @@ def serve(ready) -> None:
 
 
 @pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="no sigwaitinfo on this system")
-@pytest.mark.parametrize("method", ["fork", "forkserver"])
-def test_a_loader_process_is_ended_by_its_parent_alone(method):
-    context = multiprocessing.get_context(method)
+def test_a_loader_process_is_ended_by_its_parent_alone():
+    context = multiprocessing.get_context("fork")
     ready = context.Event()
     child = context.Process(target=serve, args=(ready,), daemon=True)
     child.start()

@@ -25,7 +25,7 @@ from tools import train as train_program
 from tools.common import run_program
 
 STRIDE = 16
-THRESHOLDS = Thresholds(score=0.0, nms=0.5, max_detections=5)
+THRESHOLDS = Thresholds(min_score=0.0, nms_iou=0.5, max_detections=5)
 
 
 class Toy(PersonSearchModel):
@@ -73,8 +73,8 @@ class Toy(PersonSearchModel):
     def search_batch(self, batch, boxes):
         logits, found, embeddings = self.cells(batch.tensors)
         found = batch.restore_boxes(list(found))
-        asked = batch.resize_boxes(boxes)
-        chosen = [self.cells_of(given, batch.tensors.shape[3]) for given in asked]
+        resized = batch.resize_boxes(boxes)
+        chosen = [self.cells_of(given, batch.tensors.shape[3]) for given in resized]
         return [
             SearchResult(found[i], logits[i].sigmoid(), embeddings[i], boxes[i], embeddings[i][chosen[i]], THRESHOLDS)
             for i in range(len(found))
@@ -99,7 +99,7 @@ def options(cuhk, out) -> list:
     return ["--cfg", CFG, *words(cuhk, out, **given)]
 
 
-def test_a_family_of_sixty_lines_is_trained_resumed_tested_demoed_converted_and_loaded(cuhk, tmp_path, monkeypatch):
+def test_every_program_takes_a_family_of_sixty_lines(cuhk, tmp_path, monkeypatch):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert call(train_program, *options(cuhk, whole)) == 0
     log = (whole / "log.txt").read_text()

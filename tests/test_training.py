@@ -73,7 +73,7 @@ WRONG_STATES = {
     "number of epochs in words": (lambda state: state | {"epoch": "two"}, "epoch is 'two'"),
     "of another network": (
         lambda state: state | {"model": {"stem.a": torch.zeros(1)}},
-        "do not fit the network that the options describe",
+        "do not fit the network",
     ),
     "no weights": (lambda state: state | {"model": {1: 2}}, "holds no weights"),
     "no optimiser": (lambda state: state | {"optimizer": {}}, r"KeyError: 'param_groups'\): give the options"),
@@ -82,7 +82,7 @@ WRONG_STATES = {
 
 
 @pytest.mark.parametrize("spoil, message", WRONG_STATES.values(), ids=WRONG_STATES)
-def test_a_checkpoint_that_cannot_be_gone_on_from_is_named(spoil, message, run, cuhk, tmp_path, capsys):
+def test_a_checkpoint_that_cannot_be_continued_from_is_named(spoil, message, run, cuhk, tmp_path, capsys):
     torch.save(spoil(torch.load(run / "last.pth", weights_only=True)), tmp_path / "last.pth")
     assert train("--resume", *words(cuhk, tmp_path)) == 1
     error = capsys.readouterr().err.splitlines()[-1]
@@ -113,13 +113,15 @@ def test_features_of_other_images_are_refused(run, cuhk, tmp_path, capsys):
     features = tmp_path / "features.npz"
     features.write_bytes(b"not features")
     assert test(*words(cuhk, run), "--features", str(features)) == 1
-    assert "not a whole file of features" in capsys.readouterr().err
+    assert "not a valid file of features" in capsys.readouterr().err
     np.savez(features, gallery_names=np.array(["other.jpg"]))
     assert test(*words(cuhk, run), "--features", str(features)) == 1
-    assert "name another file to extract them anew" in capsys.readouterr().err
+    assert "name another file" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("fmt", ["cuhk_sysu", "prw", "movienet_cs"])
+@pytest.mark.parametrize(
+    "fmt", ["cuhk_sysu", *(pytest.param(fmt, marks=pytest.mark.slow) for fmt in ("prw", "movienet_cs"))]
+)
 def test_each_format_trains_and_tests_through_the_shell_scripts(fmt, tmp_path):
     data = draw(tmp_path / fmt, fmt)
     short = {"cuhk_sysu": "cuhk", "prw": "prw", "movienet_cs": "mvn"}[fmt]
@@ -135,42 +137,16 @@ def test_each_format_trains_and_tests_through_the_shell_scripts(fmt, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arguments, reached", [([], "best.pth"), (["here.pth"], "here.pth"), (["SEED", "1"], "best.pth")]
-)
-def test_test_scripts_take_a_checkpoint_or_none(arguments, reached, cuhk, tmp_path):
-    """As far as the error that there is no such checkpoint."""
-    folder = tmp_path / "project"
-    folder.mkdir()
-    for name in ("test_cuhk.sh", "tools", "configs", "defaults.py", "engine", "models", "datasets", "utils"):
-        (folder / name).symlink_to(ROOT / name)
-    home = tmp_path / "datasets" / "ps"
-    home.mkdir(parents=True)
-    (home / "cuhk_sysu").symlink_to(cuhk)
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    done = subprocess.run(
-        ["sh", str(folder / "test_cuhk.sh"), "cpu", *arguments],
-        env=os.environ | {"PATH": path, "SYS_HOME_DIR": str(tmp_path)}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 1
-    assert re.search(f"error: .*{reached}", done.stderr)
-
-
-@pytest.mark.parametrize(
     "options, message",
     [
-        ({"INPUT__DATA_ROOT": "nowhere"}, "no folder nowhere"),
+        ({"INPUT__DATA_ROOT": "nowhere"}, "nowhere is no folder"),
         ({"MODEL__OIM__NUM_IDS": 3}, "NUM_IDS is 3, but the training set has 6"),
         ({"SOLVER__MILESTONES": "[7]"}, "SOLVER.MILESTONES"),
         ({"SOLVER__AMP": "fp12"}, "SOLVER.AMP 'fp12' is not one of off, fp16, bf16"),
         ({"INPUT__BATCH_SIZE_TRAIN": 1}, "GROUP needs INPUT.BATCH_SIZE_TRAIN of 2"),
         ({"CKPT_PERIOD": 0}, "CKPT_PERIOD must be 1 or more"),
-        ({"CKPT_KEEP": 0}, "CKPT_KEEP must be 1 or more"),
-        ({"CKPT_MINUTES": -1}, "CKPT_MINUTES must be 0 or more"),
-        ({"SOLVER__MAX_SKIPPED": 0}, "SOLVER.MAX_SKIPPED must be 1 or more"),
         ({"EVAL__GALLERY_SIZE": 7}, "gallery size 7"),
-        ({"INPUT__BATCH_SIZE_TEST": 0}, "INPUT.BATCH_SIZE_TEST must be 1 or more, not 0"),
         ({"INPUT__NUM_WORKERS": -1}, "INPUT.NUM_WORKERS must be 0 or more, not -1"),
-        ({"EVAL__BLOCK_MB": -1}, "EVAL.BLOCK_MB must be 0 or more, not -1"),
         ({"EVAL__AMP": "half"}, "EVAL.AMP 'half' is not one of off, fp16, bf16"),
         ({"DEVICE": "cuda:9"}, "DEVICE cuda:9 does not exist"),
         ({"MODEL__BACKBONE__NAME": "resnet5"}, "'resnet5' is not one of resnet18"),
@@ -198,7 +174,7 @@ def test_damaged_images_end_training_or_are_skipped(cuhk, tmp_path, capsys):
     assert log.count(f"skipped: {first} cannot be read") == 1
     assert "epoch 1: skipped 1 images that cannot be read (1 so far)" in log
     assert train(*words(data, tmp_path / "small", INPUT__MAX_PIXELS=100, **once)) == 1
-    assert "160 x 96, more than 100 pixels: scale it down or raise INPUT.MAX_PIXELS" in capsys.readouterr().err
+    assert "160 x 96, more than 100 pixels: scale it down or raise" in capsys.readouterr().err
 
 
 def test_what_is_wrong_with_annotations_is_in_the_log(cuhk, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""Trainings in processes of their own, which tests interrupt; and what a training leaves, to be compared.
+"""Processes that tests start: trainings that are interrupted, and two processes that work together.
 
 As a program (for torchrun): training_process.py ACTION RANK PLACE [ARGUMENT OF tools.train ...]; see `sabotage`.
 """
@@ -18,6 +18,7 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from engine import run as run_module
@@ -25,14 +26,14 @@ from engine import train as loop
 from engine.run_folder import RunFolder
 from tools import train
 from tools.common import run_program
-from utils.distributed import rank
+from utils.distributed import leave_processes, rank
 
 ROOT = Path(__file__).resolve().parents[1]
 CFG = str(ROOT / "configs" / "cuhk_sysu.yaml")
 
 
 def run(words: list[str]) -> int:
-    """Train; the exit code. What finds nobody after so short a training gets made-up scores that tell its results."""
+    """Train; the exit code. After so short a training nobody is found: scores are made up from the embeddings."""
     with patch.object(run_module, "score_search", _made_up_scores):
         code = run_program(train.main, train.parse_args(["--cfg", CFG, *words]))
     logging.basicConfig(force=True)  # or other libraries would go on writing to its log
@@ -44,16 +45,14 @@ def _made_up_scores(features, *_) -> dict[str, float]:
     return {"mAP": float(np.abs(values).sum() % 1), "top1": float(values.sum() % 1)}
 
 
+PLACES = {"set-up": "build_train_loader", "evaluation": "extract_features"}
+"""Functions that training calls where the other processes will wait for this one."""
+
+
 def sabotage(action: str, process: int, place: int | str) -> None:
     """Have the process of a rank do one of the `ACTIONS`: before its nth step (from 0), or at one of the `PLACES`."""
-    if place in PLACES:
-        _sabotage_call(run_module, PLACES[place], action, process, 0)
-    else:
-        _sabotage_call(loop, "set_learning_rate", action, process, int(place))
-
-
-def _sabotage_call(owner: object, name: str, action: str, process: int, number: int) -> None:
-    """Have it act just before the nth call of a function."""
+    owner, name = (run_module, PLACES[place]) if place in PLACES else (loop, "set_learning_rate")
+    number = 0 if place in PLACES else int(place)
     plain, calls = getattr(owner, name), []
 
     def spoiled(*args, **kwargs):
@@ -86,38 +85,26 @@ ACTIONS = {
     "terminate all": lambda: subprocess.run(["kill", "-TERM", "--", f"-{os.getpgid(0)}"], check=False),
     "hang": _hang_when_saving,
 }
-PLACES = {"set-up": "build_train_loader", "evaluation": "extract_features"}
-"""Functions that training calls where the other processes will wait for this one."""
+
+
+def start_process(function, *args) -> multiprocessing.Process:
+    """A process that soon runs the function: the libraries are imported once for all."""
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["training_process"])
+    process = context.Process(target=function, args=args)
+    process.start()
+    return process
 
 
 def start(
     words: list[str], screen: Path, sabotaged: tuple | None = None, environment: dict | None = None
 ) -> multiprocessing.Process:
-    """A process that trains; its exit code is the program's. Soon there: the libraries are imported once for all."""
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["training_process"])
-    process = context.Process(target=_enter, args=(words, str(screen), sabotaged, environment or {}))
-    process.start()
-    return process
+    """A process that trains; its exit code is the program's."""
+    return start_process(_train, words, str(screen), sabotaged, environment or {})
 
 
-def start_two(words: list[str], folder: Path, sabotaged: tuple | None = None) -> list[multiprocessing.Process]:
-    """Two processes that train together on the CPU."""
-    port = _free_port()
-    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    return [
-        start(words, folder / f"screen{i}", sabotaged, common | {"RANK": str(i), "LOCAL_RANK": str(i)}) for i in (0, 1)
-    ]
-
-
-def _free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return listening.getsockname()[1]
-
-
-def _enter(words: list[str], screen: str, sabotaged: tuple | None, environment: dict) -> None:
+def _train(words: list[str], screen: str, sabotaged: tuple | None, environment: dict) -> None:
     os.setsid()  # a group of its own, with the processes that read images, as from a shell or torchrun
     multiprocessing.set_start_method(None, force=True)  # for the loaders: as the system has it
     os.environ.update(environment)
@@ -127,6 +114,31 @@ def _enter(words: list[str], screen: str, sabotaged: tuple | None, environment: 
     with open(screen, "a") as file, redirect_stdout(file), redirect_stderr(file):  # noqa: PTH123 (same)
         code = run(words)
     sys.exit(code)
+
+
+def start_two(words: list[str], folder: Path, sabotaged: tuple | None = None) -> list[multiprocessing.Process]:
+    """Two processes that train together on the CPU."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port = listening.getsockname()[1]
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    return [
+        start(words, folder / f"screen{i}", sabotaged, common | {"RANK": str(i), "LOCAL_RANK": str(i)}) for i in (0, 1)
+    ]
+
+
+def in_two_processes(worker, folder: Path) -> list[dict]:
+    """What `worker(rank)` gives in each of two processes that work together on the CPU."""
+    processes = [start_process(_work, i, worker, str(folder)) for i in range(2)]
+    assert [ended(process, 120) for process in processes] == [0, 0]
+    return [torch.load(folder / f"{i}.pt", weights_only=True) for i in range(2)]
+
+
+def _work(number: int, worker, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=number, world_size=2)
+    torch.save(worker(number), f"{folder}/{number}.pt")
+    leave_processes()
 
 
 def ended(process: multiprocessing.Process, seconds: float = 60) -> int:
@@ -144,17 +156,15 @@ def left_by(folder: Path) -> dict:
     checkpoints = {path.name: torch.load(path, weights_only=True) for path in folder.glob("*.pth")}
     for checkpoint in checkpoints.values():
         del checkpoint["config"]  # which names the folder
+    files = {path.name for path in folder.iterdir() if path.is_file()}
+    log = (folder / "log.txt").read_text()
     return {
         "checkpoints": checkpoints,
         "metrics": (folder / "metrics.json").read_text(),
         "config": (folder / "config.yaml").read_text().replace(str(folder), "FOLDER"),
-        "log": sorted(
-            set(re.findall(r"(?:epoch \d+.* lr |epoch \d+: |skipped: ).*", (folder / "log.txt").read_text()))
-        ),
+        "log": sorted(set(re.findall(r"(?:epoch \d+.* lr |epoch \d+: |skipped: ).*", log))),
         "events": events(folder),
-        "others": sorted(
-            path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith("screen")
-        ),
+        "files": sorted(name for name in files if not name.startswith("screen")),
     }
 
 

@@ -17,7 +17,7 @@ from utils.errors import UserError
 from utils.signals import StoppedError
 
 FAILED, DIVERGED, STOPPED, INTERRUPTED = 1, 70, 75, 130
-"""Exit codes: an error, training that diverged, a stop in good order by a signal, and Ctrl-C elsewhere."""
+"""Exit codes: an error, diverged training, training stopped by a signal after saving, Ctrl-C in other programs."""
 
 PRINTED = (UserError, OSError, DivergedError)
 """Errors that are printed as one sentence."""
@@ -43,23 +43,21 @@ LEAST = {
     "SOLVER.ACCUMULATE": 1,
     "EVAL.BLOCK_MB": 0,
 }
-"""Smallest value of options whose smaller ones would fail only later, or silently."""
+"""Lower limits of options, below which they would fail only later, or silently."""
 
 OUT_OF_MEMORY = (
     "memory does not suffice: in training lower INPUT.BATCH_SIZE_TRAIN and raise SOLVER.ACCUMULATE instead, use "
     "SOLVER.AMP bf16 or MODEL.BACKBONE.CHECKPOINT_TAILS True; in testing lower INPUT.BATCH_SIZE_TEST"
 )
-
-
 REMEDY = (
     ". Take a lower SOLVER.BASE_LR, a longer SOLVER.WARMUP_EPOCHS or another SOLVER.AMP; --resume continues from the "
     "last checkpoint, where there is one"
 )
-"""For training that diverged."""
+"""Added to the message of DivergedError."""
 
 
 def add_config_arguments(parser: argparse.ArgumentParser, default: str | None = None) -> None:
-    """The arguments of every program that builds a network; without a default config one must be named."""
+    """Add the arguments of programs that build a network; `--cfg` is required where there is no default."""
     note = f", default {default}" if default else ""
     parser.add_argument("--cfg", required=not default, default=default, help=f"config file, see configs/{note}")
     add_traceback_argument(parser)
@@ -67,7 +65,7 @@ def add_config_arguments(parser: argparse.ArgumentParser, default: str | None = 
 
 
 def add_traceback_argument(parser: argparse.ArgumentParser) -> None:
-    """The argument of every program that `run_program` reads."""
+    """Add the argument that `run_program` reads."""
     parser.add_argument("--traceback", action="store_true", help="show where in the code an error comes from")
 
 
@@ -101,7 +99,7 @@ def run_program(main: Callable[[argparse.Namespace], None], args: argparse.Names
         sys.stderr.write(f"error: {OUT_OF_MEMORY if lacks_memory else _message(error)}{REMEDY if diverged else ''}\n")
         return DIVERGED if diverged else FAILED
     except StoppedError as stop:
-        sys.stderr.write(f"stopped by {stop}: the same command with --resume goes on\n")
+        sys.stderr.write(f"stopped by {stop}: the same command with --resume continues\n")
         return STOPPED
     except KeyboardInterrupt:
         sys.stderr.write("stopped\n")
@@ -118,6 +116,6 @@ def _lacks_memory(error: Exception) -> bool:
 
 
 def _message(error: Exception) -> str:
-    """An error's own sentence, without the traceback that a loader's worker process puts before it."""
+    """An error's message, without the traceback that DataLoader puts before an error of its workers."""
     text = str(error)
     return text.strip().splitlines()[-1].partition(": ")[2] if text.startswith("Caught ") else text

@@ -90,7 +90,7 @@ def check_images(sequences: Sequence[MotSequence], paths: Sequence[Path]) -> Non
 
 
 def place_image(source: Path, target: Path, copy: bool) -> None:
-    """Hard-link `source` at `target`; copy where asked or where a link is not possible; other formats become JPEG."""
+    """Hard-link `source` at `target`; copy if requested or where a link is not possible; other formats become JPEG."""
     if source.suffix.lower() not in (".jpg", ".jpeg"):
         with Image.open(source) as image:
             image.convert("RGB").save(target, quality=JPEG_QUALITY)
@@ -114,9 +114,9 @@ def frame_ranges(text: str) -> FrameRanges:
 
 
 def positive(text: str) -> int:
-    """A whole number of 1 or more."""
+    """A positive integer."""
     if not (text.isdecimal() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
     return int(text)
 
 

@@ -1,5 +1,5 @@
 # Runs a program of tools/ on the devices named first: `cpu`, one CUDA device (`0`) or several (`0,1,2,3`, through torchrun).
-# Sourced by the run_*.sh and test_*.sh of the top level, which call: launch PROGRAM CONFIG DEVICES [ARGUMENT ...]
+# Sourced by the run_*.sh and test_*.sh of the top level, which call: launch PROGRAM CONFIG [DEVICES [ARGUMENT ...]]
 
 # Prints the value of CUDA_VISIBLE_DEVICES for a list of numbers or UUIDs, each named once. Where a scheduler has set
 # CUDA_VISIBLE_DEVICES, numbers count its devices.
@@ -19,8 +19,8 @@ visible_devices() {
 }
 
 launch() {
-    program=$1 config=$2 devices=$3
-    shift 3
+    program=$1 config=$2 devices=${3:-}
+    shift $(($# < 3 ? $# : 3))
     python=python3
     [ -x .venv/bin/python ] && python=.venv/bin/python
     if [ "$devices" = cpu ]; then
@@ -48,10 +48,9 @@ launch() {
 # Tests plain, with CBGM and with ground-truth boxes. The checkpoint may come right after the devices; without it the best
 # one of the config's training run is taken.
 launch_test() {
-    config=$1 devices=$2
-    shift 2
-    first=${1:-}
-    if [ -f "$first" ] || [ "$first" != "${first%.pth}" ]; then
+    config=$1 devices=${2:-} checkpoint=${3:-}
+    shift $(($# < 2 ? $# : 2))
+    if [ -f "$checkpoint" ] || [ "$checkpoint" != "${checkpoint%.pth}" ]; then
         set -- --ckpt "$@"
     fi
     launch test "$config" "$devices" --cbgm --gt "$@"

@@ -6,6 +6,7 @@ import sys
 from itertools import takewhile
 from pathlib import Path
 from time import monotonic
+from typing import TypeAlias
 
 import torch
 from yacs.config import CfgNode
@@ -27,6 +28,8 @@ from utils.logging import format_table, set_up_logging
 
 log = logging.getLogger("test")
 
+Sets: TypeAlias = tuple[PersonSearchDataset, PersonSearchDataset]  # gallery, queries
+
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tools.test", description=__doc__.partition(":")[0])
@@ -36,14 +39,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--cbgm", action="store_true", help="score with CBGM re-ranking too")
     parser.add_argument("--gt", action="store_true", help="score with ground-truth boxes too")
     parser.add_argument(
-        "--gallery-size",
-        nargs="+",
-        metavar="N",
-        help="images in each gallery, -1 for all (default: the usual)",
+        "--gallery-size", nargs="+", metavar="N", help="images in each gallery, -1: all (default: usual)"
     )
-    parser.add_argument(
-        "--features", type=Path, metavar="FILE", help="score the features of FILE, or write them there if it is missing"
-    )
+    parser.add_argument("--features", type=Path, metavar="FILE", help="read features from FILE; if missing, write them")
     parser.add_argument("--out", type=Path, help="folder of metrics.json (default: OUTPUT_DIR/test)")
     add_config_arguments(parser)
     args = parser.parse_intermixed_args(argv)
@@ -51,7 +49,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     words = args.gallery_size or []
     numbers = list(takewhile(lambda word: word.lstrip("-").isdigit(), words))
     if words and not numbers:
-        parser.error(f"--gallery-size takes whole numbers, not {words[0]!r}")
+        parser.error(f"--gallery-size takes integers, not {words[0]!r}")
     args.gallery_size, args.opts = [int(number) for number in numbers], words[len(numbers) :] + args.opts
     return args
 
@@ -64,18 +62,14 @@ def _settings(args: argparse.Namespace, cfg: CfgNode) -> list[Setting]:
 
 
 def _features(
-    args: argparse.Namespace,
-    cfg: CfgNode,
-    device: torch.device,
-    gallery_set: PersonSearchDataset,
-    query_set: PersonSearchDataset,
+    args: argparse.Namespace, cfg: CfgNode, device: torch.device, sets: Sets
 ) -> tuple[Features | None, PartialResults | None]:
     """Features of the file or from the network, with its partial results; None in a process beside the main one."""
     if args.features and args.features.exists():
         log.info("scoring the features of %s, without the network", args.features)
-        features = load_features(args.features, *names_of(gallery_set, query_set))
+        features = load_features(args.features, *names_of(*sets))
         if args.gt and not features.ground_truth_feats:
-            raise UserError(f"{args.features} holds no ground-truth boxes: extract anew, with --gt, to another file")
+            raise UserError(f"{args.features} holds no ground-truth boxes: extract again, with --gt, to another file")
         return features, None
     torch.manual_seed(cfg.SEED)
     model = build_model(cfg)
@@ -84,14 +78,14 @@ def _features(
         load_weights(model, from_main(lambda: read_checkpoint(path)), str(path))
     inputs = cfg.INPUT
     settings = (cfg.MODEL, inputs.MIN_SIZE, inputs.MAX_SIZE, inputs.BATCH_SIZE_TEST, cfg.EVAL.AMP, args.gt)
-    partial = PartialResults(_out(args, cfg) / f"partial-{extraction_id(model, gallery_set, query_set, *settings)}")
+    partial = PartialResults(_out(args, cfg) / f"partial-{extraction_id(model, *sets, *settings)}")
     start = monotonic()
     amp = precision(cfg.EVAL.AMP, "EVAL.AMP")
     searcher = Searcher(
         model, device, inputs.BATCH_SIZE_TEST, inputs.NUM_WORKERS, amp, cfg.EVAL.COMPILE, inputs.MAX_PIXELS
     )
-    features = extract_features(searcher, gallery_set, query_set, args.gt, partial)
-    files = {row["img_path"] for row in [*gallery_set.annotations, *query_set.annotations]}
+    features = extract_features(searcher, *sets, args.gt, partial)
+    files = {row["img_path"] for split in sets for row in split.annotations}
     log.info("searched %d of %d images in %.1f s", len(files) - partial.num_found, len(files), monotonic() - start)
     if args.features and features is not None:
         save_features(args.features, features)
@@ -110,31 +104,21 @@ def main(args: argparse.Namespace) -> None:
     device = select_device(cfg.DEVICE)
     with process_group(device):
         set_up_logging(quiet=not is_main())
-        gallery_set, query_set = open_split(cfg, "gallery"), open_split(cfg, "query")
+        sets = open_split(cfg, "gallery"), open_split(cfg, "query")
         settings = _settings(args, cfg)
-        check_galleries(settings, gallery_set, query_set)
-        features, partial = _features(args, cfg, device, gallery_set, query_set)
+        check_galleries(settings, *sets)
+        features, partial = _features(args, cfg, device, sets)
         if is_main():
-            _score(args, cfg, gallery_set, query_set, features, settings)
+            _score(args, cfg, sets, features, settings)
             if partial is not None:
                 partial.remove()
 
 
-def _score(
-    args: argparse.Namespace,
-    cfg: CfgNode,
-    gallery_set: PersonSearchDataset,
-    query_set: PersonSearchDataset,
-    features: Features,
-    settings: list[Setting],
-) -> None:
+def _score(args: argparse.Namespace, cfg: CfgNode, sets: Sets, features: Features, settings: list[Setting]) -> None:
     start, name = monotonic(), cfg.INPUT.DATASET
     with all_cores():
-        detection = score_detection(features, gallery_set, cfg.EVAL.DETECTION_SCORE_THRESH)
-        rows = [
-            setting.describe() | score_search(features, gallery_set, query_set, setting, cfg.EVAL.BLOCK_MB)
-            for setting in settings
-        ]
+        detection = score_detection(features, sets[0], cfg.EVAL.DETECTION_SCORE_THRESH)
+        rows = [each.describe() | score_search(features, *sets, each, cfg.EVAL.BLOCK_MB) for each in settings]
     log.info("scored in %.1f s", monotonic() - start)
     out = _out(args, cfg) / "metrics.json"
     write_json(out, {"dataset": name, "detection": detection, "search": rows})

@@ -12,16 +12,13 @@ from utils.distributed import is_main, process_group
 from utils.logging import set_up_logging
 from utils.signals import StoppedError, StopSignals
 
-log = logging.getLogger("train")
+log = logging.getLogger(__name__)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tools.train", description=__doc__.partition(":")[0])
-    parser.add_argument(
-        "--resume",
-        action="store_true",
-        help="go on from the newest checkpoint in OUTPUT_DIR; start anew where there is none",
-    )
+    help_resume = "continue from the newest checkpoint in OUTPUT_DIR; from scratch where there is none"
+    parser.add_argument("--resume", action="store_true", help=help_resume)
     add_config_arguments(parser)
     return parser.parse_intermixed_args(argv)
 
@@ -36,7 +33,7 @@ def main(args: argparse.Namespace) -> None:
             with signals.stopping_at_once():
                 run = TrainingRun(cfg, device, signals, args.resume)
             run.train()
-        except RuntimeError as error:  # as of a collective that another process left, being stopped too
+        except RuntimeError as error:  # of a collective operation, when another process stopped first
             if signals.received is None or isinstance(error, DivergedError):
                 raise
             raise StoppedError(signals.received) from error

@@ -1,4 +1,4 @@
-"""Several processes as one: who this process is, and values shared among all. One alone needs no set-up."""
+"""Several processes that work together: rank, exchange of values. A single process needs no set-up."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ TIMEOUT = timedelta(hours=2)
 
 
 def is_distributed() -> bool:
-    """Whether this process works with others."""
+    """Whether there is a process group."""
     return dist.is_available() and dist.is_initialized()
 
 
@@ -40,7 +40,7 @@ def is_main() -> bool:
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
-    """Work with the processes that torchrun started, if it did: NCCL connects CUDA devices, gloo the CPU."""
+    """Join the processes that torchrun started, if it did: NCCL connects CUDA devices, gloo CPU processes."""
     if "LOCAL_RANK" in os.environ:
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
     yield
@@ -50,8 +50,8 @@ def process_group(device: torch.device) -> Iterator[None]:
 def leave_processes() -> None:
     """Destroy the process group, if there is one."""
     if is_distributed():
-        # torch before 2.8 destroys the group without letting go of the GIL and waits for gloo's threads, which may need
-        # it to free the tensors of the last exchange: a deadlock. Gloo's own destructor releases it, so it goes last.
+        # torch before 2.8 destroys the group without releasing the GIL and waits for gloo's threads, which may need
+        # it to free the tensors of the last exchange: a deadlock. Gloo's own destructor releases it, so it runs last.
         backend = dist.group.WORLD._get_backend(torch.device("cpu"))
         dist.destroy_process_group()
         del backend
@@ -63,7 +63,7 @@ def all_cores() -> threadpool_limits:
 
 
 def share_buffers(module: nn.Module) -> None:
-    """Give every process the main one's buffers (DistributedDataParallel does so before each training pass only)."""
+    """Copy the main process's buffers to all (DistributedDataParallel does so before each training pass only)."""
     if is_distributed():
         for buffer in module.buffers():
             dist.broadcast(buffer, 0)
@@ -76,7 +76,7 @@ def barrier() -> None:
 
 
 def from_main(compute: Callable[[], T]) -> T:
-    """What `compute` gives in the main process, pickled, in every process; a UserError or OSError is raised in all."""
+    """Run `compute` in the main process; all get its (pickled) result, or raise its UserError or OSError."""
     outcome: list = [None, None]
     try:
         outcome[0] = compute() if is_main() else None

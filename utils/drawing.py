@@ -2,7 +2,7 @@
 
 Boxes are x1, y1, x2, y2 in pixels of the picture given. Small pictures are enlarged, so that text stays readable:
 results have at least MIN_LONG_SIDE pixels on their longer side. Colours are from the palette of Okabe and Ito
-(https://jfly.uni-koeln.de/color), which people with any kind of colour blindness can tell apart; the best match also
+(https://jfly.uni-koeln.de/color), which people with any kind of colour blindness can distinguish; the best match also
 has a thicker line and a word, so nothing hangs on colour alone.
 """
 

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written completely or not at all."""
 
 import io
 import json
@@ -15,13 +15,11 @@ def write_atomically(
 
     Args:
         path: file to write; its folder is made if missing.
-        write: called with an open binary file in memory. Libraries that wrote to the disk themselves would hide its
-            errors behind their own: torch.save reports a full disk as a failed assertion.
+        write: called with a binary file in memory: torch.save on a real file reports a full disk as a failed assertion.
         before_rename: called when the new file is complete, just before it replaces the old one.
 
     Raises:
-        OSError: the disk is full or not writable; the message names the file. The old file is untouched and no half
-            file is left.
+        OSError: the disk is full or not writable; the message names the file. The old file is untouched.
     """
     content = io.BytesIO()
     write(content)

@@ -62,16 +62,16 @@ def overview(query_image: np.ndarray, query_box: Box, matches: Sequence[Match], 
 
 
 def detection_sheet(
-    images: Sequence[np.ndarray], boxes: Sequence[Sequence[Box]], scores: Sequence[Sequence[float]], columns: int = 2
+    images: Sequence[np.ndarray], boxes: Sequence[Sequence[Box]], scores: Sequence[Sequence[float]]
 ) -> np.ndarray:
-    """Pictures (uint8 H x W x 3 RGB, of any sizes) with the people found (n x 4 each) and their scores, tiled.
+    """Pictures (uint8 H x W x 3 RGB, of any sizes) with the people found (n x 4 each) and their scores, two in a row.
 
     Returns:
         uint8 H x W x 3 RGB. Raises ValueError for an empty list.
     """
     if not images:
         raise ValueError("detection_sheet: no images")
-    columns = min(columns, len(images))
+    columns = min(2, len(images))
     rows = ceil(len(images) / columns)
     sheet = Image.new("RGB", (columns * TILE[0], rows * TILE[1]), PAPER)
     for number, (image, found, confidence) in enumerate(zip(images, boxes, scores, strict=True)):
@@ -118,7 +118,7 @@ def _write(sheet: Image.Image, place: tuple[float, float], text: str, size: int,
 
 
 def shorten(text: str, text_font: ImageFont.FreeTypeFont, width: float) -> str:
-    """`text`, its middle replaced by dots where it is wider than `width` pixels: both ends of a file name tell most."""
+    """`text`, its middle replaced by dots where wider than `width` pixels: the ends of a file name matter most."""
     keep = len(text)
     short = text
     while keep > 1 and text_font.getlength(short) > width:

@@ -1,4 +1,4 @@
-"""Stopping in good order: the first SIGTERM or SIGINT (Ctrl-C) is noted, and acted upon where it suits the program."""
+"""Stopping cleanly: the first SIGTERM or SIGINT (Ctrl-C) is recorded, and handled where the program can stop."""
 
 import os
 import signal
@@ -11,14 +11,14 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StoppedError(BaseException):
-    """A signal ended the program in good order. Not an Exception: no handler of errors may catch it."""
+    """A signal stopped the program cleanly. Not an Exception, so that no handler of errors catches it."""
 
 
 class StopSignals:
-    """A context in which the first signal is noted in `received`; a second one ends the process at once.
+    """A context in which the first signal is recorded in `received`; a second one ends the process at once.
 
-    Under torchrun, which passes signals on to processes that may have received them already, a second one is ignored;
-    30 seconds after the first it kills what still runs. To be entered from the main thread.
+    Under torchrun, which forwards signals to processes that may have received them already, a second one is ignored;
+    torchrun kills what still runs 30 seconds after the first. To be entered from the main thread.
     """
 
     def __init__(self):
@@ -35,7 +35,7 @@ class StopSignals:
 
     @contextmanager
     def stopping_at_once(self) -> Iterator[None]:
-        """Inside, a signal raises StoppedError immediately: for work that leaves nothing half done."""
+        """Inside, a signal raises StoppedError immediately: for work that can be abandoned at any point."""
         self._at_once = True
         try:
             if self.received:
@@ -53,10 +53,10 @@ class StopSignals:
 
 
 def leave_signals_to_parent() -> None:
-    """Let no signal but a SIGTERM from the parent end this process, one of a loader.
+    """Have a loader process ignore all signals but a SIGTERM from its parent.
 
-    A signal often goes to a whole group of processes. The parent is to finish its step, for which it needs its images;
-    PyTorch would end the loader's process, and with an error then the parent. To be called in the main thread.
+    A signal often reaches all processes of a group, but the parent still needs images to finish its step; without this
+    the loader process would end, and the parent with an error. To be called in the main thread.
     """
     if hasattr(signal, "sigwaitinfo"):  # not on macOS
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)

@@ -5,33 +5,32 @@ import numpy as np
 from datasets.synthetic.body import Body
 
 
-def _is_behind(body: Body) -> bool:
-    if body.look.bag == "backpack":
-        return body.facing > -0.15
-    if body.look.bag == "suitcase":
-        return body.facing > 0
-    if body.look.bag == "handbag":
-        return body.joints["hand_left"][2] < -0.06
-    return body.seen(0.12, 0.5, 0.0)[2] < -0.06
-
-
 def paint_bag_behind(body: Body) -> None:
     """The bag, if the body is in front of it."""
-    if body.look.bag != "none" and _is_behind(body):
+    if _is_behind(body):
         _PAINTERS[body.look.bag](body)
 
 
 def paint_bag_in_front(body: Body) -> None:
     """The bag, if it is in front of the body, and the straps of one that is behind."""
-    if body.look.bag == "none":
-        return
     if body.look.bag == "backpack" and body.facing > 0.1:
         _paint_backpack_straps(body)
     if body.look.bag == "shoulder":
         strap = np.multiply(body.look.bag_colour, 0.8)
         body.brush.limb(body.seen(-0.065, 0.835, 0.0), body.seen(0.115, 0.53, 0.0), (0.008, 0.008), strap)
-    if not _is_behind(body):
+    if body.look.bag != "none" and not _is_behind(body):
         _PAINTERS[body.look.bag](body)
+
+
+def _is_behind(body: Body) -> bool:
+    behind = {
+        "none": False,
+        "backpack": body.facing > -0.15,
+        "suitcase": body.facing > 0,
+        "handbag": body.joints["hand_left"][2] < -0.06,
+        "shoulder": body.seen(0.12, 0.5, 0.0)[2] < -0.06,
+    }
+    return behind[body.look.bag]
 
 
 def _paint_backpack_straps(body: Body) -> None:
@@ -76,9 +75,5 @@ def _paint_suitcase(body: Body) -> None:
         brush.rectangle(rib - 0.004, y + 0.02, rib + 0.004, y + 0.26, np.multiply(colour, 0.7))
 
 
-_PAINTERS = {
-    "backpack": _paint_backpack,
-    "shoulder": _paint_shoulder_bag,
-    "handbag": _paint_handbag,
-    "suitcase": _paint_suitcase,
-}
+_PAINTERS = {"backpack": _paint_backpack, "shoulder": _paint_shoulder_bag, "handbag": _paint_handbag,
+             "suitcase": _paint_suitcase}  # fmt: skip

@@ -49,9 +49,7 @@ class Brush:
         folds = self._folds[row : row + yy.shape[0], column : column + xx.shape[1]]
         return (dim * (_BRIGHT - _ROUND * across * across + _SIDE * self.light_side * across + folds))[..., None]
 
-    def limb(
-        self, start: Colour, end: Colour, radii: tuple[float, float], material: Material, dim: float = 1.0
-    ) -> None:
+    def limb(self, start: Colour, end: Colour, radii: Colour, material: Material, dim: float = 1.0) -> None:
         """A tapered limb between two points; `radii` at its ends in statures."""
         cloth, (a, b) = _as_cloth(material), self.pixels([start[:2], end[:2]])
         radius_a, radius_b = (radius * self.unit for radius in radii)

@@ -1,4 +1,4 @@
-"""Builds a whole synthetic dataset: plans it, draws its images, in several processes if asked to, and writes it all."""
+"""Builds a synthetic dataset: plans it, draws its images, in several processes on request, and writes it all."""
 
 import dataclasses
 import json
@@ -80,7 +80,10 @@ def build_synthetic(config: SyntheticConfig, root: str | Path, workers: int = 1)
     figures = {split: context_figures(config, populations[split], by_split[split]) for split in SPLITS}
     rng = np.random.default_rng([config.seed, _PROTOCOL_STREAM])
     train = drop_rare(by_split["train"], least=2)
-    gallery = [_shift_pids(item, config.train_identities) for item in by_split["gallery"]]
+    shift = config.train_identities  # identities of the gallery are numbered after those of the training set
+    gallery = [
+        item | {"pids": np.where(item["pids"] > 0, item["pids"] + shift, item["pids"])} for item in by_split["gallery"]
+    ]
     queries = choose_queries(gallery, config.queries, rng)
     write_annotations(config.format, root, _public(train), _public(gallery), queries)
     _fix_headers(root)
@@ -96,11 +99,6 @@ def _fix_headers(root: Path) -> None:
     for path in root.rglob("*.mat"):
         with path.open("r+b") as file:
             file.write(_MATLAB_TEXT.ljust(_MATLAB_TEXT_SIZE))
-
-
-def _shift_pids(item: Mapping, offset: int) -> dict:
-    """The item with its identities counted on after those of the training set."""
-    return {**item, "pids": np.where(item["pids"] > 0, item["pids"] + offset, item["pids"])}
 
 
 def _public(items: Sequence[Mapping]) -> list[dict]:

@@ -103,10 +103,6 @@ class Sprite:
     left: int
     top: int
 
-    def windows(self, frame: tuple[int, ...]) -> tuple[Window, Window]:
-        """Slices of a frame of the given shape and of the sprite where both overlap."""
-        return overlap(self.coverage.shape, self.left, self.top, frame)
-
 
 def cut_out(canvas: Canvas, scale: float, left: int, top: int) -> Sprite:
     """The canvas scaled by `scale` (at most 1) and laid at (left, top) of the frame, cropped to what is painted."""

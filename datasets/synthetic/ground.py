@@ -133,16 +133,8 @@ def _arcade(ground: Ground, rng: Generator) -> np.ndarray:
     return flat(ground.shape, light) + odd[..., None] * (dark - light) * np.float32(rng.uniform(0.3, 1.0))
 
 
-_PAINTERS = {
-    "shops": _shops,
-    "park": _park,
-    "canyon": _canyon,
-    "plaza": _plaza,
-    "crossing": _crossing,
-    "campus": _campus,
-    "junction": _junction,
-    "arcade": _arcade,
-}
+_PAINTERS = {"shops": _shops, "park": _park, "canyon": _canyon, "plaza": _plaza, "crossing": _crossing,
+             "campus": _campus, "junction": _junction, "arcade": _arcade}  # fmt: skip
 KINDS = tuple(_PAINTERS)
 """Kinds of scenes."""
 

@@ -61,8 +61,7 @@ def lay_out(
         best, best_cover = [], np.inf
         for _ in range(_ATTEMPTS):
             party = _place_party(camera, looks, heights, rng)
-            boxes = np.array([_box(camera, actor) for actor in [*actors, *party]])
-            cover = _worst_cover(boxes, things, camera.size)
+            cover = _worst_cover(np.array([_box(camera, actor) for actor in actors + party]), things, camera.size)
             if cover < best_cover:
                 best, best_cover = party, cover
             if best_cover <= _MOST_COVERED:

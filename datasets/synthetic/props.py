@@ -120,16 +120,8 @@ def _paint_car(brush: Brush, rng: Generator) -> None:
     brush.ellipse((-facing * 2.02, 0.74), 0.07, 0.09, (190, 40, 36))
 
 
-_PAINTERS = {
-    "lamp": _paint_lamp,
-    "bin": _paint_bin,
-    "bollard": _paint_bollards,
-    "sign": _paint_sign,
-    "bench": _paint_bench,
-    "planter": _paint_planter,
-    "car": _paint_car,
-    "tree": paint_tree,
-}
+_PAINTERS = {"lamp": _paint_lamp, "bin": _paint_bin, "bollard": _paint_bollards, "sign": _paint_sign,
+             "bench": _paint_bench, "planter": _paint_planter, "car": _paint_car, "tree": paint_tree}  # fmt: skip
 
 
 def draw_props(camera: Camera, count: int, rng: Generator) -> list[tuple[float, Sprite]]:

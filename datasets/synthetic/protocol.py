@@ -52,9 +52,7 @@ def choose_queries(gallery: Sequence[Mapping], count: int, rng: Generator) -> li
 def choose_demo(gallery: Sequence[Mapping], queries: Sequence[Mapping], folder: Path, rng: Generator) -> dict:
     """A query and gallery images for demo.py, with paths relative to the dataset: dict query, box, gallery."""
     counts = _sightings(gallery)
-    query = max(
-        queries, key=lambda entry: (min(counts[entry["pid"]], _DEMO_WITH_PERSON), entry["box"][3] - entry["box"][1])
-    )
+    query = max(queries, key=lambda q: (min(counts[q["pid"]], _DEMO_WITH_PERSON), q["box"][3] - q["box"][1]))
     others = [item for item in gallery if item["img_name"] != query["img_name"] and len(item["pids"])]
     with_person = [item["img_name"] for item in others if query["pid"] in item["pids"]][:_DEMO_WITH_PERSON]
     without = [item["img_name"] for item in others if query["pid"] not in item["pids"]]
@@ -90,11 +88,8 @@ def context_figures(config: SyntheticConfig, population: Population, items: Sequ
         raise UserError("no person with identity was drawn: lower unlabelled_share or empty_share")
     left = np.random.default_rng(config.seed).permutation(everyone).tolist()
     shuffled = [[left.pop() for _ in people] for people in images]
-    at_home = [
-        population.is_home(pid - 1, item["cam_id"])
-        for item, people in zip(items, images, strict=True)
-        for pid in people
-    ]
+    seen = [(pid, item["cam_id"]) for item, people in zip(items, images, strict=True) for pid in people]
+    at_home = [population.is_home(pid - 1, camera) for pid, camera in seen]
     return {
         "images": len(items),
         "boxes": sum(len(item["pids"]) for item in items),

@@ -72,7 +72,7 @@ def compose(backdrop: Backdrop, actors: Sequence[Actor], rng: Generator) -> tupl
         sprites.append(sprite)
         layers.append((actor.z, index, sprite))
     for _, index, sprite in sorted(layers, key=lambda layer: -layer[0]):
-        there, here = sprite.windows(frame.shape)
+        there, here = overlap(sprite.coverage.shape, sprite.left, sprite.top, frame.shape)
         frame[there] *= 1 - sprite.coverage[here][..., None]
         frame[there] += sprite.colour[here]
         owners[there][sprite.coverage[here] > _SOLID] = index
@@ -102,14 +102,12 @@ def is_annotated(boxes: np.ndarray, visibility: np.ndarray, min_visibility: floa
 
 def expose(frame: np.ndarray, light: Light, rng: Generator) -> tuple[np.ndarray, int]:
     """The frame as the camera delivers it: h x w x 3 RGB uint8, and the JPEG quality to store it with."""
-    gain = np.float32(light.tint) * np.float32(rng.normal(1.0, 0.06))
-    image = frame * gain
+    image = frame * (np.float32(light.tint) * np.float32(rng.normal(1.0, 0.06)))
     sharpness = float(rng.uniform(0.0, 0.75))
     if sharpness > 0.35:
         image = cv2.GaussianBlur(image, (0, 0), sharpness)
     grain = rng.standard_normal(frame.shape[:2], dtype=np.float32) * np.float32(rng.uniform(1.0, 4.5))
-    image += grain[..., None]
-    return np.clip(image, 0, 255).astype(np.uint8), int(rng.integers(82, 96))
+    return np.clip(image + grain[..., None], 0, 255).astype(np.uint8), int(rng.integers(82, 96))
 
 
 def ground_props(background: np.ndarray, light: Light, props: Sequence[tuple[float, Sprite]]) -> None:

@@ -108,10 +108,9 @@ def _paint_sides(stage: Stage, shop: bool, heights: tuple[float, float]) -> None
 
 
 def _paint_trees(stage: Stage, distances: tuple[float, float], count: int) -> None:
-    rng = stage.rng
-    for distance in sorted(rng.uniform(*distances, count), reverse=True):
-        x = rng.uniform(-0.55 * distance, 0.55 * distance)
-        paint_tree(standing_brush(stage.canvas, stage.camera, x, distance, rng), rng)
+    for distance in sorted(stage.rng.uniform(*distances, count), reverse=True):
+        x = stage.rng.uniform(-0.55 * distance, 0.55 * distance)
+        paint_tree(standing_brush(stage.canvas, stage.camera, x, distance, stage.rng), stage.rng)
 
 
 def _paint_buildings(stage: Stage) -> None:

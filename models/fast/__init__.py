@@ -1,12 +1,12 @@
-"""Faster equals of the plain parts of networks: the same results up to rounding, in less time.
+"""Faster replacements of the plain modules: the same results up to rounding.
 
 They replace methods of instances (`module.forward`), never classes, so weights and their names stay, and copies work.
 """
 
 import copy
+from collections.abc import Callable
 from itertools import pairwise
 from types import MethodType
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,17 +19,15 @@ from models.fast.roi_align import gathered_crops
 from models.fast.tails import begins_with_bottleneck, tail_on_rois
 from models.roi import RoIAlign, Tail
 
-M = TypeVar("M", bound=nn.Module)
 
-
-def accelerate(model: M) -> M:
-    """Put the faster equals into a network, for training and searching; the same network is returned.
+def accelerate(model: PersonSearchModel) -> PersonSearchModel:
+    """Put the faster replacements into a network, for training and searching; the same network is returned.
 
     On CPUs: RoIAlign by gathering rows, non-maximum suppression in blocks, the tails' first convolutions on the map. On
     CUDA, under deterministic algorithms, RoIAlign. Everywhere weights, and with them feature maps, are channels-last.
 
     Args:
-        model: on its device; where it is decides what is replaced.
+        model: already on its device, which decides what is replaced.
     """
     model.to(memory_format=torch.channels_last)
     on_cpu = next(model.parameters()).device.type == "cpu"
@@ -78,7 +76,7 @@ def _fold_batch_norms(network: nn.Module) -> None:
                 setattr(parent, norm_name, nn.Identity())
 
 
-def _cast_to(dtype: torch.dtype):
+def _cast_to(dtype: torch.dtype) -> Callable[[nn.Module, tuple], tuple]:
     """A hook that casts a module's inputs, which are a map or a list of maps."""
 
     def cast(_: nn.Module, inputs: tuple) -> tuple:

@@ -18,7 +18,7 @@ def filter_proposals(
     image_shapes: list[tuple[int, int]],
     num_anchors_per_level: list[int],
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """The output of torchvision's `filter_proposals`, which is taken where the RPN is on several maps."""
+    """The output of torchvision's `filter_proposals`, which is called where the RPN has several maps."""
     if len(num_anchors_per_level) > 1:
         return type(rpn).filter_proposals(rpn, proposals, objectness, image_shapes, num_anchors_per_level)
     (anchors,) = num_anchors_per_level
@@ -36,17 +36,17 @@ def filter_proposals(
     return boxes, scores
 
 
-def best_of_nms(boxes: Tensor, scores: Tensor, iou_thresh: float, count: int) -> Tensor:
+def best_of_nms(boxes: Tensor, scores: Tensor, nms_iou: float, count: int) -> Tensor:
     """Positions (int64, rising) of the first `count` boxes that non-maximum suppression keeps.
 
-    Boxes are n x 4, by falling score, and seen a block at a time: what the kept ones of a block suppress is left out of
-    later blocks.
+    Boxes are n x 4, by falling score. They are processed in blocks: what the kept boxes of a block suppress is left out
+    of later blocks.
     """
     left, kept, found = torch.arange(len(boxes)), [], 0
     while len(left) and found < count:
         block, left = left[:NMS_BLOCK], left[NMS_BLOCK:]
-        kept.append(block[nms(boxes[block], scores[block], iou_thresh)])
+        kept.append(block[nms(boxes[block], scores[block], nms_iou)])
         found += len(kept[-1])
         if found < count:
-            left = left[(box_iou(boxes[kept[-1]], boxes[left]) <= iou_thresh).all(0)]
+            left = left[(box_iou(boxes[kept[-1]], boxes[left]) <= nms_iou).all(0)]
     return torch.cat(kept)[:count] if kept else left

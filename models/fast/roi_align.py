@@ -13,7 +13,7 @@ from models.roi import RoIAlign
 
 
 def gathered_crops(roi_align: RoIAlign, feature_map: Tensor, boxes: list[Tensor], step: int = 1) -> Tensor:
-    """The output of `roi_align(feature_map, boxes)`, channels last; along both axes every `step`-th bin of it."""
+    """Every `step`-th bin, along both axes, of `roi_align(feature_map, boxes)`, channels last."""
     batch, channels, height, width = feature_map.shape
     all_boxes = torch.cat([image_boxes.float() for image_boxes in boxes]) * roi_align.spatial_scale
     left, top, right, bottom = all_boxes.unbind(1)
@@ -25,8 +25,8 @@ def gathered_crops(roi_align: RoIAlign, feature_map: Tensor, boxes: list[Tensor]
     weights = row_weights[:, :, None, :, None] * column_weights[:, None, :, None, :]
     samples = cells.shape[3] * cells.shape[4]
     # A cell's gradient is the sum of many crops': in half precision the later of them would vanish.
-    precise = torch.promote_types(feature_map.dtype, torch.float32) if feature_map.requires_grad else feature_map.dtype
-    table = feature_map.to(precise).permute(0, 2, 3, 1).reshape(batch * height * width, channels)
+    dtype = torch.promote_types(feature_map.dtype, torch.float32) if feature_map.requires_grad else feature_map.dtype
+    table = feature_map.to(dtype).permute(0, 2, 3, 1).reshape(batch * height * width, channels)
     crops = F.embedding_bag(
         cells.reshape(-1, samples), table, per_sample_weights=weights.reshape(-1, samples).to(table.dtype), mode="sum"
     )

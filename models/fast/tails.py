@@ -11,7 +11,8 @@ from torchvision.models.resnet import Bottleneck
 from models.fast.roi_align import gathered_crops
 from models.roi import RoIs, Tail
 
-MANY_BINS = 2.0  # per cell of the map: from here a convolution of the map, and its crops, cost less than one of crops
+MIN_BINS_PER_CELL = 2.0
+"""RoI bins per map cell from which convolving the map and cropping the result is cheaper than convolving the crops."""
 
 
 def begins_with_bottleneck(tail: Tail) -> bool:
@@ -24,13 +25,14 @@ def tail_on_rois(tail: Tail, rois: RoIs) -> Tensor:
     """The output of `tail(rois.crops)`, convolved on the map where that is cheaper."""
     first, *others = tail.layer4
     step = first.stride
-    if (tail.checkpointed and tail.training) or bins_per_cell(rois) < MANY_BINS:
+    # Checkpointing recomputes the tail from the crops.
+    if (tail.checkpointed and tail.training) or bins_per_cell(rois) < MIN_BINS_PER_CELL:
         return tail(rois.crops)
     x = first.relu(first.bn1(_convolved(rois, first.conv1)))
     x = first.relu(first.bn2(first.conv2(x)))
     x = first.bn3(first.conv3(x))
     shortcut, norm = first.downsample
-    if bins_per_cell(rois, step) < MANY_BINS:
+    if bins_per_cell(rois, step) < MIN_BINS_PER_CELL:
         x += first.downsample(rois.crops)
     else:
         x += norm(_convolved(rois, shortcut, step))

@@ -24,7 +24,7 @@ class BoxCoder(TorchvisionBoxCoder):
         return encode_boxes(reference_boxes, proposals, self.weights)
 
     def decode_single(self, rel_codes: Tensor, boxes: Tensor) -> Tensor:
-        """The boxes n x 4, moved by the deltas n x 4."""
+        """The boxes n x 4 that the deltas n x 4 encode, relative to `boxes`."""
         boxes = boxes.to(rel_codes.dtype)
         size = boxes[:, 2:] - boxes[:, :2]
         dx, dy, dw, dh = (code / weight for code, weight in zip(rel_codes.unbind(1), self.weights, strict=True))
@@ -83,11 +83,12 @@ class RoISampler:
         if not len(truth):
             labels, matched, classes = target["labels"].new_zeros(len(boxes)), boxes, boxes.new_zeros(len(boxes))
         else:
-            match = self.matcher(box_iou(truth, boxes))
-            labels = target["labels"][match.clamp(min=0)].masked_fill(match < 0, BACKGROUND)
-            matched = truth[match.clamp(min=0)]
+            match = self.matcher(box_iou(truth, boxes))  # -1 below, -2 between the thresholds
+            person = match.clamp(min=0)
+            labels = target["labels"][person].masked_fill(match < 0, BACKGROUND)
+            matched = truth[person]
             classes = (match >= 0).to(boxes.dtype)
-            classes = classes.masked_fill(match == Matcher.BETWEEN_THRESHOLDS, -1)  # the sampler passes over -1
+            classes = classes.masked_fill(match == Matcher.BETWEEN_THRESHOLDS, -1)  # the sampler ignores -1
         positive, negative = self.sampler([classes])
         chosen = torch.where(positive[0] | negative[0])[0]
         return Samples(boxes[chosen], labels[chosen], matched[chosen])
@@ -99,21 +100,21 @@ def person_deltas(deltas: Tensor) -> Tensor:
 
 
 def decode_boxes(deltas: Tensor, boxes: list[Tensor], sizes: list[Size]) -> list[Tensor]:
-    """Move boxes (per image n x 4) by the person class's deltas (R x 8) and clip them to their image."""
-    moved = BOX_CODER.decode_single(person_deltas(deltas), torch.cat(boxes))
-    moved = moved.nan_to_num()  # where training diverges: torchvision's kernel may crash on a box without numbers
-    per_image = moved.split([len(image_boxes) for image_boxes in boxes])
+    """Decode the person class's deltas (R x 8) of boxes (per image n x 4), and clip the results to their image."""
+    decoded = BOX_CODER.decode_single(person_deltas(deltas), torch.cat(boxes))
+    decoded = decoded.nan_to_num()  # where training diverges: torchvision's kernels may crash on a NaN box
+    per_image = decoded.split([len(image_boxes) for image_boxes in boxes])
     return [clip_boxes_to_image(image_boxes, size) for image_boxes, size in zip(per_image, sizes, strict=True)]
 
 
 def box_regression_loss(deltas: Tensor, samples: list[Samples]) -> Tensor:
     """Smooth L1 (beta 1) of the person class's deltas, summed over people and divided by the number of sampled RoIs.
 
-    Background RoIs are masked, not left out, as choosing rows would wait for the device. One of no width has deltas
-    that are no numbers, so theirs are masked too, or the gradient would be none.
+    Background RoIs are masked, not left out, as choosing rows would wait for the device. Their targets are masked too:
+    those of a RoI of zero width are infinite or NaN, and would make the gradient so.
     """
     is_person = torch.cat([s.is_person for s in samples])
     encoded = BOX_CODER.encode_single(torch.cat([s.matched for s in samples]), torch.cat([s.boxes for s in samples]))
-    wanted = encoded.where(is_person[:, None], 0)
-    losses = F.smooth_l1_loss(person_deltas(deltas), wanted, beta=1.0, reduction="none").sum(1)
+    regression_targets = encoded.where(is_person[:, None], 0)
+    losses = F.smooth_l1_loss(person_deltas(deltas), regression_targets, beta=1.0, reduction="none").sum(1)
     return losses.where(is_person, 0).sum() / max(len(is_person), 1)

@@ -2,20 +2,19 @@
 
 from operator import attrgetter
 
-from torch import nn
 from yacs.config import CfgNode
 
-from models.backbones import BACKBONES, STRIDE, Backbone, build_backbone
+from models.backbones import BACKBONES, STRIDE, SplitBackbone, build_backbone
 from models.freezing import NORM_SCOPES, FreezePolicy
 from models.oim import OIMLoss
 from models.preprocess import Preprocess
 from models.results import Thresholds
 from models.roi import RoIAlign
 from models.two_stage.boxes import RoISampler
-from models.two_stage.context import GROUP_EXTRACTORS, SCENE_EXTRACTORS, GroupContext, SceneContext
+from models.two_stage.context import GROUP_EXTRACTORS, SCENE_EXTRACTORS, Context, GroupContext, SceneContext
 from models.two_stage.detection_head import DetectionHead, PassThrough
-from models.two_stage.embedding import LinearEmbedding, NormAwareEmbedding
-from models.two_stage.features import POOLS, GlobalFeatures, MapFeatures, TailFeatures
+from models.two_stage.embedding import LinearEmbedding, NormAwareEmbedding, RoIEmbedding
+from models.two_stage.features import POOLS, GlobalFeatures, MapFeatures, RoIFeatures, TailFeatures
 from models.two_stage.parts import CROP_SIZE, KERNEL_HEIGHTS, PartFeatures
 from models.two_stage.person_search import PersonSearch
 from models.two_stage.pixelwise import SCORE_NORMS, PixelwiseEmbedding
@@ -26,25 +25,25 @@ from utils.errors import UserError
 
 def build(cfg: CfgNode, pretrained: bool = False) -> PersonSearch:
     """See `models.build.build_model`."""
-    options = cfg.MODEL
+    options, body = cfg.MODEL, cfg.MODEL.BACKBONE
     _check(cfg)
-    backbone = build_backbone(options.BACKBONE.NAME, options.BACKBONE.WEIGHTS if pretrained else "none")
-    backbone.tail.checkpointed = options.BACKBONE.CHECKPOINT_TAILS
-    frozen = options.BACKBONE
+    backbone = build_backbone(body.NAME, body.WEIGHTS if pretrained else "none")
+    backbone.tail.checkpointed = body.CHECKPOINT_TAILS
+    # SCORE_NORM applies only where the pixel-wise head gives the score.
     scored_by_pixels = options.SEARCH_HEAD.TYPE == "pixelwise" and options.DETECTION_HEAD.TYPE == "none"
     return PersonSearch(
         preprocess=Preprocess(cfg.INPUT.MIN_SIZE, cfg.INPUT.MAX_SIZE),
         stem=backbone.stem,
         rpn=_build_rpn(options.RPN, backbone),
         detection_head=_build_detection_head(options, backbone),
-        search_head=_build_search_head(options, backbone),
+        search_head=SEARCH_HEADS[options.SEARCH_HEAD.TYPE](options, backbone),
         loss_weights={f"loss_{name.lower()}": weight for name, weight in options.LOSS_WEIGHTS.items()},
-        freeze=FreezePolicy(frozen.FROZEN_STAGES, frozen.FROZEN_BN_AFFINE, frozen.FROZEN_BN_STATISTICS),
+        freeze=FreezePolicy(body.FROZEN_STAGES, body.FROZEN_BN_AFFINE, body.FROZEN_BN_STATISTICS),
         score_norm=options.PIXELWISE.SCORE_NORM if scored_by_pixels else "none",
     )
 
 
-def _build_rpn(options: CfgNode, backbone: Backbone) -> ProposalNetwork:
+def _build_rpn(options: CfgNode, backbone: SplitBackbone) -> ProposalNetwork:
     return ProposalNetwork(
         backbone.stem_channels,
         options.ANCHOR_SIZES,
@@ -60,7 +59,7 @@ def _build_rpn(options: CfgNode, backbone: Backbone) -> ProposalNetwork:
     )
 
 
-def _build_detection_head(options: CfgNode, backbone: Backbone) -> DetectionHead | PassThrough:
+def _build_detection_head(options: CfgNode, backbone: SplitBackbone) -> DetectionHead | PassThrough:
     head = options.DETECTION_HEAD
     if head.TYPE == "none":
         return PassThrough()
@@ -68,10 +67,48 @@ def _build_detection_head(options: CfgNode, backbone: Backbone) -> DetectionHead
     return DetectionHead(_roi_align(options), features, _sampler(head), _thresholds(head))
 
 
-def _build_search_head(options: CfgNode, backbone: Backbone) -> SearchHead:
-    head = options.SEARCH_HEAD
-    features, contexts, embedding = SEARCH_HEADS[head.TYPE](options, backbone)
-    oim = options.OIM
+def _norm_aware_head(options: CfgNode, backbone: SplitBackbone) -> SearchHead:
+    """NAE, SeqNet and GLCNet: vectors of the RoI, its parts and its context in one norm-aware embedding."""
+    pool = options.SEARCH_HEAD.POOL
+    features = [GlobalFeatures(backbone.new_tail(), backbone.stem_channels, backbone.tail_channels, pool)]
+    if options.PARTS:
+        features.append(PartFeatures([backbone.new_tail() for _ in KERNEL_HEIGHTS], backbone.tail_channels))
+    contexts = _build_contexts(options.CONTEXT, backbone)
+    # Concatenated in the order of the release of 2024: the RoI, its parts, its context.
+    channels = {name: length for module in features for name, length in module.channels.items()}
+    channels |= {name: context.channels for name, context in contexts.items()}
+    widths = {name.lower(): width for name, width in options.EMBEDDING.items()}
+    widths = {name: widths.get(name, options.EMBEDDING.PART) for name in channels}
+    return _search_head(options, backbone, features, contexts, NormAwareEmbedding(channels, widths))
+
+
+def _linear_head(options: CfgNode, backbone: SplitBackbone) -> SearchHead:
+    """The OIM baseline: one linear layer on the res5 vector."""
+    features = TailFeatures(backbone.new_tail(), backbone.tail_channels, options.SEARCH_HEAD.POOL)
+    embedding = LinearEmbedding(backbone.tail_channels, options.EMBEDDING.RES5)
+    return _search_head(options, backbone, [features], {}, embedding)
+
+
+def _pixelwise_head(options: CfgNode, backbone: SplitBackbone) -> SearchHead:
+    """NAE+: maps of the RoI, embedded position by position."""
+    features = MapFeatures(backbone.new_tail(), backbone.stem_channels, backbone.tail_channels)
+    widths = {"res4": options.EMBEDDING.RES4, "res5": options.EMBEDDING.RES5}
+    embedding = PixelwiseEmbedding(features.channels, widths, options.PIXELWISE.NORMALISED)
+    return _search_head(options, backbone, [features], {}, embedding)
+
+
+SEARCH_HEADS = {"norm_aware": _norm_aware_head, "linear": _linear_head, "pixelwise": _pixelwise_head}
+"""MODEL.SEARCH_HEAD.TYPE -> function that builds the second head."""
+
+
+def _search_head(
+    options: CfgNode,
+    backbone: SplitBackbone,
+    features: list[RoIFeatures],
+    contexts: dict[str, Context],
+    embedding: RoIEmbedding,
+) -> SearchHead:
+    head, oim = options.SEARCH_HEAD, options.OIM
     return SearchHead(
         roi_align=_roi_align(options),
         features=features,
@@ -86,40 +123,8 @@ def _build_search_head(options: CfgNode, backbone: Backbone) -> SearchHead:
     )
 
 
-def _norm_aware_head(options: CfgNode, backbone: Backbone) -> tuple[list, dict, nn.Module]:
-    """NAE, SeqNet and GLCNet: vectors of the RoI, its parts and its context in one norm-aware embedding."""
-    pool = options.SEARCH_HEAD.POOL
-    features = [GlobalFeatures(backbone.new_tail(), backbone.stem_channels, backbone.tail_channels, pool)]
-    if options.PARTS:
-        features.append(PartFeatures([backbone.new_tail() for _ in KERNEL_HEIGHTS], backbone.tail_channels))
-    contexts = _build_contexts(options.CONTEXT, backbone)
-    channels = {name: length for module in features for name, length in module.channels.items()}
-    widths = dict.fromkeys(channels, options.EMBEDDING.PART)
-    widths |= {name.lower(): width for name, width in options.EMBEDDING.items()}
-    # The order of the release of 2024: the RoI, its parts, its context.
-    channels |= {name: context.channels for name, context in contexts.items()}
-    return features, contexts, NormAwareEmbedding(channels, widths)
-
-
-def _linear_head(options: CfgNode, backbone: Backbone) -> tuple[list, dict, nn.Module]:
-    """The OIM baseline: one linear layer on the res5 vector."""
-    features = TailFeatures(backbone.new_tail(), backbone.tail_channels, options.SEARCH_HEAD.POOL)
-    return [features], {}, LinearEmbedding(features.channels["res5"], options.EMBEDDING.RES5)
-
-
-def _pixelwise_head(options: CfgNode, backbone: Backbone) -> tuple[list, dict, nn.Module]:
-    """NAE+: maps of the RoI, embedded position by position."""
-    features = MapFeatures(backbone.new_tail(), backbone.stem_channels, backbone.tail_channels)
-    widths = {"res4": options.EMBEDDING.RES4, "res5": options.EMBEDDING.RES5}
-    return [features], {}, PixelwiseEmbedding(features.channels, widths, options.PIXELWISE.NORMALISED)
-
-
-SEARCH_HEADS = {"norm_aware": _norm_aware_head, "linear": _linear_head, "pixelwise": _pixelwise_head}
-"""MODEL.SEARCH_HEAD.TYPE -> features, contexts and embedding of the second head."""
-
-
-def _build_contexts(options: CfgNode, backbone: Backbone) -> dict[str, SceneContext | GroupContext]:
-    contexts: dict[str, SceneContext | GroupContext] = {}
+def _build_contexts(options: CfgNode, backbone: SplitBackbone) -> dict[str, Context]:
+    contexts: dict[str, Context] = {}
     if options.SCENE != "none":
         channels = backbone.stem_channels
         contexts["scene"] = SceneContext(SCENE_EXTRACTORS[options.SCENE](channels), channels)

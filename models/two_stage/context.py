@@ -5,6 +5,7 @@ class here and a line in `SCENE_EXTRACTORS` or `GROUP_EXTRACTORS`.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -144,46 +145,43 @@ GROUP_EXTRACTORS: dict[str, Callable[[int], nn.Module]] = {
 }
 
 
-class SceneContext(nn.Module):
-    """One vector for the whole image.
+class Context(nn.Module):
+    """A vector of context for each RoI.
 
     Args:
         extractor: see above.
-        channels: of the res4 map and of the vector.
+        channels: C, of the extractor's input and output.
     """
 
     def __init__(self, extractor: nn.Module, channels: int):
         super().__init__()
         self.extractor, self.channels = extractor, channels
 
-    def forward(self, rois: RoIs, res5: Tensor, groups: list[Tensor]) -> Tensor:  # noqa: ARG002 - as `GroupContext`
-        """R x C: for each RoI the vector of its image."""
-        return _repeated(self.extractor(rois.feature_map), rois.counts)
-
-
-class GroupContext(nn.Module):
-    """One vector for the people of an image: their mean res5 vector through an extractor.
-
-    Args:
-        extractor: see above.
-        channels: of res5 and of the vector.
-    """
-
-    def __init__(self, extractor: nn.Module, channels: int):
-        super().__init__()
-        self.extractor, self.channels = extractor, channels
-
-    def forward(self, rois: RoIs, res5: Tensor, groups: list[Tensor]) -> Tensor:  # noqa: ARG002 - as `SceneContext`
-        """R x C: for each RoI the vector of its group. The mean of no people is zero.
+    def forward(self, rois: RoIs, res5: Tensor, group_masks: list[Tensor]) -> Tensor:
+        """The vectors, R x C.
 
         Args:
             rois: R boxes.
-            res5: their vectors, R x C.
-            groups: bool; each tells which of the next len(group) RoIs are people of the group that those RoIs have as
-                their context.
+            res5: their res5 vectors, R x C5.
+            group_masks: consecutive bool masks that partition the R RoIs. RoIs of one mask share a group: those marked
+                True.
         """
-        sizes = [len(group) for group in groups]
-        means = [_mean(vectors, group) for vectors, group in zip(res5.split(sizes), groups, strict=True)]
+        raise NotImplementedError
+
+
+class SceneContext(Context):
+    """The vector of the whole image, from its res4 map."""
+
+    def forward(self, rois: RoIs, *_: Any) -> Tensor:
+        return _repeated(self.extractor(rois.feature_map), rois.counts)
+
+
+class GroupContext(Context):
+    """The vector of a group, from the mean res5 vector of its people; the mean of no people is zero."""
+
+    def forward(self, rois: RoIs, res5: Tensor, group_masks: list[Tensor]) -> Tensor:  # noqa: ARG002 - see `Context`
+        sizes = [len(mask) for mask in group_masks]
+        means = [_mean(vectors, mask) for vectors, mask in zip(res5.split(sizes), group_masks, strict=True)]
         return _repeated(self.extractor(torch.stack(means)[:, :, None, None]), sizes)
 
 

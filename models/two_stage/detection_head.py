@@ -33,7 +33,7 @@ class PassThrough(nn.Module):
     """No first head: the RPN's proposals go to the second head as they are (OIM, NAE, NAE+)."""
 
     def losses(self, _: Tensor, proposals: list[Tensor], *__: Any) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """The proposals, and no losses."""
+        """The proposals as the RoIs for the second head, and no losses."""
         return proposals, {}
 
     def forward(self, _: Tensor, proposals: list[Tensor], *__: Any) -> list[Detections]:
@@ -58,7 +58,7 @@ class DetectionHead(nn.Module):
         self.sampler, self.thresholds = sampler, thresholds
 
     def _predict(self, feature_map: Tensor, boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Class logits R x 2 and box deltas R x 8, float32: fewer digits would make many scores equal."""
+        """Class logits R x 2 and box deltas R x 8, float32: lower precision would tie many scores."""
         res5 = self.features(RoIs(self.roi_align, feature_map, boxes))["res5"]
         with torch.autocast(res5.device.type, enabled=False):
             return self.predictor(res5.float())
@@ -66,7 +66,7 @@ class DetectionHead(nn.Module):
     def losses(
         self, feature_map: Tensor, proposals: list[Tensor], sizes: list[Size], targets: Targets
     ) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """The decoded boxes (per image n x 4, without gradient), from which the second head learns, and the losses."""
+        """The RoIs for the second head (decoded boxes, per image n x 4, without gradient), and the losses."""
         samples = self.sampler(proposals, targets)
         boxes = [s.boxes for s in samples]
         logits, deltas = self._predict(feature_map, boxes)

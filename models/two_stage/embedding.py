@@ -1,8 +1,6 @@
 """From the features of a RoI to its identity embedding and to the logits of person against background.
 
-An embedding module has `num_features` (D), maps features by name to embeddings R x D and logits R x ..., has a
-`classification_loss` of the logits, and `scores`, the probability of a person. Three of them: norm-aware (NAE, SeqNet,
-GLCNet), linear (the OIM baseline), and pixel-wise (NAE+, in `pixelwise.py`).
+Norm-aware (NAE, SeqNet, GLCNet) and linear (the OIM baseline); NAE+'s is in `pixelwise.py`.
 """
 
 import torch
@@ -27,7 +25,21 @@ def new_projection(inputs: int, outputs: int) -> nn.Sequential:
     return init_projection(nn.Sequential(nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs)))
 
 
-class NormAwareEmbedding(nn.Module):
+class RoIEmbedding(nn.Module):
+    """From features by name to embeddings R x D (`num_features` is D) and logits R x ..., in float32."""
+
+    num_features: int
+
+    def classification_loss(self, logits: Tensor, samples: list[Samples]) -> Tensor:
+        """Loss of the logits against person or background, mean over all sampled RoIs."""
+        raise NotImplementedError
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """Probability of a person, R."""
+        raise NotImplementedError
+
+
+class NormAwareEmbedding(RoIEmbedding):
     """Projects every feature to its own width, and concatenates the outputs to one vector z (NAE).
 
     z / |z| is the identity embedding, and |z| through a batch norm the logit of person against background.
@@ -44,25 +56,21 @@ class NormAwareEmbedding(nn.Module):
         self.num_features = sum(widths[name] for name in channels)
 
     def forward(self, features: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Embeddings R x D (unit vectors) and logits R, in float32, from features name -> R x channels[name]."""
+        """Embeddings R x D (unit vectors) and logits R from features name -> R x channels[name]."""
         with torch.autocast(next(iter(features.values())).device.type, enabled=False):
             z = torch.cat([project(features[name].float()) for name, project in self.projectors.items()], dim=1)
             norm = z.norm(dim=1, keepdim=True)
             return F.normalize(z), self.rescaler(norm)[:, 0]
 
-    @staticmethod
-    def classification_loss(logits: Tensor, samples: list[Samples]) -> Tensor:
-        """Binary cross-entropy of the logits against person or background, mean over all sampled RoIs."""
+    def classification_loss(self, logits: Tensor, samples: list[Samples]) -> Tensor:
         is_person = torch.cat([s.is_person for s in samples])
         return F.binary_cross_entropy_with_logits(logits, is_person.to(logits.dtype))
 
-    @staticmethod
-    def scores(logits: Tensor) -> Tensor:
-        """Probability of a person, R."""
+    def scores(self, logits: Tensor) -> Tensor:
         return logits.sigmoid()
 
 
-class LinearEmbedding(nn.Module):
+class LinearEmbedding(RoIEmbedding):
     """A linear layer to the identity embedding and another to two classes, both on the res5 vector (OIM).
 
     Args:
@@ -77,17 +85,13 @@ class LinearEmbedding(nn.Module):
         self.num_features = num_features
 
     def forward(self, features: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Embeddings R x D (unit vectors) and class logits R x 2, in float32, from the feature `res5`."""
+        """Embeddings R x D (unit vectors) and class logits R x 2 from the feature `res5`."""
         with torch.autocast(features["res5"].device.type, enabled=False):
             res5 = features["res5"].float()
             return F.normalize(self.projector(res5)), self.classifier(res5)
 
-    @staticmethod
-    def classification_loss(logits: Tensor, samples: list[Samples]) -> Tensor:
-        """Cross-entropy of the classes, mean over all sampled RoIs."""
+    def classification_loss(self, logits: Tensor, samples: list[Samples]) -> Tensor:
         return F.cross_entropy(logits, torch.cat([s.is_person for s in samples]).long())
 
-    @staticmethod
-    def scores(logits: Tensor) -> Tensor:
-        """Probability of a person, R."""
+    def scores(self, logits: Tensor) -> Tensor:
         return logits.softmax(1)[:, PERSON]

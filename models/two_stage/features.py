@@ -51,13 +51,8 @@ class GlobalFeatures(TailFeatures):
         return {"res4": self.pool(rois.crops), **super().forward(rois)}
 
 
-class MapFeatures(RoIFeatures):
-    """The crop (`res4`, R x C x s x s) and the tail's output (`res5`, R x C x s/2 x s/2), for pixel-wise heads."""
-
-    def __init__(self, tail: Tail, stem_channels: int, tail_channels: int):
-        super().__init__()
-        self.tail = tail
-        self.channels = {"res4": stem_channels, "res5": tail_channels}
+class MapFeatures(GlobalFeatures):
+    """Both without pooling, R x C x s x s and R x C x s/2 x s/2, for pixel-wise heads."""
 
     def forward(self, rois: RoIs) -> dict[str, Tensor]:
         return {"res4": rois.crops, "res5": self.tail.on_rois(rois)}

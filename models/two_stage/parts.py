@@ -13,10 +13,6 @@ KERNEL_HEIGHTS = {1: 7, 2: 3, 3: 2}
 """Number of stripes -> height of the max pool's kernel on the tail's 7 x 7 output, over its full width, as released."""
 
 
-def _names(stripes: int) -> list[str]:
-    return [f"part{stripes}_{row}" for row in range(1, stripes + 1)]
-
-
 class PartFeatures(RoIFeatures):
     """Max pools of 1, 2 and 3 stripes, each division from its own copy of the tail.
 
@@ -30,12 +26,14 @@ class PartFeatures(RoIFeatures):
     def __init__(self, tails: list[Tail], tail_channels: int):
         super().__init__()
         self.stripe_tails = nn.ModuleDict({str(n): tail for n, tail in zip(KERNEL_HEIGHTS, tails, strict=True)})
-        self.channels = {name: tail_channels for stripes in KERNEL_HEIGHTS for name in _names(stripes)}
+        self.channels = {
+            f"part{stripes}_{row}": tail_channels for stripes in KERNEL_HEIGHTS for row in range(1, stripes + 1)
+        }
 
     def forward(self, rois: RoIs) -> dict[str, Tensor]:
         vectors = {}
         for stripes, height in KERNEL_HEIGHTS.items():
             body = self.stripe_tails[str(stripes)].on_rois(rois)
             rows = F.max_pool2d(body, (height, body.shape[3])).flatten(2).unbind(2)
-            vectors |= dict(zip(_names(stripes), rows, strict=True))
+            vectors |= {f"part{stripes}_{number}": row for number, row in enumerate(rows, start=1)}
         return vectors

@@ -1,6 +1,5 @@
 """The two-stage network: stem, RPN, first head, second head (OIM, NAE, SeqNet, GLCNet)."""
 
-import torch
 from torch import Tensor, nn
 
 from models.base import PersonSearchModel, Targets
@@ -15,7 +14,7 @@ from models.two_stage.search_head import SearchHead
 
 
 class PersonSearch(PersonSearchModel):
-    """Faster R-CNN with a second head that embeds who the people are.
+    """Faster R-CNN with a second head that computes identity embeddings.
 
     Args:
         preprocess: resizes, normalises and pads images.
@@ -65,21 +64,16 @@ class PersonSearch(PersonSearchModel):
 
     def losses(self, batch: ImageBatch, targets: Targets) -> dict[str, Tensor]:
         feature_map = self.stem(batch.tensors)
-        proposals, losses = self.rpn.propose_and_learn(feature_map, batch, targets)
+        proposals, losses = self.rpn.propose_with_losses(feature_map, batch, targets)
         boxes, head_losses = self.detection_head.losses(feature_map, proposals, batch.sizes, targets)
         losses |= head_losses | self.search_head.losses(feature_map, boxes, targets)
         return {name: self.loss_weights[name] * loss for name, loss in losses.items()}
 
     def search_batch(self, batch: ImageBatch, boxes: list[Tensor]) -> list[SearchResult]:
-        return relative_scores(self._search(batch, boxes), self.score_norm)
-
-    def search(self, images: list[Tensor], boxes: list[Tensor] | None = None) -> list[SearchResult]:
-        # Not by `search_batch`: scores relative to the batch are so to all images, of whatever padded size.
-        return relative_scores(self._search_by_size(self._search, images, boxes), self.score_norm)
-
-    @torch.no_grad()
-    def _search(self, batch: ImageBatch, boxes: list[Tensor]) -> list[SearchResult]:
         feature_map = self.stem(batch.tensors)
         proposals = self.rpn.propose(feature_map, batch)
         detections = self.detection_head(feature_map, proposals, batch.sizes)
         return self.search_head(feature_map, detections, batch, boxes)
+
+    def rescore(self, results: list[SearchResult]) -> list[SearchResult]:
+        return relative_scores(results, self.score_norm)

@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 from models.results import SearchResult
 from models.two_stage.boxes import Samples
-from models.two_stage.embedding import init_projection
+from models.two_stage.embedding import RoIEmbedding, init_projection
 
 SCORE_NORMS = ("image", "batch", "none")
 """What the scores of RoIs are relative to, see `relative_scores`."""
 
 
-class PixelwiseEmbedding(nn.Module):
+class PixelwiseEmbedding(RoIEmbedding):
     """Projects both maps by a 1 x 1 convolution and batch norm, resizes res4's to res5's, and concatenates them.
 
     At each position the norm, through a batch norm, is a logit; its sigmoid is the attention by which the unit vectors
@@ -23,46 +23,37 @@ class PixelwiseEmbedding(nn.Module):
     Args:
         channels: channels of `res4` and `res5`.
         widths: dimensions of each in the embedding.
-        normalised: L2-normalise the embedding; as published it is not in training: the OIM loss gets norms below 1.
+        normalised: L2-normalise the embedding in training too. False as published: OIM sees vectors of norm below 1.
     """
 
     def __init__(self, channels: dict[str, int], widths: dict[str, int], normalised: bool):
         super().__init__()
-        self.projectors = nn.ModuleDict(
-            {
-                name: init_projection(
-                    nn.Sequential(nn.Conv2d(channels[name], widths[name], 1), nn.BatchNorm2d(widths[name]))
-                )
-                for name in channels
-            }
-        )
+        self.projectors = nn.ModuleDict()
+        for name, width in widths.items():
+            projection = nn.Sequential(nn.Conv2d(channels[name], width, 1), nn.BatchNorm2d(width))
+            self.projectors[name] = init_projection(projection)
         self.rescaler = nn.BatchNorm2d(1)
         self.normalised = normalised
-        self.num_features = sum(widths[name] for name in channels)
+        self.num_features = sum(widths.values())
 
     def forward(self, features: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Embeddings R x D and logit maps R x h x w, in float32, from maps name -> R x channels[name] x ..."""
+        """Embeddings R x D and logit maps R x h x w from maps name -> R x channels[name] x ..."""
         with torch.autocast(features["res5"].device.type, enabled=False):
-            maps = [project(features[name].float()) for name, project in self.projectors.items()]
-            size = features["res5"].shape[2:]
-            maps = [
-                F.interpolate(m, size, mode="bilinear", align_corners=False) if m.shape[2:] != size else m for m in maps
-            ]
-            z = torch.cat(maps, dim=1)
+            maps = {name: project(features[name].float()) for name, project in self.projectors.items()}
+            resized = F.interpolate(maps["res4"], maps["res5"].shape[2:], mode="bilinear", align_corners=False)
+            z = torch.cat([resized, maps["res5"]], dim=1)
             logits = self.rescaler(z.norm(dim=1, keepdim=True))
             pooled = (F.normalize(z) * logits.sigmoid()).mean((2, 3))
-        # At test a factor on the query changes no ranking, and gallery embeddings are unit vectors times the score.
+        # `SearchResult` promises unit vectors; in training the release gives OIM the average as it is.
         unit = self.normalised or not self.training
         return F.normalize(pooled) if unit else pooled, logits[:, 0]
 
-    @staticmethod
-    def classification_loss(logits: Tensor, samples: list[Samples]) -> Tensor:
+    def classification_loss(self, logits: Tensor, samples: list[Samples]) -> Tensor:
         """Binary cross-entropy of every position's logit against how much of it the person covers, mean over all."""
         covered = torch.cat([_coverage(s, logits.shape[-1]) for s in samples])
         return F.binary_cross_entropy_with_logits(logits, covered)
 
-    @staticmethod
-    def scores(logits: Tensor) -> Tensor:
+    def scores(self, logits: Tensor) -> Tensor:
         """Mean attention of each RoI, R; see `relative_scores`."""
         return logits.sigmoid().mean((1, 2))
 
@@ -89,15 +80,18 @@ def relative_scores(results: list[SearchResult], score_norm: str) -> list[Search
 def _coverage(samples: Samples, size: int) -> Tensor:
     """Which cells of a RoI its person covers, n x size x size in [0, 1]; 0 for background.
 
-    The release's target: a mask of the RoI's whole pixels, 1 where its person's box is, resized bilinearly. The mask
-    is a rectangle, so its rows and columns are resized apart. Unlike there, background RoIs are paired with nobody.
+    The release's target: a mask of the RoI, rounded up to full pixels, 1 where its person's box is, resized bilinearly.
+    The mask is a rectangle, so rows and columns are resized separately. Background RoIs are, unlike there, all 0.
     """
     horizontal, vertical = (_covered_span(samples.boxes, samples.matched, axis, size) for axis in (0, 1))
     return vertical[:, :, None] * horizontal[:, None, :] * samples.is_person[:, None, None]
 
 
 def _covered_span(boxes: Tensor, people: Tensor, axis: int, size: int) -> Tensor:
-    """Along one axis (0 is x), n x size: the boxes' pixels that lie in their person, resized linearly to `size`."""
+    """Along one axis (0 is x), n x size: the boxes' pixels that lie in their person, resized linearly to `size`.
+
+    As F.interpolate with align_corners=False (half-pixel centres), but each box has its own number of pixels.
+    """
     low, high = boxes[:, axis], boxes[:, axis + 2]
     pixels = (high - low).ceil().clamp(min=1)
     first = (people[:, axis].maximum(low) - low).floor()

@@ -59,9 +59,9 @@ class ProposalNetwork(RegionProposalNetwork):
 
     def propose(self, feature_map: Tensor, batch: ImageBatch) -> list[Tensor]:
         """Boxes n x 4 of each image, in pixels of the resized image, best first, from the map B x C x h x w."""
-        return self.propose_and_learn(feature_map, batch, None)[0]
+        return self.propose_with_losses(feature_map, batch, None)[0]
 
-    def propose_and_learn(
+    def propose_with_losses(
         self, feature_map: Tensor, batch: ImageBatch, targets: Targets | None
     ) -> tuple[list[Tensor], dict[str, Tensor]]:
         """As `propose`, with the losses `loss_rpn_cls` and `loss_rpn_reg` against the targets' `boxes`, if any."""

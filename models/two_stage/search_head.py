@@ -1,7 +1,5 @@
 """The second head: the identity embedding of each box, and its final score and position."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
@@ -11,18 +9,10 @@ from models.preprocess import ImageBatch
 from models.results import SearchResult, Thresholds
 from models.roi import RoIAlign, RoIs
 from models.two_stage.boxes import NUM_CLASSES, RoISampler, box_regression_loss, decode_boxes
+from models.two_stage.context import Context
 from models.two_stage.detection_head import Detections
-from models.two_stage.embedding import new_projection
+from models.two_stage.embedding import RoIEmbedding, new_projection
 from models.two_stage.features import RoIFeatures
-
-
-@dataclass
-class RoIOutputs:
-    """The head's outputs for R boxes: embeddings R x D, logits R x ... (see `embedding.py`), box deltas R x 8."""
-
-    embeddings: Tensor
-    logits: Tensor
-    deltas: Tensor
 
 
 class BoxRegressor(nn.Sequential):
@@ -48,8 +38,8 @@ class SearchHead(nn.Module):
     Args:
         roi_align: crops RoIs out of the res4 map.
         features: give the features of a RoI; one of them gives `res5`.
-        contexts: name -> module that gives each RoI the vector of its context, see `context.py`.
-        embedding: from all features to embeddings and person logits, see `embedding.py`.
+        contexts: give each RoI the vector of its context, by name.
+        embedding: from all features to embeddings and person logits.
         box_regressor: from `res5` to box deltas.
         oim: the identity loss.
         sampler: chooses RoIs for training.
@@ -63,8 +53,8 @@ class SearchHead(nn.Module):
         *,
         roi_align: RoIAlign,
         features: list[RoIFeatures],
-        contexts: dict[str, nn.Module],
-        embedding: nn.Module,
+        contexts: dict[str, Context],
+        embedding: RoIEmbedding,
         box_regressor: BoxRegressor,
         oim: OIMLoss,
         sampler: RoISampler,
@@ -80,27 +70,29 @@ class SearchHead(nn.Module):
         self.sampler, self.thresholds = sampler, thresholds
         self.group_labelled_only, self.weight_by_score = group_labelled_only, weight_by_score
 
-    def encode(self, feature_map: Tensor, boxes: list[Tensor], groups: list[Tensor]) -> RoIOutputs:
-        """Embed boxes (per image n x 4, pixels of the resized image), wherever they come from.
+    def encode(
+        self, feature_map: Tensor, boxes: list[Tensor], group_masks: list[Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Embeddings R x D, logits R x ... and box deltas R x 8 of boxes (per image n x 4, in the resized image).
 
-        For `groups` see `GroupContext`.
+        For `group_masks` see `Context`.
         """
         rois = RoIs(self.roi_align, feature_map, boxes)
         vectors = {name: value for features in self.features for name, value in features(rois).items()}
         res5 = vectors["res5"]
-        vectors |= {name: context(rois, res5, groups) for name, context in self.contexts.items()}
+        vectors |= {name: context(rois, res5, group_masks) for name, context in self.contexts.items()}
         embeddings, logits = self.embedding(vectors)
-        return RoIOutputs(embeddings, logits, self.box_regressor(res5))
+        return embeddings, logits, self.box_regressor(res5)
 
     def losses(self, feature_map: Tensor, boxes: list[Tensor], targets: Targets) -> dict[str, Tensor]:
         """Losses of RoIs sampled among `boxes` (per image n x 4) and the targets' own."""
         samples = self.sampler(boxes, targets)
-        groups = [s.labels > 0 if self.group_labelled_only else s.is_person for s in samples]
-        outputs = self.encode(feature_map, [s.boxes for s in samples], groups)
+        group_masks = [s.labels > 0 if self.group_labelled_only else s.is_person for s in samples]
+        embeddings, logits, deltas = self.encode(feature_map, [s.boxes for s in samples], group_masks)
         return {
-            "loss_box_cls": self.embedding.classification_loss(outputs.logits, samples),
-            "loss_box_reg": box_regression_loss(outputs.deltas, samples),
-            "loss_box_reid": self.oim(outputs.embeddings, torch.cat([s.labels for s in samples])),
+            "loss_box_cls": self.embedding.classification_loss(logits, samples),
+            "loss_box_reg": box_regression_loss(deltas, samples),
+            "loss_box_reid": self.oim(embeddings, torch.cat([s.labels for s in samples])),
         }
 
     def forward(
@@ -116,24 +108,25 @@ class SearchHead(nn.Module):
             batch: the images.
             query_boxes: per image g x 4, in pixels of the original image.
         """
-        asked = batch.resize_boxes(query_boxes)
-        boxes = [torch.cat([a, d.boxes]) for a, d in zip(asked, detections, strict=True)]
-        groups = [g for a, d in zip(asked, detections, strict=True) for g in _groups(len(a), len(d.boxes), a.device)]
-        outputs = self.encode(feature_map, boxes, groups)
+        boxes, group_masks = [], []
+        for queries, found in zip(batch.resize_boxes(query_boxes), detections, strict=True):
+            boxes.append(torch.cat([queries, found.boxes]))
+            group_masks += _group_masks(len(queries), len(found.boxes), queries.device)
+        embeddings, logits, deltas = self.encode(feature_map, boxes, group_masks)
         counts = [len(image_boxes) for image_boxes in boxes]
-        moved = batch.restore_boxes(decode_boxes(outputs.deltas, boxes, batch.sizes))
-        embeddings = outputs.embeddings.split(counts)
-        own_scores = self.embedding.scores(outputs.logits).split(counts)
+        decoded = batch.restore_boxes(decode_boxes(deltas, boxes, batch.sizes))
+        embeddings = embeddings.split(counts)
+        own_scores = self.embedding.scores(logits).split(counts)
         results = []
-        for i, given in enumerate(query_boxes):
-            first_scores = detections[i].scores
+        for i, (given, found) in enumerate(zip(query_boxes, detections, strict=True)):
+            count = len(given)
             results.append(
                 SearchResult(
-                    boxes=moved[i][len(given) :],
-                    scores=own_scores[i][len(given) :] if first_scores is None else first_scores,
-                    embeddings=embeddings[i][len(given) :],
+                    boxes=decoded[i][count:],
+                    scores=own_scores[i][count:] if found.scores is None else found.scores,
+                    embeddings=embeddings[i][count:],
                     query_boxes=given,
-                    query_embeddings=embeddings[i][: len(given)],
+                    query_embeddings=embeddings[i][:count],
                     thresholds=self.thresholds,
                     weight_by_score=self.weight_by_score,
                 )
@@ -141,11 +134,11 @@ class SearchHead(nn.Module):
         return results
 
 
-def _groups(queries: int, detected: int, device: torch.device) -> list[Tensor]:
-    """The groups of an image's boxes, queries first, for `encode`.
+def _group_masks(queries: int, detected: int, device: torch.device) -> list[Tensor]:
+    """The group masks of an image's boxes, queries first, for `encode`.
 
-    The detected people are the group of all boxes. Where nobody is detected, each query is a group of its own, so that
-    its embedding does not depend on what else is asked about the image.
+    The group of all boxes are the detected people. Where nobody is detected, each query is its own group, so that its
+    embedding does not depend on the other queries.
     """
     if detected or not queries:
         return [torch.arange(queries + detected, device=device) >= queries]

@@ -3,9 +3,10 @@
 import argparse
 import os
 import platform
+import re
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from tools.common import add_config_arguments, run_program
 from utils.files import write_json
 from utils.logging import format_table, set_up_logging
 
+# Unless the command line says otherwise:
 BATCH_SIZES = {"cpu": (1, 3), "cuda": (1, 3, 16)}
 USUAL_PRECISIONS = {"cpu": ("off", "bf16"), "cuda": ("off", "fp16", "bf16")}
 
@@ -57,26 +59,25 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def plan(args: argparse.Namespace) -> list[Case]:
-    """The cases that the arguments ask for.
+    """The requested cases.
 
     Raises:
-        UserError, OSError: options that no network can be built from.
+        UserError, OSError: no network can be built from the options.
     """
-    size = tuple(args.image_size)
-    shared = {"cfg": args.cfg, "opts": tuple(args.opts), "image_size": size, "seconds": args.seconds}
-    cfg = options_of(Case("inference", "", **shared))
+    first = Case("", "", args.cfg, tuple(args.opts), tuple(args.image_size), seconds=args.seconds)
+    cfg = options_of(first)
     kind = select_device(cfg.DEVICE).type
     build_model(cfg)  # wrong options are reported once, not by every case
-    precisions, batch = args.precisions or USUAL_PRECISIONS[kind], cfg.INPUT.BATCH_SIZE_TRAIN
-    learning = [name for name in args.variants if name != "compiled"]
+    precisions = args.precisions or USUAL_PRECISIONS[kind]
+    trained = [name for name in args.variants if name != "compiled"]
     loops = [f"{name} by loops" for name in args.galleries if args.loops]
     combinations = {
         "inference": product(args.batch_sizes or BATCH_SIZES[kind], precisions, args.variants),
-        "training": product([batch], precisions, learning),
+        "training": product([cfg.INPUT.BATCH_SIZE_TRAIN], precisions, trained),
         "evaluation": product([1], ["off"], [*args.galleries, *loops]),
     }
     return [
-        Case(part, name, precision=dtype, batch_size=size, **shared)
+        replace(first, part=part, name=name, precision=dtype, batch_size=size)
         for part in PARTS
         if part in args.parts
         for size, dtype, name in combinations[part]
@@ -86,11 +87,10 @@ def plan(args: argparse.Namespace) -> list[Case]:
 def describe_machine() -> dict[str, str]:
     """Processor, devices and versions; `load`: processes that run or wait, mean of the last minute."""
     cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")] or [platform.machine()]
+    found = re.search(r"model name\s*: (.*)", cpuinfo.read_text()) if cpuinfo.exists() else None
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     return {
-        "processor": f"{names[0]}, {torch.backends.cpu.get_cpu_capability()}",
+        "processor": f"{found[1] if found else platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
         "cores, threads": f"{os.cpu_count()}, {torch.get_num_threads()}",
         "GPU": f"{gpu}, CUDA {torch.version.cuda}, TF32 in convolutions {torch.backends.cudnn.allow_tf32}",
         "versions": f"Python {platform.python_version()}, torch {torch.__version__}",

@@ -10,7 +10,6 @@ from torch.utils.benchmark import Timer, timer
 
 Figures = dict[str, list[float] | str]
 """What processes have measured: samples by name and unit; or, under "failure", why there are none."""
-_MEBIBYTE = 2**20
 
 
 @dataclass(frozen=True)
@@ -21,9 +20,8 @@ class Case:
         part: "inference", "training" or "evaluation".
         name: the variant of the network, or the drawn gallery.
         cfg, opts: config file, and options over it.
-        image_size: height and width of the drawn images, pixels.
+        image_size: height and width, pixels.
         precision: a key of `engine.solver.PRECISIONS`.
-        batch_size: images of a pass.
         seconds: how long each process repeats the work.
     """
 
@@ -41,10 +39,9 @@ class Case:
 
 
 def timed(work: Callable[[], object], seconds: float, device: torch.device) -> tuple[list[float], Figures]:
-    """Call `work` for some seconds, at least twice; the timer waits for the device after each call.
+    """Seconds of each call of `work` but the first, and the figures `warm-up s` (the first call) and `peak MiB`.
 
-    Returns:
-        Seconds of each call but the first, and the figures `warm-up s` (the first call) and `peak MiB`.
+    The timer waits for the device after each call.
     """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)  # what preparing took does not count
@@ -59,9 +56,9 @@ def timed(work: Callable[[], object], seconds: float, device: torch.device) -> t
 def peak_memory(device: torch.device) -> float:
     """The most memory that this process has held, MiB: tensors on a CUDA device, else everything in main memory."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / _MEBIBYTE
+        return torch.cuda.max_memory_allocated(device) / 2**20
     status = Path("/proc/self/status")  # Linux: there the portable figure begins with that of the parent process
     for line in status.read_text().splitlines() if status.exists() else []:
         if line.startswith("VmHWM"):
             return int(line.split()[1]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _MEBIBYTE
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -17,14 +18,12 @@ from tools.benchmark.cases import Case, Figures, peak_memory
 from utils.boxes import pairwise_iou
 from utils.evaluation import evaluate_detection, evaluate_search
 
-DIMENSIONS = 256
-"""Numbers of an embedding (SeqNet; GLCNet has more)."""
-SIMILARITY = 0.2
-"""Of two embeddings of a person, about: a gallery in which nobody is found again would be ranked faster."""
+DIMENSIONS = 256  # of an embedding (SeqNet; GLCNet has more)
+SIMILARITY = 0.2  # of two embeddings of a person: a gallery in which nobody is found again would be ranked faster
 
 
 class Size(NamedTuple):
-    """Images of a drawn gallery, its identities, boxes of an image with identity (all different), its other detections,
+    """Of a drawn gallery: images, identities, boxes of an image with identity (all different), its other detections,
     queries, and images of a query's gallery (0: all)."""
 
     images: int
@@ -47,70 +46,63 @@ SIZES = {
 """Drawn galleries by name: those of the datasets, and some by their number of detections."""
 
 
-class Drawing:
-    """A gallery, its queries, and what a network might find in them; the same each time.
+def draw_gallery(size: Size) -> dict[str, Any]:
+    """Arguments of `evaluate_search`: a gallery, queries, and what a network might find; the same each time."""
+    rng = np.random.default_rng(1)
+    first = rng.integers(size.people, size=(size.images, 1))
+    pids = 1 + (first + np.arange(size.known)) % size.people
+    corners = rng.integers((1800, 880), size=(size.images, size.known + size.others, 2))
+    boxes = np.concatenate([corners, corners + rng.integers((40, 100), (100, 200), corners.shape)], axis=2)
+    scores = np.sort(rng.uniform(0.4, 1, boxes.shape[:2]))[:, ::-1, None]
+    detections = np.concatenate([boxes + rng.integers(-4, 5, boxes.shape), scores], axis=2).astype(np.float32)
+    images = [{"boxes": b[: size.known], "pids": p} for b, p in zip(boxes, pids, strict=True)]
+    own = np.arange(size.queries) % size.images
+    queries = [{name: values[:1] for name, values in images[i].items()} for i in own]
 
-    `arguments` are those of `evaluate_search`.
-    """
-
-    def __init__(self, size: Size) -> None:
-        self.size, self.rng = size, np.random.default_rng(1)
-        self.people = self._directions(size.people + 1)  # row 0: without identity
-        first = self.rng.integers(size.people, size=(size.images, 1))
-        pids = 1 + (first + np.arange(size.known)) % size.people
-        corners = self.rng.integers((1800, 880), size=(size.images, size.known + size.others, 2))
-        boxes = np.concatenate([corners, corners + self.rng.integers((40, 100), (100, 200), corners.shape)], axis=2)
-        images = [{"boxes": b[: size.known], "pids": p} for b, p in zip(boxes, pids, strict=True)]
-        own = np.arange(size.queries) % size.images
-        queries = [{name: values[:1] for name, values in images[i].items()} for i in own]
-        unknown = np.zeros(size.others, int)
-        self.arguments = {
-            "gallery_set": SimpleNamespace(annotations=images),
-            "query_set": SimpleNamespace(annotations=queries, galleries=self.galleries, cbgm_k1=30, cbgm_k2=4),
-            "gallery_dets": [self._detections(image_boxes) for image_boxes in boxes],
-            "gallery_feats": [self._embeddings(np.concatenate([p, unknown])) for p in pids],
-            "query_feats": [self._embeddings(pids[i, :1])[0] for i in own],
-            "query_context": [(self._detections(boxes[i, : size.known], 0), self._embeddings(pids[i])) for i in own],
-        }
-
-    def _directions(self, count: int) -> np.ndarray:
-        rows = self.rng.standard_normal((count, DIMENSIONS), dtype=np.float32)
+    def directions(count: int) -> np.ndarray:
+        rows = rng.standard_normal((count, DIMENSIONS), dtype=np.float32)
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
-    def _embeddings(self, pids: np.ndarray) -> np.ndarray:
-        """Unit vectors; those of one person are similar to each other."""
+    def embeddings(pids: np.ndarray) -> np.ndarray:
         share = np.where(pids > 0, SIMILARITY, 0).astype(np.float32)[:, None]
-        rows = share**0.5 * self.people[pids] + (1 - share) ** 0.5 * self._directions(len(pids))
+        rows = share**0.5 * people[pids] + (1 - share) ** 0.5 * directions(len(pids))
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
-    def _detections(self, boxes: np.ndarray, shift: int = 4) -> np.ndarray:
-        """Detections n x 5, some pixels beside the people."""
-        scores = np.sort(self.rng.uniform(0.4, 1, len(boxes)))[::-1]
-        return np.column_stack([boxes + self.rng.integers(-shift, shift + 1, boxes.shape), scores]).astype(np.float32)
+    people = directions(size.people + 1)  # row 0: without identity
+    galleries = partial(_galleries, images, queries, size.gallery_size)
+    return {
+        "gallery_set": SimpleNamespace(annotations=images),
+        "query_set": SimpleNamespace(annotations=queries, galleries=galleries, cbgm_k1=30, cbgm_k2=4),
+        "gallery_dets": list(detections),
+        "gallery_feats": [embeddings(image_pids) for image_pids in np.pad(pids, ((0, 0), (0, size.others)))],
+        "query_feats": [embeddings(pids[i, :1])[0] for i in own],
+        "query_context": [(detections[i, : size.known], embeddings(pids[i])) for i in own],
+    }
 
-    def galleries(self, *_: object) -> Iterator[QueryGallery]:
-        """Of each query all other images, or as many as the size says, among them all that show the person."""
-        rng, seen = np.random.default_rng(2), defaultdict(dict)
-        for index, image in enumerate(self.arguments["gallery_set"].annotations):
-            for pid, box in zip(image["pids"].tolist(), image["boxes"], strict=True):
-                seen[pid][index] = box
-        for number, query in enumerate(self.arguments["query_set"].annotations):
-            own = number % self.size.images
-            shown = {index: box for index, box in seen[int(query["pids"][0])].items() if index != own}
-            positives, images = np.array(list(shown), int), np.delete(np.arange(self.size.images), own)
-            if self.size.gallery_size:
-                others = np.setdiff1d(rng.choice(images, self.size.gallery_size, replace=False), positives)
-                images = np.sort(np.concatenate([positives, others])[: self.size.gallery_size])
-            yield QueryGallery(images, positives, np.array(list(shown.values())).reshape(-1, 4), len(positives))
+
+def _galleries(images: list[dict], queries: list[dict], size: int, *_: object) -> Iterator[QueryGallery]:
+    """Of each query all other images, or `size` of them, among them all that show the person."""
+    rng, seen = np.random.default_rng(2), defaultdict(dict)
+    for index, image in enumerate(images):
+        for pid, box in zip(image["pids"].tolist(), image["boxes"], strict=True):
+            seen[pid][index] = box
+    for number, query in enumerate(queries):
+        own = number % len(images)
+        shown = {index: box for index, box in seen[int(query["pids"][0])].items() if index != own}
+        positives, others = np.array(list(shown), int), np.delete(np.arange(len(images)), own)
+        if size:
+            others = np.setdiff1d(rng.choice(others, size, replace=False), positives)
+            others = np.sort(np.concatenate([positives, others])[:size])
+        yield QueryGallery(others, positives, np.array(list(shown.values())).reshape(-1, 4), len(positives))
 
 
 def measure_evaluation(case: Case, cfg: CfgNode, _: torch.device) -> Figures:
     """Seconds of detection, search and search with CBGM for the drawn gallery of the case's name, on the CPU.
 
-    With " by loops" behind the name, search by loops over images.
+    With " by loops" after the name, search by loops over images.
     """
     name, _, loops = case.name.partition(" ")
-    given, cpu = Drawing(SIZES[name]).arguments, torch.device("cpu")
+    given, cpu = draw_gallery(SIZES[name]), torch.device("cpu")
     figures = {"inputs MiB": [peak_memory(cpu)], "boxes": [sum(map(len, given["gallery_dets"]))]}
     works = {
         "detection s": lambda: evaluate_detection(given["gallery_set"], given["gallery_dets"]),

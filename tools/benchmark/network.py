@@ -2,6 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import ExitStack
+from itertools import chain
 
 import torch
 import torch.nn.functional as F
@@ -32,17 +34,15 @@ LOAD = {
     "MODEL.SEARCH_HEAD.SCORE_THRESH": "-1.0",
     "MODEL.OIM.NUM_IDS": "500",  # near PRW's 482
 }
-PEOPLE = 10
-"""People in a drawn training image."""
-STEPS = {"cpu": 1, "cuda": 10}
-"""Optimiser steps of a sample: waiting for the device after each would slow down training."""
+PEOPLE = 10  # in a drawn training image
+STEPS = {"cpu": 1, "cuda": 10}  # of a sample: waiting for the device after each step would slow down training
 STAGE_PASSES = 3
 
 
 def options_of(case: Case) -> CfgNode:
     """The options of a case: its image size, `LOAD`, then its own."""
-    options = {"INPUT.MIN_SIZE": min(case.image_size), "INPUT.MAX_SIZE": max(case.image_size), **LOAD}
-    return load_cfg(case.cfg, [*(str(word) for pair in options.items() for word in pair), *case.opts])
+    size = ["INPUT.MIN_SIZE", str(min(case.image_size)), "INPUT.MAX_SIZE", str(max(case.image_size))]
+    return load_cfg(case.cfg, [*size, *chain(*LOAD.items()), *case.opts])
 
 
 def drawn_images(count: int, size: tuple[int, int]) -> list[Tensor]:
@@ -73,7 +73,7 @@ def new_network(variant: str, cfg: CfgNode, device: torch.device) -> PersonSearc
 
 
 def measure_inference(case: Case, cfg: CfgNode, device: torch.device) -> Figures:
-    """Images per second from uint8 images in main memory to their people on the device, and the stages.
+    """Images per second, from uint8 images in main memory to the people on the device, and milliseconds of the stages.
 
     Raises:
         ValueError: the network's results are not finite.
@@ -110,20 +110,18 @@ def stage_times(model: nn.Module, work: Callable[[], object], batch_size: int) -
     def add(name: str, sign: int) -> None:
         spent[name] += sign * timer()
 
-    handles = []
-    for name, child in model.named_children():
-        if child._compiled_call_impl is None:
-            handles.append(child.register_forward_pre_hook(lambda *_, name=name: add(name, -1)))
-            handles.append(child.register_forward_hook(lambda *_, name=name: add(name, 1)))
-    for _ in range(STAGE_PASSES):
-        spent.clear()
-        start = timer()
-        work()
-        spent["rest"] = timer() - start - sum(spent.values())
-        for name, seconds in spent.items():
-            figures[f"{name} ms"].append(1000 * seconds / batch_size)
-    for handle in handles:
-        handle.remove()
+    with ExitStack() as hooks:
+        for name, child in model.named_children():
+            if child._compiled_call_impl is None:
+                hooks.enter_context(child.register_forward_pre_hook(lambda *_, name=name: add(name, -1)))
+                hooks.enter_context(child.register_forward_hook(lambda *_, name=name: add(name, 1)))
+        for _ in range(STAGE_PASSES):
+            spent.clear()
+            start = timer()
+            work()
+            spent["rest"] = timer() - start - sum(spent.values())
+            for name, seconds in spent.items():
+                figures[f"{name} ms"].append(1000 * seconds / batch_size)
     return dict(figures)
 
 

@@ -19,7 +19,7 @@ PARTS = {"inference": measure_inference, "training": measure_training, "evaluati
 
 
 def measure(case: Case) -> Figures:
-    """Measure a case in this process, whose memory allocator is then set for good."""
+    """Measure a case in this process and, except for `release`, tune the process's memory allocator."""
     if case.name != "release":
         keep_freed_memory()
     cfg = options_of(case)
@@ -40,9 +40,9 @@ def measure_apart(case: Case, work: Measure = measure) -> Figures:
 def run_rounds(
     cases: Sequence[Case], rounds: int, after_round: Callable[[list[Figures]], None], run: Measure = measure_apart
 ) -> list[Figures]:
-    """Measure all cases one after the other, `rounds` times: what slows the machine for a while slows all of them.
+    """Measure all cases `rounds` times, so that what slows the machine for a while slows all of them.
 
-    A case that has failed is left out of the later rounds. `after_round` is called with the results so far.
+    Later rounds leave out a case that has failed. `after_round` is called with the results so far.
     """
     results = [Figures() for _ in cases]
     for number in range(1, rounds + 1):

@@ -1,5 +1,6 @@
 """Figures as tables: medians, spreads, and ratios to the first row."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from statistics import median
 
@@ -14,26 +15,26 @@ LARGEST = ("peak MiB", "warm-up s")
 
 def tables_of(cases: Sequence[Case], results: Sequence[Figures]) -> dict[str, list[dict[str, str]]]:
     """Title -> rows, all of a table with the same columns; a second table holds the milliseconds of stages."""
-    tables: dict[str, list[dict[str, str]]] = {}
+    tables: dict[str, list[dict[str, str]]] = defaultdict(list)
     first: dict[tuple[str, int], float] = {}
     for case, figures in zip(cases, results, strict=True):
-        row, stages = ({case.part: case.name} for _ in range(2))
+        head, row = {case.part: case.name}, {}
         if case.part != "evaluation":
-            row |= {"precision": case.precision, "batch": str(case.batch_size)}
-            stages |= row
-        for name, samples in figures.items():
-            (stages if name.endswith(" ms") else row)[name] = cell(name, samples)
+            head |= {"precision": case.precision, "batch": str(case.batch_size)}
+        stages = {name: cell(name, samples) for name, samples in figures.items() if name.endswith(" ms")}
+        for name in [name for name in figures if name not in stages]:
+            row[name] = cell(name, figures[name])
             if name in SPEEDS:
-                ratio = median(samples) / first.setdefault((case.part, case.batch_size), median(samples))
-                row["times the first"] = number(ratio)
-        tables.setdefault(f"{case.part}: median [lowest, highest]", []).append(row)
-        if any(name.endswith(" ms") for name in stages):
-            tables.setdefault(f"{case.part}: milliseconds an image of each stage, median", []).append(stages)
+                speed = median(figures[name])
+                row["times the first"] = number(speed / first.setdefault((case.part, case.batch_size), speed))
+        tables[f"{case.part}: median [lowest, highest]"].append(head | row)
+        if stages:
+            tables[f"{case.part}: milliseconds an image of each stage, median"].append(head | stages)
     return {title: _same_columns(rows) for title, rows in tables.items()}
 
 
 def cell(name: str, samples: Sequence[float] | str) -> str:
-    """The samples of a column, or a message, in short."""
+    """A table's text for the samples of a column, or for a message."""
     if isinstance(samples, str):
         return samples
     middle = number(max(samples) if name in LARGEST else median(samples))
@@ -41,7 +42,7 @@ def cell(name: str, samples: Sequence[float] | str) -> str:
 
 
 def number(value: float) -> str:
-    """Three significant digits, whole numbers from 100 on."""
+    """Three significant digits, integers from 100 on."""
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:#.3g}".rstrip(".")
 
 

@@ -59,6 +59,6 @@ def joined_features(feats: Sequence, det_counts: np.ndarray, what: str, width: i
 
 
 def ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """The whole numbers from each start on, as many as its count, one range after the other."""
+    """Concatenated integer ranges: from each start on, as many numbers as its count."""
     ends = np.cumsum(counts)
     return np.repeat(starts - ends + counts, counts) + np.arange(counts.sum())

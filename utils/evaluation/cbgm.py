@@ -19,7 +19,7 @@ MIN_SELF_IOU = 0.5
 
 
 def context_people(query_context: Sequence, annotations: list[dict], k2: int, width: int) -> list[np.ndarray]:
-    """Embeddings of each query (first) and of those around it by falling score, at most k2 x D.
+    """Per query, embeddings of the query (first) and of the people around it by falling score, at most k2 x D.
 
     Args:
         query_context: per query (m x 5, m x D), the query itself first.

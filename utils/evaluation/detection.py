@@ -9,8 +9,8 @@ from utils.boxes import paired_iou
 from utils.errors import UserError
 from utils.evaluation.arrays import DETECTION_COLUMNS, joined, ranges
 
-PAIRS_PER_BLOCK = 2**18
-"""Pairs of a ground-truth box and a detection whose IoU is computed at once, the last image's pairs not counted."""
+IMAGES_PER_BLOCK = 256
+"""Images whose IoUs are computed at once."""
 
 
 def evaluate_detection(
@@ -62,16 +62,14 @@ def evaluate_detection(
 def _pairs(num_boxes: np.ndarray, num_dets: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Every ground-truth box of an image with every detection of it, as two arrays of indexes, for a block of images.
 
-    Both rise: the pairs of an image's first box come first, with its detections in order.
+    The pairs of an image's first box come first, with its detections in order.
     """
-    pairs_before = np.cumsum(num_boxes * num_dets) - num_boxes * num_dets
-    blocks = np.flatnonzero(np.diff(pairs_before // PAIRS_PER_BLOCK, prepend=-1))
     first_box, first_det = np.cumsum(num_boxes) - num_boxes, np.cumsum(num_dets) - num_dets
-    for start, stop in zip(blocks, [*blocks[1:], len(num_boxes)], strict=True):
-        image_of_box = np.repeat(np.arange(start, stop), num_boxes[start:stop])
-        counts = num_dets[image_of_box]
-        box = np.repeat(first_box[start] + np.arange(len(image_of_box)), counts)
-        yield box, ranges(first_det[image_of_box], counts)
+    for start in range(0, len(num_boxes), IMAGES_PER_BLOCK):
+        block = slice(start, start + IMAGES_PER_BLOCK)
+        dets_of_box = np.repeat(num_dets[block], num_boxes[block])
+        box = np.repeat(first_box[start] + np.arange(len(dets_of_box)), dets_of_box)
+        yield box, ranges(np.repeat(first_det[block], num_boxes[block]), dets_of_box)
 
 
 def _mark_true(true: np.ndarray, box: np.ndarray, det: np.ndarray, iou: np.ndarray, iou_thresh: float) -> None:

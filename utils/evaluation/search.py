@@ -1,7 +1,7 @@
 """How well a person is found again: mean average precision and top-k accuracy, one ranking for every dataset."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 import numpy as np
@@ -37,56 +37,66 @@ def evaluate_search(
     Similarity is the dot product of the embeddings. In a gallery image that holds the person, the most similar of the
     detections whose IoU with the true box reaches a threshold is true, every other detection false. A query's AP is
     the average precision (scikit-learn's definition) times the share of those images in which the person was found.
-    Equal similarities are one threshold: a true detection counts as behind the false ones that equal it, in top-k too.
+    Equal similarities are one threshold: a true detection ranks behind the false ones that equal it, in top-k too.
 
     Args:
         gallery_set, query_set: the gallery and the query split of one dataset (datasets.base.PersonSearchDataset).
         gallery_dets: per gallery image n x 5, x1, y1, x2, y2 (pixels) and score.
         gallery_feats: per gallery image n x D, embeddings weighted by confidence.
         query_feats: per query D (or 1 x D).
-        query_context: with `cbgm`, per query (m x 5, m x D): the query image searched as a gallery, the query first;
-            embeddings unweighted.
+        query_context: with `cbgm`, per query (m x 5, m x D): the people in its image, the query first; unweighted.
         cbgm: context bipartite graph matching, see utils.evaluation.cbgm.
         gallery_size: images per gallery; None is the dataset's usual size, -1 the full set.
         cross_camera: only images of other cameras than the query's.
         score_thresh: detections below it are left out.
         k1, k2: settings of the matching, None for the dataset's own (`query_set.cbgm_k1`, `.cbgm_k2`).
-        block_mb: MiB for similarities, float32, of a block of queries to every detection; the block is never less than
-            32 queries. Results do not depend on it.
+        block_mb: MiB for the similarities of a block of (at least 32) queries. Results do not depend on it.
 
     Returns:
         `mAP`, `top1`, `top5`, `top10`: means over queries, 0 ... 1; `ap`: float64, AP of each query scored;
-        `queries`: int64, which queries these are. A query whose gallery never shows the person is in neither, and is
-        counted in a warning.
+        `queries`: int64, which queries these are. Queries whose gallery never shows the person are left out, with a
+        warning.
 
     Raises:
         ValueError: arguments that do not fit each other, or an unknown gallery size.
         UserError: NaN in the arrays, or no query left to score.
     """
     queries = _query_rows(query_feats, len(query_set.annotations))
-    width, number = queries.shape[1], len(gallery_set.annotations)
-    dets, counts = joined(gallery_dets, number, "gallery_dets", DETECTION_COLUMNS)
-    feats, kept = joined_features(gallery_feats, counts, "gallery_feats", width), dets[:, 4] >= score_thresh
-    if not kept.all():
-        counts = np.bincount(np.repeat(np.arange(number), counts)[kept], minlength=number)
-        dets, feats = dets[kept], feats[kept]
-    gallery = Gallery(dets[:, :4], feats, counts)
+    gallery = _join_gallery(gallery_dets, gallery_feats, len(gallery_set.annotations), queries.shape[1], score_thresh)
     people = None
     if cbgm:
         k1, k2 = query_set.cbgm_k1 if k1 is None else k1, query_set.cbgm_k2 if k2 is None else k2
         if query_context is None or min(k1, k2) < 1:
             raise ValueError("cbgm needs query_context, the people around each query, and k1 and k2 of at least 1")
-        people = context_people(query_context, query_set.annotations, k2, width)
-    scores: list[QueryScore | None] = []
+        people = context_people(query_context, query_set.annotations, k2, queries.shape[1])
+    blocks = similarities(queries, gallery.feats, block_mb * MEBIBYTE)
     galleries = iter(query_set.galleries(gallery_set, gallery_size, cross_camera))
-    for sims in similarities(queries, gallery.feats, block_mb * MEBIBYTE):
+    return _summary(_score_blocks(blocks, gallery, galleries, people, k1))
+
+
+def _score_blocks(
+    blocks: Iterable[np.ndarray], gallery: Gallery, galleries: Iterator, people: list[np.ndarray] | None, k1: int | None
+) -> list[QueryScore | None]:
+    """Scores of all queries, from blocks of similarities (q x n); re-ranked where `people` are given."""
+    scores: list[QueryScore | None] = []
+    for sims in blocks:
         block = list(islice(galleries, len(sims)))
         searched = [searched_detections(row, gallery, own.images) for row, own in zip(sims, block, strict=True)]
-        for number in range(len(block) if people is not None else 0):
-            if len(block[number].positives):
+        for number, own in enumerate(block if people is not None else []):
+            if len(own.positives):
                 rerank(sims[number], gallery, searched[number], people[len(scores) + number], k1)
         scores += score_queries(sims, gallery, block, searched)
-    return _summary(scores)
+    return scores
+
+
+def _join_gallery(dets: Sequence, feats: Sequence, number: int, width: int, score_thresh: float) -> Gallery:
+    """The detections of `number` images whose score reaches a threshold, with embeddings of `width` numbers."""
+    rows, counts = joined(dets, number, "gallery_dets", DETECTION_COLUMNS)
+    vectors, kept = joined_features(feats, counts, "gallery_feats", width), rows[:, 4] >= score_thresh
+    if kept.all():  # no copy of the embeddings
+        return Gallery(rows[:, :4], vectors, counts)
+    counts = np.bincount(np.repeat(np.arange(number), counts)[kept], minlength=number)
+    return Gallery(rows[kept, :4], vectors[kept], counts)
 
 
 def _query_rows(query_feats: Sequence, number: int) -> np.ndarray:
