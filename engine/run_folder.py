@@ -38,7 +38,7 @@ class RunFolder:
         for path in self.checkpoints():
             try:
                 return read_checkpoint(path), path, faults
-            except ValueError as error:
+            except UserError as error:
                 faults[path] = str(error)
         if not faults:
             raise FileNotFoundError(f"no checkpoint in {self.path}")

@@ -16,7 +16,13 @@ from models.fast import prepare_for_inference
 from models.preprocess import ImageBatch
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "releases"
-RELEASES = ("seqnet", "glcnet_2021", "glcnet_2024", "nae", "nae_plus")
+RELEASES = (
+    "seqnet",
+    "glcnet_2021",
+    pytest.param("glcnet_2024", marks=pytest.mark.slow),  # 134 million weights to draw
+    "nae",
+    "nae_plus",
+)
 PIXELS, TOLERANCE = 1e-2, 1e-4
 AT_EDGES = 2
 """Boxes whose fate rounding may decide, at the edge of a threshold."""

@@ -39,7 +39,7 @@ def drawn(shared_dir):
     return module
 
 
-@pytest.fixture(scope="module", params=sorted(NAMES))
+@pytest.fixture(scope="module", params=[pytest.param("cuhk_sysu", marks=pytest.mark.slow), "prw"])
 def tree(request, shared_dir, tmp_path_factory):
     """Name of a dataset, and its annotations on disk."""
     root = tmp_path_factory.mktemp(request.param)
