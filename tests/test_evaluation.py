@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from datasets import QueryGallery
-from utils.boxes import box_areas, clip_boxes, paired_iou, pairwise_iou, xywh_to_xyxy
+from utils.boxes import box_areas, clip_boxes, paired_iou, pairwise_iou
 from utils.evaluation import detection, evaluate_detection, evaluate_search
 from utils.evaluation.cbgm import images_of_best
 from utils.evaluation.ranking import Gallery
@@ -282,7 +282,6 @@ def test_detection_finds_nothing_or_has_nothing_to_find():
 
 
 def test_boxes():
-    assert xywh_to_xyxy(np.array([[200, 10, 100, 250]], dtype=np.uint8)).tolist() == [[200, 10, 300, 260]]
     assert clip_boxes(np.array([[-5, -5, 30, 40]]), 100, 20).tolist() == [[0, 0, 30, 20]]
     assert clip_boxes(np.array([[-5, 3, 30, 40]])).tolist() == [[0, 3, 30, 40]]
     assert box_areas(np.array([[0, 0, 2, 3], [2, 0, 0, 3]])).tolist() == [6, 0]

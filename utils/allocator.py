@@ -13,7 +13,7 @@ _NEVER = 2**31 - 1
 def keep_freed_memory() -> bool:
     """Have glibc keep the memory of freed tensors for the next ones instead of giving it back to the system each time.
 
-    By default glibc maps every large block again and unmaps it when freed, so each step of a network on the CPU pays for
+    By default glibc maps every large block again and unmaps it when freed: each step of a network on the CPU pays for
     page faults over all its activations. Affects the whole process; does nothing where the C library is not glibc.
 
     Returns:

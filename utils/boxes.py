@@ -1,25 +1,9 @@
-"""Boxes as NumPy arrays: formats, clipping and intersection over union (IoU).
+"""Boxes as NumPy arrays: clipping, areas and intersection over union (IoU).
 
-Boxes are x1, y1, x2, y2 in pixels, x2 and y2 being the far edges (a box covers (x2 - x1) * (y2 - y1) pixels), unless
-a name says xywh.
+Boxes are x1, y1, x2, y2 in pixels, x2 and y2 being the far edges: a box covers (x2 - x1) * (y2 - y1) pixels.
 """
 
 import numpy as np
-
-
-def xywh_to_xyxy(boxes: np.ndarray) -> np.ndarray:
-    """Corner, width and height to two corners.
-
-    Args:
-        boxes: n x 4, x, y, w, h. Annotation files store them as the smallest unsigned type that fits, in which x + w
-            can wrap around, so integers are added as int64.
-
-    Returns:
-        n x 4, int64 for integers, float64 otherwise.
-    """
-    boxes = np.asarray(boxes)
-    wide = boxes.astype(np.int64 if boxes.dtype.kind in "biu" else np.float64)
-    return np.concatenate([wide[:, :2], wide[:, :2] + wide[:, 2:]], axis=1)
 
 
 def clip_boxes(boxes: np.ndarray, width: float = np.inf, height: float = np.inf) -> np.ndarray:
