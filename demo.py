@@ -1,114 +1,173 @@
-"""Search a folder of pictures for one person.
+"""Find a person in your pictures.
 
-    python demo.py --cfg CFG --ckpt CKPT --query IMG --box X1 Y1 X2 Y2 --gallery DIR --out DIR [KEY VALUE ...]
+    python demo.py --ckpt CKPT --query PHOTO --gallery PLACE [PLACE ...] [--person N | --box X1 Y1 X2 Y2] --out DIR
 
-Writes to --out: `gallery/`, each gallery image with the people found, their similarities to the query and the best
-match marked; `overview.jpg`, the query beside the top matches; `results.json`. Without --cfg and --ckpt it takes the
-network that quickstart.sh trains, without --query the sample that quickstart.sh draws.
+CKPT is a checkpoint of this project or a published one (README.md says where they are offered). PHOTO shows the person;
+where it shows several people, the first call numbers them in DIR/people.jpg, and --person says which one is meant.
+PLACE is an image file, or a folder, searched with its subfolders. Written to DIR: `overview.jpg`, the person beside the
+best matches; `gallery/`, the images with a match; `results.json`. DIR is replaced as a whole if an earlier call wrote it.
+
+Without --ckpt it takes the network that quickstart.sh trains, without --query the sample that quickstart.sh draws.
 """
 
 import argparse
 import json
 import sys
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from defaults import load_cfg
-from engine.checkpoint import load_weights
-from engine.devices import select_device
-from engine.gallery_search import GalleryRequest, search_gallery
-from engine.searcher import Searcher
-from engine.solver import precision
-from models import build_model
-from tools.common import add_traceback_argument, run_program
+from tools.common import add_traceback_argument, positive_int, run_program
 from utils.errors import UserError
 
-QUICKSTART = Path("outputs/quickstart")
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+if TYPE_CHECKING:  # imported in `main`, for PyTorch takes seconds, in which --help would wait
+    from engine.gallery_search import GalleryRequest, GalleryResults
+    from engine.searcher import Searcher
+    from utils.output_folder import OutputFolder
 
-
-def list_images(folder: Path, leave_out: Path) -> list[Path]:
-    """The image files of a folder, sorted by name, without the query's own. Raises UserError where there is none."""
-    if not folder.is_dir():
-        raise UserError(f"--gallery {folder} is not a folder: give one that holds images")
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
-    files = [path for path in files if path.resolve() != leave_out.resolve()]
-    if not files:
-        raise UserError(f"--gallery {folder} holds no images ({', '.join(IMAGE_SUFFIXES)}) besides the query")
-    return files
-
-
-def read_request(args: argparse.Namespace) -> GalleryRequest:
-    """What the options ask for. Raises UserError where one of them is missing."""
-    given = [name for name in ("query", "box", "gallery") if getattr(args, name) is not None]
-    if not given:
-        folder = QUICKSTART / "data"
-        file = folder / "demo.json"
-        if not file.is_file():
-            raise UserError(f"no sample at {file}: run `bash quickstart.sh` or give --query, --box and --gallery")
-        sample = json.loads(file.read_text(encoding="utf-8"))
-        gallery = [folder / name for name in sample["gallery"]]
-        return GalleryRequest(folder / sample["query"], tuple(sample["box"]), gallery)
-    if args.query and args.gallery and args.box is None:
-        raise UserError("--query needs --box X1 Y1 X2 Y2: left, top, right and bottom edge of the person, in pixels")
-    if len(given) < 3:
-        raise UserError(f"--query, --box and --gallery go together, only --{', --'.join(given)} was given")
-    return GalleryRequest(args.query, tuple(args.box), list_images(args.gallery, leave_out=args.query))
-
-
-def read_network(args: argparse.Namespace) -> tuple[Path, Path]:
-    """Config file and checkpoint: both of the command line, or both of quickstart.sh."""
-    if (args.cfg is None) != (args.ckpt is None):
-        raise UserError("--cfg and --ckpt go together: a checkpoint is read with the config it was trained with")
-    if args.cfg is not None:
-        return args.cfg, args.ckpt
-    cfg, ckpt = QUICKSTART / "run" / "config.yaml", QUICKSTART / "run" / "best.pth"
-    for file in (cfg, ckpt):
-        if not file.is_file():
-            raise UserError(f"no {file}: run `bash quickstart.sh` first, or give --cfg and --ckpt")
-    return cfg, ckpt
+ROOT = Path(__file__).resolve().parent
+QUICKSTART = ROOT / "outputs/quickstart"
+THRESHOLD = 0.5
+SHOWN = 5
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--cfg", type=Path, help="config file of the network")
-    add("--ckpt", type=Path, help="its checkpoint")
-    add("--query", type=Path, metavar="IMG", help="image that shows the person")
-    add("--box", type=float, nargs=4, metavar=("X1", "Y1", "X2", "Y2"), help="where, in pixels of the query image")
-    add("--gallery", type=Path, metavar="DIR", help="folder of the images to search")
-    add("--out", type=Path, default=Path("outputs/demo"), help="folder to write (default: %(default)s)")
-    add("--top-k", type=int, default=9, metavar="N", help="matches in the overview (default: %(default)s)")
-    add("--device", help="auto, cpu, cuda or cuda:N (default: the config's DEVICE)")
+    add("--ckpt", type=Path, help="checkpoint of the network")
+    add("--cfg", type=Path, help="config file (default: the options in the checkpoint, or of its release)")
+    add("--query", type=Path, metavar="PHOTO", help="image that shows the person")
+    who = parser.add_mutually_exclusive_group()
+    who.add_argument("--person", type=positive_int, metavar="N", help="the N-th person from the left in PHOTO")
+    box = ("X1", "Y1", "X2", "Y2")
+    who.add_argument("--box", type=float, nargs=4, metavar=box, help="left, top, right, bottom edge in pixels of PHOTO")
+    add("--gallery", type=Path, nargs="+", metavar="PLACE", help="images, or folders of images, to search")
+    add("--out", type=Path, default=Path("outputs/demo"), metavar="DIR", help="folder to write (default: %(default)s)")
+    add("--top-k", type=positive_int, default=9, metavar="N", help="images in the overview (default: %(default)s)")
+    help_threshold = "similarity from which a person counts as a match (default: %(default)s)"
+    add("--threshold", type=float, default=THRESHOLD, metavar="S", help=help_threshold)
+    add("--device", help="auto, cpu, cuda or cuda:N (default: auto)")
     add_traceback_argument(parser)
-    add("opts", nargs="*", metavar="KEY VALUE", help="options over the config's, see defaults.py")
-    return parser.parse_args(argv)
+    add("opts", nargs="*", metavar="KEY VALUE", help="options over the checkpoint's, see defaults.py")
+    return parser.parse_intermixed_args(argv)
 
 
 def main(args: argparse.Namespace) -> None:
     """Build the network, search, print where the results are; raises UserError where gallery images failed."""
-    request = read_request(args)
-    cfg_file, checkpoint = read_network(args)
-    cfg = load_cfg(cfg_file, args.opts)
-    model = build_model(cfg)
-    load_weights(model, checkpoint)
-    device, inputs, amp = select_device(args.device or cfg.DEVICE), cfg.INPUT, precision(cfg.EVAL.AMP, "EVAL.AMP")
-    searcher = Searcher(
-        model, device, inputs.BATCH_SIZE_TEST, inputs.NUM_WORKERS, amp, cfg.EVAL.COMPILE, inputs.MAX_PIXELS
-    )
-    report(search_gallery(searcher, request, args.out, args.top_k), args.out)
+    from engine.devices import select_device
+    from engine.gallery_search import search_gallery, write_results
+    from engine.networks import open_network
+    from engine.searcher import Searcher
+    from engine.solver import precision
+    from utils.images import read_photo
+    from utils.output_folder import OutputFolder
+
+    request, others = read_request(args)
+    folders = [place for place in args.gallery or () if place.is_dir()]
+    out = OutputFolder(args.out, [request.query, *request.gallery], folders)
+    try:
+        cfg, model = open_network(args.ckpt or _of_quickstart("run/best.pth"), args.cfg, args.opts)
+        searcher = Searcher(
+            model,
+            select_device(args.device or "auto"),
+            batch_size=cfg.INPUT.BATCH_SIZE_TEST,
+            num_workers=cfg.INPUT.NUM_WORKERS,
+            amp=precision(cfg.EVAL.AMP, "EVAL.AMP"),
+            compiled=cfg.EVAL.COMPILE,
+            max_pixels=cfg.INPUT.MAX_PIXELS,
+            read=read_photo,
+        )
+        if request.box is None:
+            request = choose_person(searcher, request, args.person, out)
+        if request.box is not None:
+            results = search_gallery(searcher, request, args.threshold)
+            write_results(results, out.part, args.top_k, cfg.INPUT.MAX_PIXELS)
+            out.commit()
+            report(results, others, args.out)
+    finally:
+        out.discard()
 
 
-def report(results: dict, out: Path) -> None:
-    """Print the outcome; raises UserError, for an exit status of its own, where gallery images could not be read."""
-    people = sum(len(image["boxes"]) for image in results["images"])
-    sys.stdout.write(f"{people} people in {len(results['images'])} gallery images; best matches:\n")
-    for rank, row in enumerate(results["ranked"][:5], start=1):
-        sys.stdout.write(f"  {rank}. {row['similarity']:.3f}  {row['file']}\n")
-    sys.stdout.write(f"see {out / 'overview.jpg'}, {out / 'gallery'} and {out / 'results.json'}\n")
-    failed = [row["error"] for row in results["failed"]]
-    if failed:
-        raise UserError(f"{len(failed)} gallery images could not be read, the first: {failed[0]}")
+def read_request(args: argparse.Namespace) -> tuple["GalleryRequest", Counter]:
+    """What the options ask for, and other files in the folders by suffix.
+
+    Raises:
+        UserError: one of the options is missing, or the gallery holds no images besides the query.
+    """
+    from engine.gallery_search import GalleryRequest
+    from utils.photo_files import find_photos
+
+    if args.query is None and args.gallery is None:
+        file = _of_quickstart("data/demo.json")
+        sample = json.loads(file.read_text(encoding="utf-8"))
+        truth = {file.parent / name: box for name, box in sample["truth"].items()}
+        gallery = [file.parent / name for name in sample["gallery"]]
+        return GalleryRequest(file.parent / sample["query"], gallery, tuple(sample["box"]), truth), Counter()
+    if args.query is None or args.gallery is None:
+        raise UserError("--query and --gallery go together: the photo of the person, and the images to search")
+    photos, others = find_photos(args.gallery)
+    gallery = [photo for photo in photos if photo.resolve() != args.query.resolve()]
+    if not gallery:
+        raise UserError("--gallery holds no images besides the query: name more images or folders")
+    return GalleryRequest(args.query, gallery, tuple(args.box) if args.box else None), others
+
+
+def choose_person(
+    searcher: "Searcher", request: "GalleryRequest", number: int | None, out: "OutputFolder"
+) -> "GalleryRequest":
+    """The request with the box of the person meant; where that is not clear, people are numbered in people.jpg.
+
+    Args:
+        number: of the person, from the left, from 1; None: the only one.
+
+    Raises:
+        UserError: there is nobody, or no such person.
+    """
+    from engine.gallery_search import find_people, write_people
+
+    boxes = find_people(searcher, request.query)
+    if not boxes:
+        raise UserError(f"no person was found in {request.query}: give --box X1 Y1 X2 Y2, in pixels")
+    if number is not None and number > len(boxes):
+        raise UserError(f"--person {number}: {len(boxes)} people were found in {request.query}")
+    if number is not None or len(boxes) == 1:
+        return replace(request, box=tuple(boxes[(number or 1) - 1]))
+    write_people(request.query, boxes, out.part, searcher.max_pixels)
+    out.commit()
+    sys.stdout.write(f"{len(boxes)} people in {request.query}, numbered in {out.path / 'people.jpg'}:\n")
+    for place, box in enumerate(boxes, start=1):
+        sys.stdout.write(f"  {place}. {' '.join(f'{edge:.0f}' for edge in box)}\n")
+    sys.stdout.write("give --person N, or --box X1 Y1 X2 Y2, to search for one of them\n")
+    return request
+
+
+def report(results: "GalleryResults", others: Counter, out: Path) -> None:
+    """Print the outcome; raises UserError, for an exit status of its own, where images could not be searched."""
+    people, matches = sum(len(image["boxes"]) for image in results.images), sum(row["match"] for row in results.ranked)
+    write = sys.stdout.write
+    write(f"{people} people in {len(results.images)} images; {matches} images match (similarity {results.threshold}):\n")
+    for rank, row in enumerate(results.ranked[: max(matches, SHOWN)], start=1):
+        verdict = {None: "", True: "  right", False: "  wrong"}[row["right"]]
+        write(f"  {rank}. {row['similarity']:.3f}{'' if row['match'] else '  no match'}{verdict}  {row['file']}\n")
+    if others:
+        listed = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common())
+        write(f"not images, not searched: {listed}\n")
+    write(f"see {out / 'overview.jpg'}, {out / 'gallery'} and {out / 'results.json'}\n")
+    for row in results.failed:
+        write(f"not searched: {row['error']}\n")
+    if not results.complete:
+        raise UserError(f"stopped after {len(results.images)} images; the results above are of these alone")
+    if results.failed:
+        raise UserError(f"{len(results.failed)} images could not be read")
+
+
+def _of_quickstart(name: str) -> Path:
+    file = QUICKSTART / name
+    if not file.is_file():
+        raise UserError(f"no {file}: run `sh quickstart.sh` first, or give --ckpt, --query and --gallery")
+    return file
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 #!/bin/sh
 # From nothing to search results on a CPU: makes .venv, draws a small synthetic dataset, trains a small GLCNet, tests it
-# and runs the demo. Everything goes to outputs/quickstart; a second run reuses what is there.
+# and runs the demo. Everything goes to outputs/quickstart; a second call reuses what is there.
 set -eu
 cd "$(dirname "$0")"
 out=outputs/quickstart
@@ -8,25 +8,30 @@ cfg=configs/quickstart.yaml
 
 . ./tools/environment.sh
 prepare_environment requirements.txt
+warn_if_busy
 
 if [ ! -f "$out/data/synthetic.json" ]; then # written last: without it the drawing was interrupted
     echo "== drawing a dataset in CUHK-SYSU's format"
     rm -rf "$out/data"
     "$python" -m tools.make_synthetic --out "$out/data" --width 288 --height 160 --person-height 0.4 0.85 --people 3 \
-        --train-images 320 --gallery-images 120
+        --train-images 320 --gallery-images 120 --workers "$(number_of_cores)"
 fi
-
-echo "== untrained baseline: scores before training"
-"$python" -m tools.test --cfg "$cfg" --untrained --gt --out "$out/untrained"
-
-echo "== training (resumes an interrupted run)"
-"$python" -m tools.train --cfg "$cfg" --resume
-
-echo "== testing: plain, with CBGM, and with ground-truth boxes"
-"$python" -m tools.test --cfg "$cfg" --cbgm --gt --out "$out/test"
-
-echo "== demo"
-"$python" demo.py --out "$out/demo"
+if [ ! -f "$out/untrained/metrics.json" ]; then
+    echo "== untrained baseline"
+    "$python" -m tools.test --cfg "$cfg" --untrained --out "$out/untrained"
+fi
+if [ ! -f "$out/run/metrics.json" ]; then # written after the last epoch
+    echo "== training, two to three minutes (continues an interrupted run)"
+    "$python" -m tools.train --cfg "$cfg" --resume
+fi
+if [ ! -f "$out/test/metrics.json" ]; then
+    echo "== testing: plain, with CBGM, and with ground-truth boxes"
+    "$python" -m tools.test --cfg "$cfg" --cbgm --gt --out "$out/test"
+fi
+if [ ! -f "$out/demo/results.json" ]; then
+    echo "== demo"
+    "$python" demo.py --out "$out/demo"
+fi
 
 echo
 "$python" -m tools.compare untrained="$out/untrained/metrics.json" trained="$out/test/metrics.json"
@@ -34,7 +39,7 @@ cat <<END
 
 All in $out:
   demo/overview.jpg     the query person and the best matches
-  demo/gallery/         each gallery image with the people found
+  demo/gallery/         the images with a match, with the people found
   demo/results.json     the same as numbers
   test/metrics.json     the table above; untrained/metrics.json next to it
   run/                  checkpoints, config, log; curves: .venv/bin/tensorboard --logdir $out/run/tensorboard

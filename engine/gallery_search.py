@@ -1,98 +1,151 @@
-"""Search images for one person and draw what was found."""
+"""Search photos for one person and write what was found: pictures and a file of results."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from engine.searcher import Searcher, SearchRequest
-from utils.drawing import draw_detections
+from engine.searcher import ImageResult, Searcher, SearchRequest
+from utils.boxes import paired_iou
+from utils.drawing import draw_detections, draw_numbered
 from utils.errors import UserError
 from utils.files import write_atomically, write_json
-from utils.images import read_image
+from utils.images import read_photo
 from utils.sheets import Match, overview
 
 JPEG_QUALITY = 92
+TRUE_IOU = 0.5
+"""Intersection over union from which a person found is the one that is really there, as in the metrics."""
 
 
 @dataclass(frozen=True)
 class GalleryRequest:
-    """What to search: the query image, the person's box in its pixels (x1, y1, x2, y2), the gallery images."""
+    """What to search for, where.
+
+    Attributes:
+        query: the image that shows the person.
+        gallery: the images to search.
+        box: x1, y1, x2, y2 in pixels of the query image as people see it; None until the person is chosen.
+        truth: where known, the person's box in the gallery images that show it; None where nothing is known.
+    """
 
     query: Path
-    box: tuple[float, float, float, float]
-    gallery: list[Path]
+    gallery: Sequence[Path]
+    box: tuple[float, ...] | None = None
+    truth: Mapping[Path, Sequence[float]] | None = None
 
 
-def search_gallery(searcher: Searcher, request: GalleryRequest, out: Path, top_k: int = 9) -> dict:
-    """Search the gallery, write pictures and `results.json` to `out`, and return what the latter holds.
+@dataclass
+class GalleryResults:
+    """What a search found: plain values, written as results.json.
 
-    Args:
-        top_k: matches in the overview, one of each gallery image.
+    Attributes:
+        query: `file` and `box`.
+        threshold: similarity from which a person counts as a match.
+        images: of each image searched `file`, `boxes`, `scores`, `similarities`, by falling similarity.
+        ranked: the most similar person of each image: `file`, `box`, `score`, `similarity`, `match` (whether the
+            similarity reaches the threshold), `right` (None where the truth is unknown), by falling similarity.
+        failed: `file` and `error` of the images that could not be read.
+        complete: whether all images were searched.
+    """
 
-    Gallery images that cannot be read are listed under `failed`.
+    query: dict
+    threshold: float
+    images: list[dict] = field(default_factory=list)
+    ranked: list[dict] = field(default_factory=list)
+    failed: list[dict] = field(default_factory=list)
+    complete: bool = False
+
+
+def search_gallery(searcher: Searcher, request: GalleryRequest, threshold: float) -> GalleryResults:
+    """Search the gallery; after Ctrl-C the results so far, which are not `complete`.
 
     Raises:
         ImageError: the query image cannot be read.
-        UserError: the box is not inside it.
+        UserError: its box is outside it or too small.
     """
-    picture = read_image(request.query, searcher.max_pixels)
-    check_box(request.box, picture, request.query)
-    [(_, query)] = searcher([SearchRequest(picture, [request.box])])
+    results = GalleryResults({"file": str(request.query), "box": list(request.box)}, threshold)
     images, failed = {}, {}
 
     def note_failure(index: int, error: UserError) -> None:
         failed[index] = {"file": str(request.gallery[index]), "error": str(error)}
 
-    for index, found in searcher(request.gallery, on_error=note_failure):
-        path = request.gallery[index]
-        similarities = (found.embeddings @ query.query_embeddings[0]).tolist()
-        best = int(np.argmax(similarities)) if similarities else None
-        # The whole file name, so that a.png and a.jpg stay apart.
-        name = f"gallery/{path.name if path.suffix.lower() in ('.jpg', '.jpeg') else f'{path.name}.jpg'}"
-        scene = read_image(path, searcher.max_pixels)
-        save_jpeg(out / name, draw_detections(scene, found.boxes, similarities, best))
-        people = {"boxes": found.boxes.tolist(), "scores": found.scores.tolist(), "similarities": similarities}
-        images[index] = {"file": str(path), "picture": name, **people, "best": best}
-    in_order = [images[index] for index in sorted(images)]
-    results = {
-        "query": {"file": str(request.query), "box": list(request.box)},
-        "images": in_order,
-        "ranked": rank_images(in_order),
-        "failed": [failed[index] for index in sorted(failed)],
-    }
-    matches = [
-        Match(read_image(row["file"], searcher.max_pixels), row["box"], row["similarity"], Path(row["file"]).name)
-        for row in results["ranked"][:top_k]
-    ]
-    save_jpeg(out / "overview.jpg", overview(picture, request.box, matches, request.query.name))
-    write_json(out / "results.json", results)
+    try:
+        for index, found, similarities in searcher.compare(request.query, request.box, request.gallery, note_failure):
+            images[index] = _image(request.gallery[index], found, similarities)
+        results.complete = True
+    except KeyboardInterrupt:
+        pass  # what was found is worth keeping; `complete` tells
+    results.images = [images[index] for index in sorted(images)]
+    results.failed = [failed[index] for index in sorted(failed)]
+    results.ranked = rank_images(results.images, threshold, request.truth)
     return results
 
 
-def rank_images(images: list[dict]) -> list[dict]:
-    """The best match of each image with people: `file`, `box`, `score`, `similarity`, by falling similarity."""
+def rank_images(images: Iterable[dict], threshold: float, truth: Mapping[Path, Sequence[float]] | None) -> list[dict]:
+    """The most similar person of each image that shows people, see `GalleryResults`."""
     ranked = []
     for image in images:
-        if (best := image["best"]) is not None:
-            box, score, similarity = (image[name][best] for name in ("boxes", "scores", "similarities"))
-            ranked.append({"file": image["file"], "box": box, "score": score, "similarity": similarity})
+        if image["boxes"]:
+            box, score, similarity = (image[name][0] for name in ("boxes", "scores", "similarities"))
+            row = {"file": image["file"], "box": box, "score": score, "similarity": similarity}
+            ranked.append(row | {"match": similarity >= threshold, "right": _is_right(box, image["file"], truth)})
     return sorted(ranked, key=lambda row: -row["similarity"])
 
 
-def check_box(box: Sequence[float], picture: np.ndarray, path: Path) -> None:
-    """Raise UserError where a box (x1, y1, x2, y2) is without area or not inside its picture."""
-    height, width = picture.shape[:2]
-    x1, y1, x2, y2 = box
-    if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
-        raise UserError(
-            f"box {x1:g} {y1:g} {x2:g} {y2:g} is not inside {path}, which is {width} x {height} pixels: "
-            "give the left, top, right and bottom edge of the person"
-        )
+def write_results(results: GalleryResults, out: Path, top_k: int, max_pixels: int) -> None:
+    """Write `results.json`, `overview.jpg` and, in `gallery/`, a picture of each image with a match.
+
+    Args:
+        out: folder to write to.
+        top_k: matches in the overview, one of each image.
+        max_pixels: larger image files are refused.
+    """
+    query = Path(results.query["file"])
+    images = {image["file"]: image for image in results.images}
+    matches = []
+    for rank, row in enumerate(results.ranked):
+        if rank >= top_k and not row["match"]:
+            break
+        file = Path(row["file"])
+        scene = read_photo(file, max_pixels)
+        if rank < top_k:
+            matches.append(Match(scene, row["box"], row["similarity"], file.name, row["match"], row["right"]))
+        image = images[row["file"]]
+        row["picture"] = f"gallery/{rank + 1:03d}_{file.stem}.jpg"  # the rank keeps files of one name apart
+        best = 0 if row["match"] else None
+        save_jpeg(out / row["picture"], draw_detections(scene, image["boxes"], image["similarities"], best))
+    sheet = overview(read_photo(query, max_pixels), results.query["box"], matches, query.name)
+    save_jpeg(out / "overview.jpg", sheet)
+    write_json(out / "results.json", vars(results))
+
+
+def find_people(searcher: Searcher, photo: Path) -> list[list[float]]:
+    """Boxes (x1, y1, x2, y2) of the people found in a photo, from left to right; ImageError if it cannot be read."""
+    [(_, found)] = searcher([SearchRequest(photo)])
+    return sorted(found.boxes.tolist())
+
+
+def write_people(photo: Path, boxes: Sequence[Sequence[float]], out: Path, max_pixels: int) -> None:
+    """Write `people.jpg`: the photo with its people numbered from 1."""
+    save_jpeg(out / "people.jpg", draw_numbered(read_photo(photo, max_pixels), boxes))
 
 
 def save_jpeg(path: Path, picture: np.ndarray) -> None:
     """Write uint8 H x W x 3 RGB to `path`."""
     write_atomically(path, lambda file: Image.fromarray(picture).save(file, format="JPEG", quality=JPEG_QUALITY))
+
+
+def _image(path: Path, found: ImageResult, similarities: np.ndarray) -> dict:
+    order = np.argsort(-similarities, kind="stable")
+    people = {"boxes": found.boxes, "scores": found.scores, "similarities": similarities}
+    return {"file": str(path)} | {name: values[order].tolist() for name, values in people.items()}
+
+
+def _is_right(box: Sequence[float], file: str, truth: Mapping[Path, Sequence[float]] | None) -> bool | None:
+    if truth is None:
+        return None
+    true_box = truth.get(Path(file))
+    return true_box is not None and bool(paired_iou(box, true_box) >= TRUE_IOU)

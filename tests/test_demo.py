@@ -1,4 +1,4 @@
-"""The demo, with a stub in place of the searcher: what it asks, ranks, writes and prints; and a small real run."""
+"""The demo: what it searches, ranks, writes and prints, with a stub in place of the network; and a real run."""
 
 import json
 from pathlib import Path
@@ -10,47 +10,47 @@ from PIL import Image
 from tiny import tiny_cfg
 
 import demo
-from engine.gallery_search import GalleryRequest, check_box, search_gallery
-from engine.searcher import ImageResult, SearchRequest
+from engine import networks, searcher
+from engine.gallery_search import GalleryRequest, rank_images, search_gallery, write_results
+from engine.searcher import ImageResult, Searcher
 from models import build_model
 from tools.common import run_program
 from utils.drawing import BEST, FOUND
 from utils.errors import UserError
-from utils.images import MAX_PIXELS, ImageError, read_image
+from utils.images import MAX_PIXELS, ImageError, read_photo
 
 SIZE = 640, 480
-QUERY = np.array([[1.0, 0.0]], np.float32)
+PEOPLE = {
+    90: [((10, 20, 50, 120), 0.9, (1.0, 0.0))],
+    95: [((300, 20, 350, 120), 0.9, (0.0, 1.0)), ((10, 20, 50, 120), 0.9, (1.0, 0.0))],
+    100: [],
+    110: [((50, 60, 90, 160), 0.9, (0.9, 0.0))],
+    120: [((300, 100, 340, 200), 0.8, (0.2, 0.5)), ((500, 200, 560, 400), 0.7, (0.6, 0.3))],
+    130: [((50, 60, 90, 160), 0.9, (0.1, 0.9))],
+}
+"""Boxes, scores and embeddings, two numbers wide, of the people that an image of this grey value stands for."""
 
 
-class StubSearcher:
-    """Finds the people that an image's grey value stands for; embeddings are two numbers wide.
+class StubSearcher(Searcher):
+    """Finds the people that an image's grey value stands for; a box's embedding is that of the person in it."""
 
-    Grey g: 100 nobody, 110 one person like the query, 120 two people, the second one more like the query.
-    """
-
-    max_pixels = MAX_PIXELS
-    people = {
-        90: [],
-        100: [],
-        110: [((50, 60, 90, 160), 0.9, (0.9, 0.0))],
-        120: [((300, 100, 340, 200), 0.8, (0.2, 0.5)), ((500, 200, 560, 400), 0.7, (0.6, 0.3))],
-    }
-
-    def __init__(self):
-        self.queries = []
+    def __init__(self, *_, max_pixels=MAX_PIXELS, interrupt_at=None, **__):
+        self.read, self.max_pixels, self.interrupt_at = read_photo, max_pixels, interrupt_at
 
     def __call__(self, requests, on_error=None):
         for index, request in reversed(list(enumerate(requests))):  # any order
-            image, boxes = (request.image, request.boxes) if isinstance(request, SearchRequest) else (request, None)
-            self.queries += [boxes] if boxes else []
+            if index == self.interrupt_at and len(requests) > 1:
+                raise KeyboardInterrupt
+            image = getattr(request, "image", request)
             try:
-                pixels = image if isinstance(image, np.ndarray) else read_image(image)
+                pixels = read_photo(image) if isinstance(image, Path) else np.asarray(image)
             except ImageError as error:
                 on_error(index, error)
                 continue
-            people = self.people[round(float(pixels.mean()))]
-            columns = [np.array([row[k] for row in people], np.float32) for k in range(3)]
-            yield index, ImageResult(columns[0].reshape(-1, 4), columns[1], columns[2].reshape(-1, 2), QUERY, [])
+            people = PEOPLE[round(float(pixels.mean()))]
+            boxes, scores, embeddings = (np.array([row[k] for row in people], np.float32) for k in range(3))
+            asked = [e for box in getattr(request, "boxes", None) or () for b, _, e in people if b == tuple(box)]
+            yield index, ImageResult(boxes.reshape(-1, 4), scores, embeddings.reshape(-1, 2), np.array(asked), [])
 
 
 def grey_image(path, value):
@@ -60,111 +60,142 @@ def grey_image(path, value):
 
 
 @pytest.fixture
-def folder(tmp_path):
-    """A query and a gallery: two.png (two people), one.jpg (one), empty.jpg (nobody), notes.txt and a broken image."""
+def folder(tmp_path, monkeypatch):
+    """A query and a gallery of four readable pictures, a broken one, a film; and a stub for the network."""
     grey_image(tmp_path / "query.jpg", 90)
-    for name, value in (("two.png", 120), ("one.jpg", 110), ("empty.jpg", 100)):
+    grey_image(tmp_path / "two people.jpg", 95)
+    for name, value in (("sub/two.png", 120), ("one.jpg", 110), ("empty.tif", 100), ("sub/one.jpg", 130)):
         grey_image(tmp_path / "gallery" / name, value)
-    (tmp_path / "gallery" / "notes.txt").write_text("no image")
+    (tmp_path / "gallery" / "film.mov").write_text("no image")
     (tmp_path / "gallery" / "zz_broken.jpg").write_bytes(b"\xff\xd8 no jpeg")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(searcher, "Searcher", StubSearcher)
+    monkeypatch.setattr(networks, "open_network", lambda *_: (tiny_cfg(), None))
     return tmp_path
 
 
-def request_of(folder):
-    gallery = demo.list_images(folder / "gallery", leave_out=folder / "query.jpg")
-    return GalleryRequest(folder / "query.jpg", (10, 20, 50, 120), gallery)
+def run(*arguments) -> int:
+    return run_program(demo.main, demo.parse_args([*map(str, arguments), "--ckpt", "c.pth"]))
 
 
 def near(picture, color):
     return (np.abs(picture.astype(int) - color).sum(axis=2) < 40).any()
 
 
-def test_search_writes_draws_ranks_and_reports(folder, capsys):
-    searcher = StubSearcher()
-    results = search_gallery(searcher, request_of(folder), folder / "out")
-    assert searcher.queries == [[(10, 20, 50, 120)]]
-    assert results == json.loads((folder / "out" / "results.json").read_text())
-    assert results["query"] == {"file": str(folder / "query.jpg"), "box": [10, 20, 50, 120]}
-    images = {Path(image["file"]).name: image for image in results["images"]}
-    assert list(images) == ["empty.jpg", "one.jpg", "two.png"]
-    assert images["empty.jpg"]["boxes"] == []
-    assert [images[name]["best"] for name in images] == [None, 0, 1]
-    assert images["two.png"]["similarities"] == pytest.approx([0.2, 0.6])
-    assert images["two.png"]["scores"] == pytest.approx([0.8, 0.7])
-    assert [(Path(row["file"]).name, row["box"]) for row in results["ranked"]] == [
-        ("one.jpg", [50, 60, 90, 160]),
-        ("two.png", [500, 200, 560, 400]),
+def test_a_folder_is_searched_ranked_and_drawn(folder, capsys):
+    assert run("--query", "query.jpg", "--gallery", "gallery", "--out", "out") == 1  # one picture is broken
+    results = json.loads(Path("out/results.json").read_text())
+    assert results["query"] == {"file": "query.jpg", "box": [10, 20, 50, 120]} and results["complete"]
+    images = {image["file"]: image for image in results["images"]}
+    assert list(images) == ["gallery/empty.tif", "gallery/one.jpg", "gallery/sub/one.jpg", "gallery/sub/two.png"]
+    assert images["gallery/empty.tif"]["boxes"] == []
+    assert images["gallery/sub/two.png"]["similarities"] == pytest.approx([0.6, 0.2])
+    assert images["gallery/sub/two.png"]["scores"] == pytest.approx([0.7, 0.8])
+    ranked = results["ranked"]
+    assert [(row["file"], row["match"], row["right"]) for row in ranked] == [
+        ("gallery/one.jpg", True, None),
+        ("gallery/sub/two.png", True, None),
+        ("gallery/sub/one.jpg", False, None),
     ]
-    assert [Path(row["file"]).name for row in results["failed"]] == ["zz_broken.jpg"]
-    pictures = {}
-    for image in results["images"]:
-        with Image.open(folder / "out" / image["picture"]) as picture:
-            assert (picture.format, picture.size) == ("JPEG", SIZE)
-            pictures[Path(image["file"]).name] = np.asarray(picture)
-    assert not near(pictures["empty.jpg"], BEST)
-    assert near(pictures["two.png"][:, 480:], BEST)
-    assert near(pictures["two.png"][:, 280:400], FOUND) and not near(pictures["two.png"][:, 280:400], BEST)
-    with Image.open(folder / "out" / "overview.jpg") as sheet:
-        assert near(np.asarray(sheet), BEST)
-    with pytest.raises(UserError, match="1 gallery images could not be read.*zz_broken.jpg"):
-        demo.report(results, folder / "out")
-    printed = capsys.readouterr().out
-    assert "3 people in 3 gallery images" in printed and "1. 0.900" in printed
-    demo.report({**results, "failed": []}, folder / "out")
+    assert ranked[1]["box"] == [500, 200, 560, 400]
+    pictures = [np.asarray(Image.open(Path("out") / row["picture"])) for row in ranked]
+    assert near(pictures[1][:, 480:], BEST)
+    assert near(pictures[1][:, 280:400], FOUND) and not near(pictures[1][:, 280:400], BEST)
+    assert not near(pictures[2], BEST), "below the threshold nobody is marked as a match"
+    assert near(np.asarray(Image.open("out/overview.jpg")), BEST)
+    printed = capsys.readouterr()
+    assert "4 people in 4 images; 2 images match" in printed.out and "1. 0.900  gallery/one.jpg" in printed.out
+    assert "1 .mov" in printed.out and "zz_broken.jpg" in printed.out and "1 images could not be read" in printed.err
 
 
-def test_a_box_outside_its_picture_is_refused():
-    picture = np.zeros((480, 640, 3), dtype=np.uint8)
-    check_box((0, 0, 640, 480), picture, "q.jpg")
-    for box in [(10, 20, 10, 50), (-1, 20, 30, 50), (10, 20, 641, 50), (10, 50, 30, 20)]:
-        with pytest.raises(UserError, match="q.jpg, which is 640 x 480 pixels"):
-            check_box(box, picture, "q.jpg")
+def test_only_matches_and_the_first_images_are_drawn(folder):
+    run("--query", "query.jpg", "--gallery", "gallery", "--out", "out", "--top-k", 1, "--threshold", 0.7)
+    assert [file.name for file in Path("out/gallery").iterdir()] == ["001_one.jpg"]
 
 
-def test_the_query_image_is_not_searched(folder):
-    grey_image(folder / "gallery" / "query.jpg", 90)
-    files = demo.list_images(folder / "gallery", leave_out=folder / "gallery" / ".." / "gallery" / "query.jpg")
-    assert [file.name for file in files] == ["empty.jpg", "one.jpg", "two.png", "zz_broken.jpg"]
+def test_several_people_are_numbered_and_one_is_chosen(folder, capsys):
+    asked = ["--query", "two people.jpg", "--gallery", "gallery/one.jpg", "--out", "out"]
+    assert run(*asked) == 0
+    assert "2. 300 20 350 120\n" in capsys.readouterr().out and not Path("out/results.json").exists()
+    assert near(np.asarray(Image.open("out/people.jpg")), (240, 228, 66))
+    for number, similarity in ((1, 0.9), (2, 0.0)):
+        assert run(*asked, "--person", number) == 0
+        assert json.loads(Path("out/results.json").read_text())["ranked"][0]["similarity"] == pytest.approx(similarity)
+    assert not Path("out/people.jpg").exists()
+    for photo, number, reason in (("two people.jpg", 3, "2 people were found"), ("gallery/empty.tif", 1, "no person")):
+        assert run("--query", photo, "--gallery", "gallery", "--out", "out", "--person", number) == 1
+        assert reason in capsys.readouterr().err
+    assert json.loads(Path("out/results.json").read_text())["query"]["file"] == "two people.jpg"
 
 
-def test_missing_options_are_named(folder, monkeypatch):
-    monkeypatch.chdir(folder)
-    query, gallery = str(folder / "query.jpg"), str(folder / "gallery")
-    for options, text in (
-        ([], "run `bash quickstart.sh`"),
-        (["--query", query, "--gallery", gallery], "--query needs --box X1 Y1 X2 Y2"),
-        (["--query", query], "go together, only --query was given"),
-        (["--query", query, "--box", "1", "2", "3", "4", "--gallery", query], "is not a folder"),
-    ):
-        with pytest.raises(UserError, match=text):
-            demo.read_request(demo.parse_args(options))
-    for options, text in (([], "run `bash quickstart.sh`"), (["--cfg", "x.yaml"], "--cfg and --ckpt go together")):
-        with pytest.raises(UserError, match=text):
-            demo.read_network(demo.parse_args(options))
+def test_pictures_are_never_overwritten(folder, capsys):
+    before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    for out in (".", "gallery", "gallery/out", "gallery/sub"):
+        assert run("--query", "query.jpg", "--gallery", "gallery", "--out", out) == 1
+        assert "choose a" in capsys.readouterr().err
+    assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before
+
+
+def test_an_interrupted_search_keeps_what_it_found(folder):
+    request = GalleryRequest(Path("query.jpg"), sorted(Path("gallery").glob("*.jpg")), (10, 20, 50, 120))
+    results = search_gallery(StubSearcher(interrupt_at=0), request, 0.5)
+    assert not results.complete and len(results.failed) == 1
+    write_results(results, folder / "out", 9, MAX_PIXELS)
+    with pytest.raises(UserError, match="stopped after 0 images"):
+        demo.report(results, {}, folder / "out")
+
+
+def test_right_and_wrong_are_told_where_the_truth_is_known():
+    people = {"scores": [0.9], "similarities": [0.8]}
+    images = [{"file": name, "boxes": [[0, 0, 10, 30]], **people} for name in ("a", "b", "c")]
+    truth = {Path("a"): [0, 0, 10, 31], Path("b"): [30, 0, 40, 31]}
+    assert [row["right"] for row in rank_images(images, 0.5, truth)] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--query", "query.jpg"], "--query and --gallery go together"),
+        (["--query", "query.jpg", "--gallery", "query.jpg"], "no images besides the query"),
+        (["--query", "query.jpg", "--gallery", "none"], "there is no none"),
+        (["--query", "none.jpg", "--gallery", "gallery"], "no image file none.jpg"),
+        (["--query", "query.jpg", "--gallery", "gallery", "--box", 0.1, 0.1, 0.4, 0.9], "boxes are in pixels"),
+        (["--query", "query.jpg", "--gallery", "gallery", "--box", 10, 20, 641, 50], "640 x 480"),
+        ([], "sh quickstart.sh"),
+    ],
+)
+def test_wrong_arguments_are_named(folder, monkeypatch, arguments, reason, capsys):
+    monkeypatch.setattr(demo, "QUICKSTART", folder / "quickstart")
+    assert run("--out", "out", *arguments) == 1
+    assert reason in capsys.readouterr().err and not Path("out").exists()
+
+
+@pytest.mark.parametrize("option", ["--top-k", "--person"])
+def test_numbers_begin_at_one(option, capsys):
+    with pytest.raises(SystemExit):
+        demo.parse_args([option, "0"])
+    assert "1 or more" in capsys.readouterr().err
 
 
 def test_without_options_the_sample_is_searched(folder, monkeypatch):
-    monkeypatch.chdir(folder)
-    data = Path("outputs/quickstart/data")
-    grey_image(data / "Image" / "s1.jpg", 90)
-    sample = {"query": "Image/s1.jpg", "box": [1, 2, 30, 60], "gallery": ["Image/s2.jpg", "Image/s3.jpg"]}
-    (data / "demo.json").write_text(json.dumps(sample))
-    request = demo.read_request(demo.parse_args([]))
-    assert request == GalleryRequest(
-        data / "Image/s1.jpg", (1, 2, 30, 60), [data / "Image/s2.jpg", data / "Image/s3.jpg"]
-    )
+    monkeypatch.setattr(demo, "QUICKSTART", folder)
+    sample = {"query": "s1.jpg", "box": [1, 2, 30, 60], "gallery": ["s2.jpg"], "truth": {"s2.jpg": [5, 5, 30, 60]}}
+    (folder / "data").mkdir()
+    (folder / "data" / "demo.json").write_text(json.dumps(sample))
+    request, _ = demo.read_request(demo.parse_args([]))
+    s1, s2 = folder / "data/s1.jpg", folder / "data/s2.jpg"
+    assert request == GalleryRequest(s1, [s2], (1, 2, 30, 60), {s2: [5, 5, 30, 60]})
 
 
-def test_a_network_is_read_and_the_gallery_searched_in_batches(cuhk, tmp_path, capsys):
-    """The whole program, with random weights: every gallery image is searched and drawn."""
+def test_a_checkpoint_alone_searches_in_batches(cuhk, tmp_path, capsys):
+    """The whole program, with random weights and the options that the checkpoint carries."""
     cfg = tiny_cfg(MODEL__DETECTION_HEAD__SCORE_THRESH=0.3, MODEL__SEARCH_HEAD__SCORE_THRESH=0.3)
-    (tmp_path / "config.yaml").write_text(cfg.dump())
-    torch.save({"model": build_model(cfg).state_dict()}, tmp_path / "w.pth")
+    torch.save({"model": build_model(cfg).state_dict(), "config": cfg.dump()}, tmp_path / "w.pth")
     files = sorted((cuhk / "Image" / "SSM").iterdir())
-    arguments = ["--cfg", tmp_path / "config.yaml", "--ckpt", tmp_path / "w.pth", "--query", files[0], "--gallery"]
-    arguments += [files[0].parent, "--out", tmp_path / "out", "--box", 10, 10, 60, 80, "INPUT.BATCH_SIZE_TEST", 3]
+    arguments = ["--query", files[0], "--gallery", files[0].parent, "--out", tmp_path / "out", "--box", 10, 10, 60, 80]
+    arguments += ["--ckpt", tmp_path / "w.pth", "--threshold", -1, "INPUT.BATCH_SIZE_TEST", 3]
     assert run_program(demo.main, demo.parse_args(list(map(str, arguments)))) == 0
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert [image["file"] for image in results["images"]] == [str(file) for file in files[1:]]
-    assert len(list((tmp_path / "out" / "gallery").iterdir())) == len(files) - 1
-    assert results["ranked"] and f"{len(files) - 1} gallery images" in capsys.readouterr().out
+    assert len(list((tmp_path / "out" / "gallery").iterdir())) == len(results["ranked"]) > 0
+    assert f"{len(files) - 1} images" in capsys.readouterr().out

@@ -24,9 +24,9 @@ def test_a_line_lies_just_outside_its_box():
     assert (GREY == 128).all()
 
 
-def test_the_best_match_stands_out_by_colour_and_width():
+def test_a_match_stands_out_by_colour_and_width():
     boxes = [(50, 200, 90, 300), (300, 200, 340, 300)]
-    picture = draw_detections(GREY, boxes, [0.9, 0.4], best=1)
+    picture = draw_detections(GREY, boxes, [0.9, 0.4], match=1)
     left, right = picture[:, :200], picture[:, 200:]
     assert not where(left, BEST) and not where(right, FOUND)
     assert (right == BEST).all(axis=2).sum() > 1.5 * (left == FOUND).all(axis=2).sum()
@@ -54,7 +54,7 @@ def test_labels_do_not_cover_one_another():
 
 @pytest.mark.parametrize("box", [(0, 0, 640, 480), (630, 470, 640, 480), (-20, -30, 5, 9), (100, 100, 100, 100)])
 def test_boxes_at_the_edge_and_without_area_are_drawn(box):
-    picture = draw_detections(GREY, [box], [0.5], best=0)
+    picture = draw_detections(GREY, [box], [0.5], match=0)
     assert picture.shape == GREY.shape
     assert where(picture, BEST)
 

@@ -23,3 +23,16 @@ prepare_environment() {
         touch "$stamp"
     fi
 }
+
+number_of_cores() {
+    getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1
+}
+
+# Says that the programs will take longer, where others keep the processor busy.
+warn_if_busy() {
+    uptime | awk -v cores="$(number_of_cores)" '{
+        sub(/.*load averages?: */, "")
+        gsub(/, /, " ")
+        if ($1 + 0 > cores / 2) print "note: other programs are busy (load " $1 " on " cores " cores): this will take longer"
+    }'
+}

@@ -25,12 +25,13 @@ MIN_LONG_SIDE = 640
 MIN_TEXT = 12  # smallest height of text, in pixels
 TEXT_FRACTION = 44  # the picture's longer side, divided by the height of text
 LINE_FRACTION = 400  # likewise, by the usual width of a line
-LABEL_COVER_COST = 10  # how much worse it is to cover a label than to cover as many pixels of a person
+OTHER_COVER_COST = 5  # how much worse it is to cover another person than as many pixels of the label's own
+LABEL_COVER_COST = 10  # likewise, to cover another label
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A box to draw: label above it ("" for none), colour, line width as a multiple of the usual."""
+    """A box to draw: label at its edge ("" for none), colour, line width as a multiple of the usual."""
 
     box: Box
     label: str = ""
@@ -39,15 +40,20 @@ class Mark:
 
 
 def draw_detections(
-    image: np.ndarray, boxes: Sequence[Box], similarities: Sequence[float], best: int | None = None
+    image: np.ndarray, boxes: Sequence[Box], similarities: Sequence[float], match: int | None = None
 ) -> np.ndarray:
-    """People found (n x 4), with their similarities to the query (n) to two digits; `best` is the best match's row."""
+    """People found (n x 4), with their similarities to the query (n) to two digits; `match` is the matching one's row."""
     rows = [(box, f"{similarity:.2f}") for box, similarity in zip(boxes, similarities, strict=True)]
-    marks = [Mark(box, label) for row, (box, label) in enumerate(rows) if row != best]
-    if best is not None:
-        box, label = rows[best]
-        marks.append(Mark(box, f"best {label}", BEST, weight=2.0))
+    marks = [Mark(box, label) for row, (box, label) in enumerate(rows) if row != match]
+    if match is not None:
+        box, label = rows[match]
+        marks.append(Mark(box, f"match {label}", BEST, weight=2.0))
     return draw_marks(image, marks)
+
+
+def draw_numbered(image: np.ndarray, boxes: Sequence[Box]) -> np.ndarray:
+    """People found (n x 4), numbered from 1 in the order given."""
+    return draw_marks(image, [Mark(box, str(number), QUERY, weight=2.0) for number, box in enumerate(boxes, start=1)])
 
 
 def draw_marks(image: np.ndarray, marks: Sequence[Mark]) -> np.ndarray:
@@ -93,19 +99,23 @@ def _outline(draw: ImageDraw.ImageDraw, box: Box, color: Color, width: int) -> N
 def _label_place(
     box: Box, label: str, text_font: ImageFont.FreeTypeFont, size: tuple[int, int], boxes: list[Box], placed: list[Box]
 ) -> Box:
-    """The rectangle for a label: above its box, below or inside, whichever covers least of people and other labels."""
+    """The rectangle for a label: at an edge of its box, outside or inside, where it is least likely taken for another's.
+
+    It touches its own box (`box`, one of `boxes`), and covers as little as possible of other people and labels.
+    """
     pad = max(2, round(text_font.size / 6))
     width = text_font.getlength(label) + 2 * pad
     height = text_font.size + 2 * pad
     x1, y1, x2, y2 = box
-    gap = 2 * pad
-    lefts = (x1 - pad, x2 + pad - width)
-    tops = (y1 - height - gap, y2 + gap, y1 - 2 * height - gap, y2 + height + gap, y1, y2 - height)
-    options = [_inside((left, top, width, height), size) for top in tops for left in lefts]
+    options = [
+        _inside((left, top, width, height), size)
+        for top in (y1 - height, y1, y2 - height, y2)
+        for left in (x1, x2 - width)
+    ]
 
     def cost(place: Box) -> float:
-        people = sum(_overlap(place, other) for other in boxes)
-        return people + LABEL_COVER_COST * sum(_overlap(place, other) for other in placed)
+        covered = sum(_overlap(place, other) * (1 if other is box else OTHER_COVER_COST) for other in boxes)
+        return covered + LABEL_COVER_COST * sum(_overlap(place, other) for other in placed)
 
     return min(options, key=cost)
 

@@ -1,15 +1,20 @@
 """Reading image files of any common kind as RGB."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from utils.errors import UserError
 from utils.text import printable
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 """Pillow's names of the kinds of images that are read, MPO with JPEG. Of its others, some start programs (EPS)."""
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".mpo")
+HEIF_SUFFIXES = (".heic", ".heif", ".hif")
+"""Pictures of Apple's and other phones, which Pillow reads with the package pillow-heif."""
 
 MAX_PIXELS = 80_000_000
 """Largest image read unless a caller says otherwise: below the size at which Pillow suspects a decompression bomb."""
@@ -39,9 +44,32 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     Raises:
         ImageError: no such file, an empty, damaged or truncated one, not an image, or one that is too large.
     """
-    path = Path(path)
+    with _opened(Path(path), max_pixels) as image:
+        return _as_rgb(image)
+
+
+def read_photo(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """The pixels of a photo as people see it, turned by its EXIF orientation; otherwise as `read_image`."""
+    with _opened(Path(path), max_pixels) as image:
+        return _as_rgb(ImageOps.exif_transpose(image))
+
+
+@contextmanager
+def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
+    """An image file that may be decoded; whatever goes wrong with it, here or in the caller, is an ImageError."""
     try:
-        return _decode(path, max_pixels)
+        _check(path)
+        if Image.MAX_IMAGE_PIXELS is not None:
+            # Pillow warns beyond its own limit, and refuses twice as much: a caller's larger one must hold there too.
+            Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
+        with Image.open(path, formats=_formats(path)) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                size = f"{width} x {height}, more than {max_pixels} pixels"
+                raise _fault(f"{path} is {size}: scale it down or raise MAX_PIXELS")
+            if image.mode == "F":
+                raise _fault(f"{path} has floating point pixels of unknown range: save it with 8 bits per channel")
+            yield image
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
@@ -53,22 +81,25 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         raise _fault(f"{path} cannot be read as an image ({reason}): copy it again, or leave it out") from error
 
 
-def _decode(path: Path, max_pixels: int) -> np.ndarray:
-    if Image.MAX_IMAGE_PIXELS is not None:
-        # Pillow warns beyond its own limit, and refuses twice as much: a caller's larger one must hold there too.
-        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
+def _check(path: Path) -> None:
     if not path.exists():
         raise _fault(f"no image file {path}: check the path, and that the dataset is complete")
     if not path.is_file():
         raise _fault(f"{path} is not a file: copy it again, or leave it out")
     if path.stat().st_size == 0:
         raise _fault(f"{path} is an empty file: copy or download it again")
-    with Image.open(path, formats=FORMATS) as image:
-        width, height = image.size
-        if width * height > max_pixels:
-            size = f"{width} x {height}, more than {max_pixels} pixels"
-            raise _fault(f"{path} is {size}: scale it down or raise MAX_PIXELS")
-        return _as_rgb(path, image)
+
+
+def _formats(path: Path) -> tuple[str, ...]:
+    """The kinds of images that a file may hold."""
+    if path.suffix.lower() not in HEIF_SUFFIXES:
+        return FORMATS
+    try:
+        import pillow_heif  # optional
+    except ImportError:
+        raise _fault(f"{path} is in HEIF format: pip install -r requirements-heif.txt, or save it as JPEG") from None
+    pillow_heif.register_heif_opener()
+    return (*FORMATS, "HEIF")
 
 
 def _fault(message: str) -> ImageError:
@@ -76,9 +107,7 @@ def _fault(message: str) -> ImageError:
     return ImageError(printable(message))
 
 
-def _as_rgb(path: Path, image: Image.Image) -> np.ndarray:
-    if image.mode == "F":
-        raise _fault(f"{path} has floating point pixels of unknown range: save it with 8 bits per channel")
+def _as_rgb(image: Image.Image) -> np.ndarray:
     if image.mode in _WIDE_GREY_MODES:
         grey = np.asarray(image).astype(np.int64) // _WIDE_TO_BYTE
         return np.repeat(np.clip(grey, 0, 255).astype(np.uint8)[:, :, None], 3, axis=2)

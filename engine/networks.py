@@ -1,0 +1,87 @@
+"""Opening a trained network from its checkpoint: the options it was trained with come along."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from yacs.config import CfgNode
+
+from defaults import load_cfg, read_cfg
+from engine.checkpoint import identify, load_weights, read_checkpoint
+from models import build_model
+from models.base import PersonSearchModel
+from utils.errors import UserError
+from utils.options import flatten
+
+log = logging.getLogger(__name__)
+
+ROOT = Path(__file__).resolve().parents[1]
+NETWORK_OPTIONS = ("MODEL.", "INPUT.MIN_SIZE", "INPUT.MAX_SIZE")
+"""Beginnings of the options that describe a network, which a checkpoint carries."""
+NOT_COMPARED = ("MODEL.OIM.NUM_IDS", "MODEL.BACKBONE.WEIGHTS")
+"""Network options that a run fills in, or that matter before training only."""
+
+
+def open_network(
+    path: str | Path, cfg_file: str | Path | None = None, opts: Sequence[str] = ()
+) -> tuple[CfgNode, PersonSearchModel]:
+    """Build the network of a checkpoint and load its weights.
+
+    Args:
+        path: a checkpoint of this project or of a known release.
+        cfg_file, opts: see `options_of`.
+
+    Returns:
+        The options and the network, on the CPU.
+
+    Raises:
+        OSError, UserError: a file is missing or damaged, the checkpoint carries no options and is of no known release,
+            or the weights do not fit the options.
+    """
+    checkpoint = read_checkpoint(Path(path))
+    cfg = options_of(checkpoint, str(path), cfg_file, opts)
+    model = build_model(cfg)
+    load_weights(model, checkpoint, str(path))
+    return cfg, model
+
+
+def options_of(
+    checkpoint: dict, name: str, cfg_file: str | Path | None = None, opts: Sequence[str] = ()
+) -> CfgNode:
+    """The options to use a checkpoint with.
+
+    From the lowest to the highest precedence: the config file, or without one the options that the checkpoint carries
+    or the config of its release; the options of the network that the checkpoint carries; `opts`.
+
+    Args:
+        checkpoint: content of the file.
+        name: its name in errors.
+        cfg_file: a config file, for data, devices and evaluation.
+        opts: keys and values in turn, as on a command line.
+
+    Raises:
+        UserError: it carries no options, its weights are of no known release, and there is no config file.
+    """
+    carried = read_cfg(checkpoint["config"], f"the config in {name}") if "config" in checkpoint else None
+    if cfg_file is not None and carried is not None:
+        return load_cfg(cfg_file, [*_network_words(carried, load_cfg(cfg_file), name), *opts])
+    if cfg_file is not None:
+        return load_cfg(cfg_file, opts)
+    if carried is not None:
+        return read_cfg(checkpoint["config"], f"the config in {name}", opts)
+    if release := (weights := identify(checkpoint, name)).release:
+        file = release.config_files(weights.state)[0]
+        log.info("%s: weights of %s, with the options of %s", name, release.title, file)
+        return load_cfg(ROOT / file, opts)
+    raise UserError(f"{name} does not carry the options of its network: name its config file with --cfg")
+
+
+def _network_words(carried: CfgNode, given: CfgNode, name: str) -> list[str]:
+    """The network's options in a checkpoint as command-line words; logs those that the config file has otherwise."""
+    options, others = dict(flatten(carried)), dict(flatten(given))
+    network = {key: value for key, value in options.items() if key.startswith(NETWORK_OPTIONS)}
+    differing = [key for key in network if network[key] != others[key] and key not in NOT_COMPARED]
+    if differing:
+        told = ", ".join(f"{key} {network[key]} instead of {others[key]}" for key in differing)
+        log.info("the network is that of %s: %s", name, told)
+    return [word for key, value in network.items() for word in (key, repr(value))]
