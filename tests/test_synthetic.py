@@ -87,7 +87,7 @@ def test_demo_names_images_that_show_the_person(dataset):
 
 
 LIGHT = Light((1.0, 1.0, 1.0), (90, 140, 210), (200, 220, 240), 0.7, 0.4, 0.6)
-CAMERA = Camera(1, "plaza", (320, 200), 40.0, 230.0, 160.0, 2.4, 12.0, 14.0, LIGHT)
+CAMERA = Camera("plaza", (320, 200), 40.0, 230.0, 160.0, 2.4, 12.0, 14.0, LIGHT)
 
 
 def make_actor(seed: int = 0, x: float = 0.0, z: float = 5.0, **clothes) -> Actor:

@@ -106,16 +106,13 @@ class Sprite:
 
 def cut_out(canvas: Canvas, scale: float, left: int, top: int) -> Sprite:
     """The canvas scaled by `scale` (at most 1) and laid at (left, top) of the frame, cropped to what is painted."""
-    colour, coverage = canvas.colour, canvas.coverage
-    if scale < 1:
-        size = tuple(max(1, round(side * scale)) for side in coverage.shape[::-1])
-        colour = cv2.resize(colour, size, interpolation=cv2.INTER_AREA)
-        coverage = cv2.resize(coverage, size, interpolation=cv2.INTER_AREA)
-    rows, columns = np.flatnonzero(coverage.any(1)), np.flatnonzero(coverage.any(0))
-    if not len(rows):
-        return Sprite(colour[:0, :0], coverage[:0, :0], left, top)
-    window = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    return Sprite(colour[window], coverage[window], left + int(columns[0]), top + int(rows[0]))
+    size = tuple(max(1, round(side * scale)) for side in canvas.coverage.shape[::-1])
+    colour, coverage = (
+        cv2.resize(grid, size, interpolation=cv2.INTER_AREA) for grid in (canvas.colour, canvas.coverage)
+    )
+    x, y, width, height = cv2.boundingRect((coverage > 0).astype(np.uint8))
+    window = np.s_[y : y + height, x : x + width]
+    return Sprite(colour[window], coverage[window], left + x, top + y)
 
 
 def smooth_noise(rng: Generator, shape: tuple[int, int], cell: tuple[float, float], amplitude: float) -> np.ndarray:

@@ -39,7 +39,7 @@ def make_backdrop(config: SyntheticConfig, number: int) -> Backdrop:
     rng = np.random.default_rng([config.seed, _CAMERA_STREAM, number])
     shift = int(np.random.default_rng([config.seed, _CAMERA_STREAM]).integers(len(KINDS)))
     kind = KINDS[(number - 1 + shift) % len(KINDS)]
-    camera = draw_camera(rng, number, kind, (config.width, config.height), config.person_height[1])
+    camera = draw_camera(rng, kind, (config.width, config.height), config.person_height[1])
     background = draw_background(camera, rng)
     props = draw_props(camera, config.props, rng)
     ground_props(background, camera.light, props)
