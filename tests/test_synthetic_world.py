@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from datasets.synthetic.config import SyntheticConfig
-from datasets.synthetic.protocol import choose_queries, drop_rare
+from datasets.synthetic.build import choose_queries, drop_rare
 from datasets.synthetic.world import FramePlan, Population, draw_population, plan_frames
 from utils.errors import UserError
 
@@ -68,7 +68,7 @@ def item(name: str, pids: list[int], visibility: float = 1.0) -> dict:
 
 
 def test_identities_seen_once_lose_their_identity():
-    kept = drop_rare([item("a", [1, 2]), item("b", [1, -1])], least=2)
+    kept = drop_rare([item("a", [1, 2]), item("b", [1, -1])])
     assert [entry["pids"].tolist() for entry in kept] == [[1, -1], [1, -1]]
 
 

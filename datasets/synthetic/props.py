@@ -137,5 +137,7 @@ def draw_props(camera: Camera, count: int, rng: Generator) -> list[tuple[float, 
         x = float(rng.choice((-1, 1)) * reach * rng.uniform(0.35, 0.95))
         canvas = Canvas(*large.size)
         _PAINTERS[kind](standing_brush(canvas, large, x, z, rng), rng)
-        props.append((z, cut_out(canvas, 1 / _OVERSAMPLING, 0, 0)))
+        sprite = cut_out(canvas, 1 / _OVERSAMPLING, 0, 0)
+        if sprite.coverage.size:
+            props.append((z, sprite))
     return props
