@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from datasets.synthetic.brush import Brush
-from datasets.synthetic.canvas import Colour
+from datasets.synthetic.canvas import Brush, Colour
 from datasets.synthetic.wardrobe import Look
 
 _SHOULDER_HEIGHT, _SHOULDER_SPAN = 0.81, 0.096

@@ -3,9 +3,8 @@
 import numpy as np
 from numpy.random import Generator
 
-from datasets.synthetic.brush import Brush
 from datasets.synthetic.camera import Camera
-from datasets.synthetic.canvas import Canvas, Colour, Sprite, cut_out
+from datasets.synthetic.canvas import Brush, Canvas, Colour, Sprite, cut_out
 
 _METAL, _IRON, _WOOD, _LAMP = (96, 100, 106), (52, 56, 58), (136, 98, 62), (300, 286, 240)
 _BRIGHT = ((176, 44, 44), (40, 84, 140), (54, 110, 72), (222, 222, 218), (60, 62, 68), (206, 150, 50))

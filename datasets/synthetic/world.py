@@ -133,14 +133,12 @@ class _Planner:
                 plan.parties.append(party)
         return plan
 
-    def complete(self, plans: Sequence[FramePlan]) -> None:
-        """Add people to the least crowded images until everyone has the least number of sightings."""
-        for person in range(len(self.population.looks)):
-            while self.sightings[person] < min(_MIN_SIGHTINGS, len(plans)):
-                free = [plan for plan in plans if person not in plan.people]
-                away = [not self.population.is_home(person, plan.camera) for plan in free]
-                _, _, plan = min(zip(away, (len(plan.people) for plan in free), free, strict=True), key=lambda e: e[:2])
-                plan.parties.append(self.companions(person, plan.people))
+    def complete(self, person: int, plans: Sequence[FramePlan]) -> None:
+        """Add the person to the least crowded images, its own cameras' first, until it has enough sightings."""
+        while self.sightings[person] < min(_MIN_SIGHTINGS, len(plans)):
+            free = [plan for plan in plans if person not in plan.people]
+            plan = min(free, key=lambda plan: (not self.population.is_home(person, plan.camera), len(plan.people)))
+            plan.parties.append(self.companions(person, plan.people))
 
 
 def plan_frames(config: SyntheticConfig, population: Population, count: int, rng: Generator) -> list[FramePlan]:
@@ -151,5 +149,7 @@ def plan_frames(config: SyntheticConfig, population: Population, count: int, rng
     plans = [
         FramePlan(camera, [], 0) if index in empty else planner.frame(camera) for index, camera in enumerate(cameras)
     ]
-    planner.complete([plan for index, plan in enumerate(plans) if index not in empty])
+    filled = [plan for index, plan in enumerate(plans) if index not in empty]
+    for person in range(len(population.looks)):
+        planner.complete(person, filled)
     return plans
