@@ -120,14 +120,12 @@ def choose_queries(gallery: Sequence[Mapping], count: int, rng: Generator) -> li
     for item in gallery:
         for box, pid, visibility in zip(item["boxes"], item["pids"].tolist(), item["visibility"], strict=True):
             if pid != UNLABELLED and counts[pid] > 1:
-                key = (visibility < _CLEAR_VIEW, rng.random())
-                query = {"img_name": item["img_name"], "box": [int(value) for value in box], "pid": pid}
-                by_pid.setdefault(pid, []).append((key, query))
+                query = {"img_name": item["img_name"], "box": box.tolist(), "pid": pid}
+                by_pid.setdefault(pid, []).append((visibility < _CLEAR_VIEW, rng.random(), query))
     if not by_pid:
         raise UserError("no identity is in two gallery images: draw more gallery images or fewer test identities")
-    ordered = [sorted(entries, key=lambda entry: entry[0]) for _, entries in sorted(by_pid.items())]
-    ranked = [(rank, key, query) for entries in ordered for rank, (key, query) in enumerate(entries)]
-    return [query for _, _, query in sorted(ranked, key=lambda entry: entry[:2])[:count]]
+    ranked = [(rank, *view) for views in by_pid.values() for rank, view in enumerate(sorted(views))]
+    return [query for *_, query in sorted(ranked)[:count]]
 
 
 def choose_demo(gallery: Sequence[Mapping], queries: Sequence[Mapping], folder: Path, rng: Generator) -> dict:

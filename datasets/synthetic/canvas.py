@@ -1,4 +1,4 @@
-"""A small painter: anti-aliased polygons with shaded, patterned cloth on a transparent canvas.
+"""A small painter: polygons and rounded parts in shaded, patterned cloth on a transparent canvas, without jagged edges.
 
 Colours are RGB in [0, 255] as float32. A canvas keeps premultiplied colour and coverage, so that a finished sprite can
 be scaled with area averaging and laid over any background without a fringe.
@@ -13,14 +13,11 @@ from numpy.random import Generator
 
 Colour = Sequence[float] | np.ndarray
 Points = Sequence[Sequence[float]] | np.ndarray
-Window = tuple[slice, slice]
 Shader = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """RGB that broadcasts to h x w x 3, from the pixels' columns (1 x w) and rows (h x 1)."""
 
 _SHIFT = 4  # fractional bits of OpenCV's polygon coordinates
 _EDGE = 3.0  # steepness of a pattern's edges: soft enough not to alias when small
-
-
 _ANGLES = np.linspace(0, 2 * np.pi, 20, endpoint=False)
 _CIRCLE = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], 1)
 _BRIGHT, _ROUND, _SIDE = 1.06, 0.34, 0.15  # brightness of the middle, fall-off to both edges, tilt towards the light
@@ -93,7 +90,7 @@ class Canvas:
         coverage += weight * (1 - coverage)
 
 
-def overlap(size: tuple[int, int], left: int, top: int, frame: tuple[int, ...]) -> tuple[Window, Window]:
+def overlap(size: tuple[int, int], left: int, top: int, frame: tuple[int, ...]) -> tuple[tuple, tuple]:
     """Slices of a frame (h x w) and of a picture of `size` (h, w) laid at (left, top) of it, where both overlap."""
     x1, y1 = min(max(left, 0), frame[1]), min(max(top, 0), frame[0])
     x2, y2 = max(min(left + size[1], frame[1]), x1), max(min(top + size[0], frame[0]), y1)

@@ -1,7 +1,5 @@
 """Fronts of buildings as procedural surfaces: windows by storey, shop fronts with signs, awnings and doors."""
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.random import Generator
 
@@ -14,38 +12,24 @@ _SIGNS = ((180, 40, 44), (32, 92, 150), (36, 110, 70), (226, 160, 40), (70, 50, 
 _SHOP_HEIGHT, _SHOP_WIDTH = 3.6, 5.2
 
 
-@dataclass(frozen=True)
 class Facade:
-    """The style of a front. Lengths in metres; `lit` is the share of windows with light behind them, `sky` the RGB that
-    the panes reflect."""
+    """A random style of a front, in metres.
 
-    wall: Colour
-    brick: bool
-    storey: float
-    bay: float
-    window: tuple[float, float]
-    frame: Colour
-    shop: bool
-    lit: float
-    sky: Colour
-    seed: int
+    Args:
+        rng: for every random choice.
+        shop: whether there are shops on the ground floor.
+        lit: share of the windows with light behind them.
+        sky: the RGB that the panes reflect.
+    """
 
-
-def draw_facade(rng: Generator, shop: bool, lit: float, sky: Colour) -> Facade:
-    """A random `Facade`."""
-    wall = np.clip(np.float64(_WALLS[rng.integers(len(_WALLS))]) + rng.normal(0, 8, 3), 30, 240)
-    return Facade(
-        wall=tuple(wall),
-        brick=bool(rng.random() < 0.45),
-        storey=rng.uniform(2.9, 3.5),
-        bay=rng.uniform(1.9, 3.1),
-        window=(rng.uniform(0.42, 0.66), rng.uniform(0.5, 0.64)),
-        frame=(238, 236, 230) if rng.random() < 0.6 else (60, 56, 54),
-        shop=shop,
-        lit=lit,
-        sky=sky,
-        seed=int(rng.integers(1 << 30)),
-    )
+    def __init__(self, rng: Generator, shop: bool, lit: float, sky: Colour) -> None:
+        self.shop, self.lit, self.sky = shop, lit, sky
+        self.wall = np.clip(np.float64(_WALLS[rng.integers(len(_WALLS))]) + rng.normal(0, 8, 3), 30, 240)
+        self.brick = rng.random() < 0.45
+        self.storey, self.bay = rng.uniform(2.9, 3.5), rng.uniform(1.9, 3.1)
+        self.window = rng.uniform(0.42, 0.66), rng.uniform(0.5, 0.64)
+        self.frame = (238, 236, 230) if rng.random() < 0.6 else (60, 56, 54)
+        self.seed = int(rng.integers(1 << 30))
 
 
 def paint_facade(style: Facade, along: np.ndarray, up: np.ndarray, footprint: np.ndarray) -> np.ndarray:

@@ -1,13 +1,14 @@
 """Draws one walking person as a sprite, seen from any side, at any size. Measures are in statures."""
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 from numpy.random import Generator
 
 from datasets.synthetic.body import Body, Pose
 from datasets.synthetic.canvas import Brush, Canvas, Colour, Sprite, cut_out
-from datasets.synthetic.head import paint_hair_behind, paint_head
+from datasets.synthetic.head import paint_head, paint_long_hair
 from datasets.synthetic.wardrobe import Look
 
 _WORKING_HEIGHT = 200.0  # pixels: smaller figures are painted at this height and scaled down
@@ -50,8 +51,9 @@ def draw_figure(look: Look, pose: Pose, height: float, foot: Colour, light_side:
 def _paint_person(body: Body) -> None:
     near, far = ("left", "right") if body.forward < 0 else ("right", "left")
     sideways = abs(body.forward) > 0.45
-    paint_hair_behind(body)
-    _paint_bag_behind(body)
+    if body.look.hair_kind == "long" and body.facing > -0.2:
+        paint_long_hair(body)
+    _paint_bag(body, behind=True)
     if sideways:
         _paint_arm(body, far, _FAR)
     _paint_leg(body, far, _FAR if sideways else 0.93)
@@ -63,11 +65,11 @@ def _paint_person(body: Body) -> None:
     if not sideways:
         _paint_arm(body, far, 0.94)
     if body.facing > -0.3:
-        _paint_bag_in_front(body)
+        _paint_bag(body, behind=False)
     _paint_arm(body, near, 1.0)
     paint_head(body)
     if body.facing <= -0.3:
-        _paint_bag_in_front(body)
+        _paint_bag(body, behind=False)
 
 
 def _paint_leg(body: Body, side: str, dim: float) -> None:
@@ -151,32 +153,18 @@ def _paint_arm(body: Body, side: str, dim: float) -> None:
         brush.limb(shoulder, elbow, (0.033 * thick, 0.029 * thick), look.sleeves, 0.95 * dim)
 
 
-def _paint_bag_behind(body: Body) -> None:
-    """The bag, if the body is in front of it."""
-    if _is_behind(body):
-        _BAG_PAINTERS[body.look.bag](body)
-
-
-def _paint_bag_in_front(body: Body) -> None:
-    """The bag, if it is in front of the body, and the straps of one that is behind."""
-    if body.look.bag == "backpack" and body.facing > 0.1:
+def _paint_bag(body: Body, behind: bool) -> None:
+    """The bag, if it is on this side of the body; straps are on the near side always."""
+    look, brush = body.look, body.brush
+    if not behind and look.bag == "backpack" and body.facing > 0.1:
         _paint_backpack_straps(body)
-    if body.look.bag == "shoulder":
-        strap = np.multiply(body.look.bag_colour, 0.8)
-        body.brush.limb(body.seen(-0.065, 0.835, 0.0), body.seen(0.115, 0.53, 0.0), (0.008, 0.008), strap)
-    if body.look.bag != "none" and not _is_behind(body):
-        _BAG_PAINTERS[body.look.bag](body)
-
-
-def _is_behind(body: Body) -> bool:
-    behind = {
-        "none": False,
-        "backpack": body.facing > -0.15,
-        "suitcase": body.facing > 0,
-        "handbag": body.joints["hand_left"][2] < -0.06,
-        "shoulder": body.seen(0.12, 0.5, 0.0)[2] < -0.06,
-    }
-    return behind[body.look.bag]
+    if not behind and look.bag == "shoulder":
+        strap = np.multiply(look.bag_colour, 0.8)
+        brush.limb(body.seen(-0.065, 0.835, 0.0), body.seen(0.115, 0.53, 0.0), (0.008, 0.008), strap)
+    if look.bag != "none":
+        paint, is_behind = _BAGS[look.bag]
+        if is_behind(body) == behind:
+            paint(body)
 
 
 def _paint_backpack_straps(body: Body) -> None:
@@ -221,5 +209,10 @@ def _paint_suitcase(body: Body) -> None:
         brush.rectangle(rib - 0.004, y + 0.02, rib + 0.004, y + 0.26, np.multiply(colour, 0.7))
 
 
-_BAG_PAINTERS = {"backpack": _paint_backpack, "shoulder": _paint_shoulder_bag, "handbag": _paint_handbag,
-             "suitcase": _paint_suitcase}  # fmt: skip
+_BAGS: dict[str, tuple[Callable[[Body], None], Callable[[Body], bool]]] = {
+    "backpack": (_paint_backpack, lambda body: body.facing > -0.15),
+    "suitcase": (_paint_suitcase, lambda body: body.facing > 0),
+    "handbag": (_paint_handbag, lambda body: body.joints["hand_left"][2] < -0.06),
+    "shoulder": (_paint_shoulder_bag, lambda body: body.seen(0.12, 0.5, 0.0)[2] < -0.06),
+}
+"""For each kind what paints it, and whether it is behind the body."""

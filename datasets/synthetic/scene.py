@@ -6,7 +6,7 @@ from numpy.random import Generator
 
 from datasets.synthetic.camera import Camera
 from datasets.synthetic.canvas import Canvas, smooth_noise
-from datasets.synthetic.facade import Facade, draw_facade, paint_facade
+from datasets.synthetic.facade import Facade, paint_facade
 from datasets.synthetic.ground import Level, paint_ground
 from datasets.synthetic.props import paint_hedge, paint_tree, standing_brush
 from datasets.synthetic.surface import blend, flat, periodic
@@ -62,7 +62,7 @@ class Stage:
 
     def facade(self, shop: bool) -> Facade:
         """A random style of a front in this light."""
-        return draw_facade(self.rng, shop, self.lit, self.light.sky_low)
+        return Facade(self.rng, shop, self.lit, self.light.sky_low)
 
 
 def _paint_sky(stage: Stage) -> None:
@@ -114,7 +114,7 @@ def _paint_trees(stage: Stage, distances: tuple[float, float], count: int) -> No
 def _paint_buildings(stage: Stage) -> None:
     camera, depth = stage.camera, stage.camera.depth
     if camera.kind == "arcade":
-        stage.front(draw_facade(stage.rng, True, 0.5, stage.light.sky_low), -8, 8, 34.0, _CEILING)
+        stage.front(Facade(stage.rng, True, 0.5, stage.light.sky_low), -8, 8, 34.0, _CEILING)
         _paint_sides(stage, True, (_CEILING, _CEILING))
     elif camera.kind == "canyon":
         _paint_sides(stage, True, (8, 15))
