@@ -18,6 +18,7 @@ Color: TypeAlias = tuple[int, int, int]
 
 FOUND = (86, 180, 233)
 BEST = (213, 94, 0)
+RIGHT = (0, 158, 115)
 QUERY = (240, 228, 66)
 CASING = (20, 20, 20)
 

@@ -7,7 +7,7 @@ from math import ceil, sqrt
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from utils.drawing import BEST, QUERY, Box, Color, Mark, draw_marks, font
+from utils.drawing import BEST, QUERY, RIGHT, Box, Color, Mark, draw_marks, font
 
 PAPER, INK, FAINT = (255, 255, 255), (30, 30, 30), (110, 110, 110)
 GAP, INNER_GAP = 16, 6
@@ -22,18 +22,37 @@ TILE = (480, 360)
 
 @dataclass(frozen=True)
 class Match:
-    """A gallery image with the region that matches: RGB uint8, x1, y1, x2, y2 in its pixels, similarity, file name."""
+    """A gallery image with its most similar person.
+
+    Attributes:
+        image: uint8 H x W x 3, RGB.
+        box: of the person, x1, y1, x2, y2 in pixels of the image.
+        similarity: to the query.
+        name: of the file.
+        reached: whether the similarity reaches the threshold.
+        right: whether it is the person asked for; None where that is not known.
+    """
 
     image: np.ndarray
     box: Box
     similarity: float
     name: str
+    reached: bool = True
+    right: bool | None = None
+
+    @property
+    def color(self) -> Color:
+        """Of its frames."""
+        if self.right is not None:
+            return RIGHT if self.right else BEST
+        return BEST if self.reached else FAINT
 
 
 def overview(query_image: np.ndarray, query_box: Box, matches: Sequence[Match], query_name: str = "") -> np.ndarray:
     """One picture: the query on the left, its matches in falling order on the right.
 
-    A match shows its region enlarged beside the whole scene, where it is outlined, over rank, similarity and file name.
+    A match shows the person enlarged beside the whole scene, where it is outlined, over rank, similarity and file name;
+    where the truth is known, the word "right" or "wrong". People below the threshold are grey.
 
     Args:
         query_image: uint8 H x W x 3 RGB. query_box: x1, y1, x2, y2. matches: Match objects, the best first.
@@ -52,7 +71,8 @@ def overview(query_image: np.ndarray, query_box: Box, matches: Sequence[Match], 
     sheet = Image.new("RGB", size, PAPER)
     ImageDraw.Draw(sheet).rectangle((0, 0, left - 1, size[1]), fill=(243, 243, 243))
     _draw_query(sheet, query_image, query_box, query_name)
-    title = {0: "No person found in the gallery", 1: "Best match"}.get(len(matches), f"Best {len(matches)} matches")
+    reached = sum(match.reached for match in matches)
+    title = f"{reached} of the {len(matches)} most similar reach the threshold" if matches else "Nobody was found"
     _write(sheet, (left + GAP, TITLE / 2 + GAP / 2), title, 22)
     for rank, match in enumerate(matches, start=1):
         row, column = divmod(rank - 1, columns)
@@ -105,10 +125,11 @@ def _draw_query(sheet: Image.Image, image: np.ndarray, box: Box, name: str) -> N
 def _draw_match(sheet: Image.Image, corner: tuple[int, int], rank: int, match: Match) -> None:
     x, y = corner
     scene_x, middle = x + CROP[0] + INNER_GAP, y + SCENE[1] + CAPTION / 2
-    _paste(sheet, crop_region(match.image, match.box, CROP), corner, CROP, BEST)
-    _paste(sheet, draw_marks(match.image, [Mark(match.box, "", BEST, weight=2.5)]), (scene_x, y), SCENE)
+    _paste(sheet, crop_region(match.image, match.box, CROP), corner, CROP, match.color)
+    _paste(sheet, draw_marks(match.image, [Mark(match.box, "", match.color, weight=2.5)]), (scene_x, y), SCENE)
     _write(sheet, (x, middle), f"{rank}", 20)
-    _write(sheet, (x + 34, middle), f"{match.similarity:.3f}", 18)
+    verdict = {None: "", True: "right", False: "wrong"}[match.right]
+    _write(sheet, (x + 28, middle), f"{match.similarity:.2f} {verdict}", 18, match.color if verdict else INK)
     _write(sheet, (scene_x, middle), shorten(match.name, font(15), SCENE[0]), 15, FAINT)
 
 
