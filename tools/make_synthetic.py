@@ -21,7 +21,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m tools.make_synthetic", description=__doc__.splitlines()[0])
     add_traceback_argument(parser)
-    parser.add_argument("--out", required=True, help="folder of the dataset; its image folder must be empty")
+    parser.add_argument("--out", required=True, help="folder of the dataset, new or empty")
     parser.add_argument("--workers", type=int, default=1, help="processes that draw")
     for field in dataclasses.fields(SyntheticConfig):
         several = isinstance(field.default, tuple)

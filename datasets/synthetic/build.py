@@ -67,13 +67,13 @@ def build_synthetic(config: SyntheticConfig, root: str | Path, workers: int = 1)
         the content of `synthetic.json`.
 
     Raises:
-        FileExistsError: the folder holds images already.
+        FileExistsError: the folder holds anything.
         UserError: the options leave no identity or query.
     """
     root = Path(root)
     folder = image_folder(config.format, root)
-    if folder.exists() and any(folder.iterdir()):
-        raise FileExistsError(f"{folder} holds images already: choose an empty folder or remove them")
+    if root.exists() and any(root.iterdir()):
+        raise FileExistsError(f"{root} is not empty: choose another folder, or remove what it holds")
     folder.mkdir(parents=True, exist_ok=True)
     populations, tasks = plan_dataset(config)
     drawn = _draw_all(config, folder, populations, tasks, workers)
@@ -127,7 +127,11 @@ def choose_queries(gallery: Sequence[Mapping], count: int, rng: Generator) -> li
 
 
 def choose_demo(gallery: Sequence[Mapping], queries: Sequence[Mapping], folder: Path, rng: Generator) -> dict:
-    """A query and gallery images for demo.py, with paths relative to the dataset: dict query, box, gallery."""
+    """A query and gallery images for demo.py, with paths relative to the dataset.
+
+    Returns:
+        `query`, its `box`, `gallery`, and `truth`: the person's box in the gallery images that show it, by name.
+    """
     counts = _sightings(gallery)
     query = max(queries, key=lambda q: (min(counts[q["pid"]], _DEMO_WITH_PERSON), q["box"][3] - q["box"][1]))
     others = [item for item in gallery if item["img_name"] != query["img_name"] and len(item["pids"])]
@@ -138,6 +142,11 @@ def choose_demo(gallery: Sequence[Mapping], queries: Sequence[Mapping], folder: 
         "query": (folder / query["img_name"]).as_posix(),
         "box": query["box"],
         "gallery": [(folder / name).as_posix() for name in names],
+        "truth": {
+            (folder / item["img_name"]).as_posix(): item["boxes"][item["pids"] == query["pid"]][0].tolist()
+            for item in others
+            if item["img_name"] in names and query["pid"] in item["pids"]
+        },
     }
 
 
