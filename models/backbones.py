@@ -4,7 +4,6 @@ Another torchvision network is one more entry in `BACKBONES`.
 """
 
 import copy
-import urllib.error
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,32 +20,22 @@ from utils.tensor_files import read_tensor_file
 
 STRIDE = 16  # pixels of the resized image per cell of the stem's map (C4), the same for every backbone
 
-LEVELS = ("c3", "c4", "c5")  # names of the maps at strides 8, 16 and 32
-
 Layers = OrderedDict[str, nn.Module]
 
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """How a torchvision network is made and cut.
+    """How a torchvision network is cut.
 
     Attributes:
-        factory: torchvision's function that makes the network.
-        weights: torchvision's description of its ImageNet weights.
         layers: function that returns the network's layers by name, in order, without the classifier.
         ends: names of the layers whose outputs are C3, C4 and C5.
         channels: of C3, C4 and C5.
     """
 
-    factory: Callable[..., nn.Module]
-    weights: tvm.WeightsEnum
     layers: Callable[[nn.Module], Layers]
     ends: tuple[str, str, str]
     channels: tuple[int, int, int]
-
-
-def _resnet(factory: Callable, weights: tvm.WeightsEnum, channels: tuple[int, int, int]) -> BackboneSpec:
-    return BackboneSpec(factory, weights, _resnet_layers, ("layer2", "layer3", "layer4"), channels)
 
 
 def _resnet_layers(net: nn.Module) -> Layers:
@@ -57,19 +46,15 @@ def _mobilenet_v2_layers(net: nn.Module) -> Layers:
     return OrderedDict((f"block{name}", block) for name, block in net.features.named_children())
 
 
+RESNET_ENDS = ("layer2", "layer3", "layer4")
 BACKBONES = {
-    "resnet18": _resnet(tvm.resnet18, tvm.ResNet18_Weights.IMAGENET1K_V1, (128, 256, 512)),
-    "resnet34": _resnet(tvm.resnet34, tvm.ResNet34_Weights.IMAGENET1K_V1, (128, 256, 512)),
-    "resnet50": _resnet(tvm.resnet50, tvm.ResNet50_Weights.IMAGENET1K_V1, (512, 1024, 2048)),
-    "resnet101": _resnet(tvm.resnet101, tvm.ResNet101_Weights.IMAGENET1K_V1, (512, 1024, 2048)),
-    "mobilenet_v2": BackboneSpec(
-        tvm.mobilenet_v2,
-        tvm.MobileNet_V2_Weights.IMAGENET1K_V1,
-        _mobilenet_v2_layers,
-        ("block6", "block13", "block18"),
-        (32, 96, 1280),
-    ),
+    "resnet18": BackboneSpec(_resnet_layers, RESNET_ENDS, (128, 256, 512)),
+    "resnet34": BackboneSpec(_resnet_layers, RESNET_ENDS, (128, 256, 512)),
+    "resnet50": BackboneSpec(_resnet_layers, RESNET_ENDS, (512, 1024, 2048)),
+    "resnet101": BackboneSpec(_resnet_layers, RESNET_ENDS, (512, 1024, 2048)),
+    "mobilenet_v2": BackboneSpec(_mobilenet_v2_layers, ("block6", "block13", "block18"), (32, 96, 1280)),
 }
+"""torchvision's name of a network -> how it is cut."""
 
 
 @dataclass(frozen=True)
@@ -86,18 +71,6 @@ class SplitBackbone:
         return copy.deepcopy(self.tail)
 
 
-class FeatureMaps(IntermediateLayerGetter):
-    """A network from images B x 3 x H x W to its maps `c3`, `c4` and `c5`, at strides 8, 16 and 32.
-
-    Attributes:
-        channels: of each map, by name.
-    """
-
-    def __init__(self, layers: Layers, spec: BackboneSpec):
-        super().__init__(nn.Sequential(layers), dict(zip(spec.ends, LEVELS, strict=True)))
-        self.channels = dict(zip(LEVELS, spec.channels, strict=True))
-
-
 def build_backbone(name: str, weights: str = "none") -> SplitBackbone:
     """A backbone cut into stem and tail; for arguments and errors see `build_feature_maps`."""
     spec = BACKBONES[name]
@@ -107,8 +80,8 @@ def build_backbone(name: str, weights: str = "none") -> SplitBackbone:
     return SplitBackbone(nn.Sequential(stem), Tail(tail), *spec.channels[1:])
 
 
-def build_feature_maps(name: str, weights: str = "none") -> FeatureMaps:
-    """A backbone that gives the maps C3, C4 and C5.
+def build_feature_maps(name: str, weights: str = "none") -> nn.Module:
+    """A network from images B x 3 x H x W to a dict of its maps `c3`, `c4` and `c5`, at strides 8, 16 and 32.
 
     Args:
         name: a key of `BACKBONES`.
@@ -119,27 +92,28 @@ def build_feature_maps(name: str, weights: str = "none") -> FeatureMaps:
         UserError: a file that does not fit the network.
         FileNotFoundError: the weights file is missing, or it cannot be downloaded.
     """
-    return FeatureMaps(_layers(name, weights), BACKBONES[name])
+    levels = dict(zip(BACKBONES[name].ends, ("c3", "c4", "c5"), strict=True))
+    return IntermediateLayerGetter(nn.Sequential(_layers(name, weights)), levels)
 
 
 def _layers(name: str, weights: str) -> Layers:
-    spec = BACKBONES[name]
-    net = spec.factory(weights=None)
+    net = tvm.get_model(name, weights=None)
     if weights != "none":
-        state = _download(spec.weights) if weights == "imagenet" else _read(Path(weights))
+        state = _download(name) if weights == "imagenet" else _read(Path(weights))
         try:
             net.load_state_dict(state)
         except RuntimeError as error:
             fault = " ".join(str(error).split())
             raise UserError(f"the weights {weights} do not fit backbone {name}: {fault}") from error
-    return spec.layers(net)
+    return BACKBONES[name].layers(net)
 
 
-def _download(weights: tvm.WeightsEnum) -> dict:
+def _download(name: str) -> dict:
+    weights = tvm.get_model_weights(name)["IMAGENET1K_V1"]
     file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
     try:
         return weights.get_state_dict(progress=True, check_hash=True)
-    except (urllib.error.URLError, OSError) as error:
+    except OSError as error:
         raise FileNotFoundError(
             f"the ImageNet weights could not be downloaded ({error}): put {weights.url} at {file}, or train from other "
             "weights or none"

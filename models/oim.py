@@ -1,5 +1,7 @@
 """Online instance matching (OIM, Xiao et al., CVPR 2017): the re-identification loss and its memory of identities."""
 
+from collections import Counter, defaultdict
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -50,16 +52,8 @@ class OIMLoss(nn.Module):
             labels: int64 n; 0 background, 1 ... P identities, -1 a person without identity.
 
         Raises:
-            ValueError: shapes that do not fit, a table without rows, or a label beyond P.
+            ValueError: in train mode, a label beyond P.
         """
-        num_ids, num_features = self.lut.shape
-        if features.shape != (len(labels), num_features):
-            raise ValueError(
-                f"OIM expects features n x {num_features} and labels n, "
-                f"but got {tuple(features.shape)} and {tuple(labels.shape)}"
-            )
-        if not num_ids:
-            raise ValueError("the OIM loss cannot learn without identities: num_ids is 0")
         with torch.autocast(features.device.type, enabled=False):
             loss = self._loss(features.float(), labels)
         if self.training:
@@ -75,7 +69,6 @@ class OIMLoss(nn.Module):
 
     @torch.no_grad()
     def _update(self, features: Tensor, labels: Tensor) -> None:
-        """Update both tables by the people of all processes."""
         counts = gather_counts(len(labels), labels.device)
         features, labels = gather_rows(features, counts), gather_rows(labels, counts)
         # Labels and the flag in one copy from the device.
@@ -91,17 +84,11 @@ class OIMLoss(nn.Module):
         for chosen in round_positions:
             rows = labels[chosen] - 1
             self.lut[rows] = F.normalize(self.momentum * self.lut[rows] + (1 - self.momentum) * features[chosen])
-        self._enqueue(features[queue_positions])
-
-    def _enqueue(self, features: Tensor) -> None:
-        """Write features n x D to the queue, one after the other, around its end."""
-        size, count = len(self.cq), len(features)
-        if not size:
-            return
-        last = features[max(count - size, 0) :]  # what comes earlier would be overwritten in the same call
-        slots = (self.header + count - len(last) + torch.arange(len(last), device=features.device)) % size
-        self.cq[slots] = last
-        self.header.copy_((self.header + count) % size)
+        if size := len(self.cq):
+            self.header += len(queued)
+            last = features[queue_positions][-size:]  # what comes earlier would be overwritten in the same call
+            self.cq[(self.header - len(last) + torch.arange(len(last), device=labels.device)) % size] = last
+            self.header %= size
 
 
 def _rounds(labels: list[int]) -> list[list[int]]:
@@ -109,12 +96,9 @@ def _rounds(labels: list[int]) -> list[list[int]]:
 
     An identity that occurs twice in a batch updates its row twice, in order, so the second time is in a later round.
     """
-    rounds: list[list[int]] = []
-    seen: dict[int, int] = {}
+    rounds, seen = defaultdict(list), Counter()
     for position, label in enumerate(labels):
         if label > BACKGROUND:
-            occurrence = seen[label] = seen.get(label, -1) + 1
-            if occurrence == len(rounds):
-                rounds.append([])
-            rounds[occurrence].append(position)
-    return rounds
+            rounds[seen[label]].append(position)
+            seen[label] += 1
+    return list(rounds.values())

@@ -6,6 +6,7 @@ import pytest
 import torch
 from tiny import picture, target, tiny_model
 from torch import nn
+from torchvision.models import get_model
 
 from models.backbones import BACKBONES, STRIDE, build_backbone, build_feature_maps
 from models.freezing import FreezePolicy
@@ -14,7 +15,7 @@ from utils.errors import UserError
 
 def intermediate(name: str) -> tuple[nn.Module, dict[str, torch.Tensor]]:
     """A torchvision network in eval mode, and the list that its layers' outputs go to when it runs."""
-    net = BACKBONES[name].factory(weights=None).eval()
+    net = get_model(name, weights=None).eval()
     outputs: dict[str, torch.Tensor] = {}
     for layer, module in BACKBONES[name].layers(net).items():
         module.register_forward_hook(lambda *args, layer=layer: outputs.__setitem__(layer, args[2]))
@@ -32,8 +33,8 @@ def test_maps_stem_and_tail_are_torchvisions_intermediate_features(name, tmp_pat
     network = build_feature_maps(name, str(tmp_path / "weights.pth")).eval()
     maps = network(images)
     assert list(maps) == ["c3", "c4", "c5"]
-    for (level, found), wanted, stride in zip(maps.items(), expected, (8, 16, 32), strict=True):
-        assert found.shape == (1, network.channels[level], 64 // stride, 96 // stride)
+    for found, wanted, stride in zip(maps.values(), expected, (8, 16, 32), strict=True):
+        assert found.shape[2:] == (64 // stride, 96 // stride)
         torch.testing.assert_close(found, wanted)
 
     backbone = build_backbone(name, str(tmp_path / "weights.pth"))

@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 from trees import NAMES, SIZE, boxes_file, cut_off, rewrite, small_tree, with_images
 
-from datasets import build_dataset, check
-from datasets.check import check_dataset
+from datasets import build_dataset
 from datasets.writers import image_folder
 from tools import check_dataset as tool
+from tools.check_dataset import check_dataset
 from tools.common import run_program
 from utils.images import ImageError
 
@@ -113,7 +113,7 @@ def test_boxes_without_area_are_counted_as_published(tmp_path):
         ("--gallery-size", 999, "leave the option out"),
         ("--show", -1, "must be 0 or more"),
         ("--workers", 0, "must be 1 or more"),
-        ("--max-pixels", 0, "MAX_PIXELS must be 1 or more"),
+        ("--max-pixels", 0, "--max-pixels must be 1 or more"),
     ],
 )
 def test_options_are_refused_before_work(option, value, message, tmp_path, capsys):
@@ -143,7 +143,7 @@ def test_a_killed_decoder_ends_in_a_sentence(tmp_path, monkeypatch, capsys):
     train, gallery, _ = small_tree("cuhk_sysu", tmp_path)
     with_images("cuhk_sysu", tmp_path, [*train, *gallery])
 
-    monkeypatch.setattr(check, "_image_size", killed_at_s13)
+    monkeypatch.setattr(tool, "_image_size", killed_at_s13)
     assert run("--name", "CUHK-SYSU", "--root", tmp_path, "--workers", 2) == 1
     shown = capsys.readouterr().out
     assert re.search(r"\d+ images were not checked, .*s\d+.jpg and on: a process that decodes them was killed", shown)

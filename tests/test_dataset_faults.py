@@ -23,8 +23,7 @@ from trees import (
 
 from datasets import DatasetError, build_dataset
 from datasets.faults import ERROR, WARNING
-from datasets.matlab_write import cell
-from datasets.writers import image_name
+from datasets.writers import cell, image_name
 
 IMAGES, POOLS = "annotation/Images.mat", {"cuhk_sysu": "annotation/pool.mat", "movienet_cs": "annotation/pool_2000.mat"}
 FRAME = "annotations/c1s1_000001.jpg.mat"
@@ -157,7 +156,7 @@ def test_records(element, values, message, severity, tmp_path, caplog):
 
 
 def append(path, *names):
-    rewrite(path, lambda held: cell([*held.flat, *(np.array([name]) for name in names)], (-1, 1)))
+    rewrite(path, lambda held: cell([*held.flat, *(np.array([name]) for name in names)]))
 
 
 @pytest.mark.parametrize("bad", TRAVERSALS)
@@ -213,7 +212,7 @@ def test_a_query_at_fault_does_not_shift_the_others(name, tmp_path):
 def test_empty_splits(fmt, tmp_path):
     small_tree(fmt, tmp_path)
     if fmt == "cuhk_sysu":
-        savemat(tmp_path / PROTOCOLS / "Train.mat", {"Train": cell([], (0, 1))})
+        savemat(tmp_path / PROTOCOLS / "Train.mat", {"Train": cell([])})
         (fault,) = annotation_faults("cuhk_sysu", tmp_path)
         assert (fault.severity, fault.problem) == (ERROR, "has no identities")
     if fmt == "prw":

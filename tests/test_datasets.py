@@ -9,10 +9,9 @@ from PIL import Image
 from scipy.io import loadmat, savemat
 from trees import NAMES, PROTOCOLS, gallery_and_query, rewrite, scene, small_tree
 
-from datasets import DatasetError, build_dataset, dataset_root
-from datasets.matlab import numbers, records, text
-from datasets.matlab_write import cell, struct
-from datasets.writers import image_folder, image_name, write_annotations
+from datasets import DatasetError, build_dataset, dataset_root, writers
+from datasets.annotation_file import numbers, records, text
+from datasets.writers import cell, image_folder, image_name, struct, write_annotations
 
 
 def by_name(annotations):
@@ -95,12 +94,13 @@ def test_gallery_sizes(fmt, sizes, tmp_path):
         assert [len(found.images) for found in query_set.galleries(gallery_set, size)] == [count, count]
 
 
-def test_movienet_training_sets_and_pools(tmp_path):
+def test_movienet_training_sets_and_pools(tmp_path, monkeypatch):
+    monkeypatch.setitem(writers.SIZES, "movienet_cs", (5, 2000))
     fmt = "movienet_cs"
     train = [scene(fmt, number, 1, [(4, number)]) for number in range(1, 41)]
     gallery = [scene(fmt, number, 2, [(7, 5)] if number < 43 else []) for number in range(41, 52)]
     query = {"img_name": gallery[0]["img_name"], "box": gallery[0]["boxes"][0], "pid": 7}
-    write_annotations(fmt, tmp_path, train, gallery, [query], gallery_sizes=[5])
+    write_annotations(fmt, tmp_path, train, gallery, [query])
     for appearances, count in ((10, 10), (30, 30), (70, 40)):
         dataset = build_dataset("MovieNet-CS", tmp_path, "train", train_appearances=appearances)
         assert len(dataset) == count
@@ -116,7 +116,7 @@ def test_boxes_without_area_are_dropped_and_unsigned_numbers_widened(tmp_path, c
     boxes = [(np.array([[200, 10, 100, 250]], np.uint8), 0), (np.array([[5, 5, 0, 9]], np.uint8), 0)]
 
     def change(images):
-        images[0, 0]["box"] = struct(boxes, ("idlocate", "ishard"), (1, 2))
+        images[0, 0]["box"] = struct(boxes, ("idlocate", "ishard"))
 
     rewrite(tmp_path / "annotation/Images.mat", change)
     dataset = build_dataset("CUHK-SYSU", tmp_path, "train")
@@ -157,15 +157,13 @@ def test_prw_boxes_are_clipped_after_they_have_corners(tmp_path):
     assert (query["img_name"], query["cam_id"], query["pids"].tolist()) == ("c2s1_000012.jpg", 2, [20])
 
 
-@pytest.mark.parametrize(
-    "wrap", [lambda v: v, lambda v: cell([v], (1, 1)), lambda v: cell([cell([v], (1, 1))], (1, 1))]
-)
+@pytest.mark.parametrize("wrap", [lambda v: v, lambda v: cell([v]), lambda v: cell([cell([v])])])
 def test_nesting_of_any_depth(wrap, tmp_path):
     row = [np.array(["a.jpg"]), np.array([[1], [2], [3], [4]], np.uint8), 0]
-    one = cell([wrap(value) for value in row], (1, 3))
-    as_struct = struct([tuple(row)], ("imname", "idlocate", "ishard"), (1, 1))
-    many = [(cell([part] * 3, shape), 3) for part in (one, as_struct) for shape in ((1, 3), (3, 1))]
-    rows = cell([wrap(value) for value in row * 2], (2, 3))
+    one = cell([wrap(value) for value in row], columns=3)
+    as_struct = struct([tuple(row)], ("imname", "idlocate", "ishard"))
+    many = [(cell([part] * 3, columns), 3) for part in (one, as_struct) for columns in (1, 3)]
+    rows = cell([wrap(value) for value in row * 2], columns=3)
     for value, count in [(one, 1), (wrap(one), 1), (as_struct, 1), (wrap(as_struct), 1), (rows, 2), *many]:
         savemat(tmp_path / "a.mat", {"x": value})
         read = list(records(loadmat(tmp_path / "a.mat")["x"], ("imname", "idlocate", "ishard")))

@@ -130,13 +130,11 @@ def test_cbgm_equals_trying_all_matchings():
 
 def test_images_of_the_best_detections():
     gallery = Gallery(np.zeros((6, 4)), np.zeros((6, 1), np.float32), np.array([2, 0, 1, 3]))
-    sims, everything = np.array([0.5, 0.1, 0.9, 0.5, 0.5, 0.2]), slice(None)
+    sims, everything = np.array([0.5, 0.1, 0.9, 0.5, 0.5, 0.2]), np.ones(6, bool)
     for k1, expected in {1: [2], 2: [0, 2], 3: [0, 2, 3], 10: [0, 2, 3]}.items():  # of equals the first
         assert images_of_best(sims, gallery, everything, k1).tolist() == expected
-    assert gallery.detections_of(np.array([3, 1, 0])).tolist() == [3, 4, 5, 0, 1]
-    assert images_of_best(sims, gallery, gallery.detections_of(np.array([1, 3])), 1).tolist() == [3]
-    outside = np.array([0.5, 0.1, -np.inf, -np.inf, -np.inf, -np.inf])
-    assert images_of_best(outside, gallery, everything, 4).tolist() == [0]
+    assert images_of_best(sims, gallery, gallery.are_in(np.array([1, 3])), 1).tolist() == [3]
+    assert [rows.tolist() for rows in gallery.detections_of(np.array([3, 1, 0]))] == [[3, 4, 5, 0, 1], [0, 0, 0, 2, 2]]
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.float32])
@@ -211,12 +209,12 @@ OTHER_BOX = [(np.ones((1, 5)), np.zeros((1, 2)))]
     [
         ("gallery_dets", 3, None, "gallery_dets has 4 entries for 3 annotations"),
         ("gallery_dets", 1, np.zeros((1, 4)), r"gallery_dets\[1\] has shape \(1, 4\)"),
-        ("gallery_feats", 1, np.zeros((2, 2)), r"gallery_feats\[1\] has 2 rows for 1"),
+        ("gallery_feats", 1, np.zeros((2, 2)), r"gallery_feats\[1\] has 2 rows: expected 1"),
         ("gallery_feats", 1, np.zeros((1, 3)), r"gallery_feats\[1\].* expected n x 2"),
         ("gallery_feats", 1, NAN, r"gallery_feats\[1\] holds NaN"),
         ("query_feats", 1, np.zeros(2), "query_feats has 2 entries for 1 annotations"),
         ("query_feats", 0, np.zeros(5), r"gallery_feats\[0\].* expected n x 5"),
-        ("query_feats", 0, np.zeros((2, 2)), r"query_feats\[0\] has shape \(2, 2\)"),
+        ("query_feats", 0, np.zeros((2, 2)), r"query_feats\[0\] has 2 rows: expected 1"),
         ("query_context", None, None, "cbgm needs query_context"),
         ("query_context", None, [], "query_context has 0 entries"),
         ("query_context", None, OTHER_BOX, r"query_context\[0\]: the first box is not the query's"),

@@ -10,7 +10,7 @@ from models.fast import accelerate
 from models.preprocess import ImageBatch
 from models.roi import RoIAlign, RoIs, Tail
 from models.two_stage.boxes import BOX_CODER, RoISampler, Samples, TorchvisionBoxCoder
-from models.two_stage.features import GlobalFeatures
+from models.two_stage.features import TailFeatures
 from models.two_stage.pixelwise import PixelwiseEmbedding, _coverage
 from models.two_stage.rpn import ProposalNetwork
 from utils.errors import UserError
@@ -114,7 +114,7 @@ def test_boxes_keep_their_precision_in_mixed_precision():
     rpn = tiny_model().rpn.eval()
     batch = ImageBatch(torch.zeros(1, 3, 96, 160), [(96, 160)], [(96, 160)])
     with torch.autocast("cpu", torch.bfloat16):
-        proposals = rpn.propose(torch.rand(1, 256, 6, 10, dtype=torch.bfloat16), batch)
+        proposals, _ = rpn.propose(torch.rand(1, 256, 6, 10, dtype=torch.bfloat16), batch)
     assert proposals[0].dtype is torch.float32
 
 
@@ -144,7 +144,7 @@ def test_rois_between_the_thresholds_are_not_used_and_background_has_the_first_p
 # ---------------------------------------------------------------- features and scores
 def test_pool_is_the_maximum_or_the_average():
     rois = RoIs(RoIAlign(4, 2, 1), torch.rand(1, 3, 9, 9), [torch.tensor([[1.0, 1, 5, 5], [2.0, 0, 8, 4]])])
-    maximum, average = (GlobalFeatures(Tail(), 3, 3, pool)(rois) for pool in ("max", "average"))
+    maximum, average = (TailFeatures(Tail(), {"res4": 3, "res5": 3}, pool)(rois) for pool in ("max", "average"))
     torch.testing.assert_close(maximum["res5"], rois.crops.amax((2, 3)))
     torch.testing.assert_close(average["res4"], rois.crops.mean((2, 3)))
 

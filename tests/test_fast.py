@@ -187,7 +187,7 @@ def trained_a_little(**options) -> PersonSearch:
 def with_fixed_proposals(model: PersonSearch) -> PersonSearch:
     corners = torch.rand(2, 30, 2, generator=torch.Generator().manual_seed(4)) * 60
     proposals = list(torch.cat([corners, corners + 30], dim=2))
-    model.rpn.propose = lambda feature_map, batch: proposals[: len(feature_map)]
+    model.rpn.propose = lambda feature_map, batch: (proposals[: len(feature_map)], {})
     return model
 
 

@@ -6,10 +6,10 @@ from PIL import Image
 from scipy.io import loadmat
 
 from datasets import build_dataset
-from datasets.mot import read_sequence
-from datasets.mot_split import SplitRules
 from tools.common import run_program
-from tools.import_mot import frame_ranges, import_mot, main, parse_args
+from tools.import_mot.__main__ import frame_ranges, import_mot, main, parse_args
+from tools.import_mot.sequence import read_sequence
+from tools.import_mot.split import SplitRules
 
 WIDTH, HEIGHT = 64, 48
 
@@ -72,10 +72,12 @@ def test_queries_are_the_people_of_every_nth_gallery_image(tmp_path):
 
 def test_mot15_flags_are_not_heeded_and_mot16_keeps_visible_pedestrians(tmp_path):
     old = make_sequence(tmp_path / "old", mot15_rows(3, [1, 2]) + mot15_rows(4, [1, 2], flag=0))
-    assert [box.track for box in read_sequence(old).boxes[1]] == [3, 4]
+    sequence = read_sequence(old)
+    assert sequence.tracks[sequence.frames == 1].tolist() == [3, 4]
     rows = ["1,3,11,6,12,30,1,1,0.9", "1,4,11,6,12,30,0,1,0.9", "1,5,11,6,12,30,0,7,1", "1,6,11,6,12,30,1,1,0.05"]
     new = make_sequence(tmp_path / "new", rows + ["2,3,11,6,12,30,1,1,0.9"])
-    assert [box.track for box in read_sequence(new).boxes[1]] == [3, 6]
+    sequence = read_sequence(new)
+    assert sequence.tracks[sequence.frames == 1].tolist() == [3, 6]
     import_mot([new], tmp_path / "out", SplitRules())
     assert boxes_of(tmp_path / "out", "c1s1_000001") == [[3, 10, 5, 12, 30]]
 
@@ -110,11 +112,11 @@ def test_images_are_linked_or_copied_and_become_jpeg(tmp_path):
     ("file", "line", "text"),
     [
         ("gt/gt.txt", "1,3,11,six,12,30,1,0,0,0", "gt.txt, line 3: could not convert"),
-        ("gt/gt.txt", "1,3,11,6,12", "gt.txt, line 3: 5 columns; the lines before have 10"),
-        ("gt/gt.txt", "9,3,11,6,12,30,1,0,0,0", "line 3: frame 9 is not one of 1 to 8"),
-        ("gt/gt.txt", "1,3,11,6,12,30,1,0,0,0", "line 3: frame 1 has id 3 twice"),
-        ("gt/gt.txt", "3,3,11,6,0,30,1,0,0,0", "line 3: a box of 0 x 30 pixels"),
-        ("gt/gt.txt", "3,0,11,6,10,30,1,0,0,0", "line 3: id 0 is neither"),
+        ("gt/gt.txt", "1,3,11,6,12", "gt.txt, line 3: 5 columns, and line 1 has 10"),
+        ("gt/gt.txt", "9,3,11,6,12,30,1,0,0,0", "line 3: the frame is not one of 1 to 8"),
+        ("gt/gt.txt", "1,3,11,6,12,30,1,0,0,0", "line 3: the frame has this id twice"),
+        ("gt/gt.txt", "3,3,11,6,0,30,1,0,0,0", "line 3: the box has no area"),
+        ("gt/gt.txt", "3,0,11,6,10,30,1,0,0,0", "line 3: the id is neither"),
         ("gt/gt.txt", "3,3,11,6,nan,30,1,0,0,0", "line 3: not a finite number"),
         ("seqinfo.ini", "seqLength=many", r"seqinfo.ini: .*option 'seqlength' in section 'Sequence' already exists"),
         ("seqinfo.ini", "seqLength", "seqinfo.ini: is not a section .* of KEY=VALUE lines"),

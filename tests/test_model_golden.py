@@ -13,7 +13,6 @@ from engine.checkpoint import load_weights
 from models import build_model
 from models.base import PersonSearchModel
 from models.fast import prepare_for_inference
-from models.preprocess import ImageBatch
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "releases"
 RELEASES = (
@@ -71,9 +70,9 @@ def test_a_release_gives_its_answers_prepared_and_in_a_batch(release, monkeypatc
     model, golden = release
     propose = type(model.rpn).propose
 
-    def few_of_the_second(rpn, feature_map: torch.Tensor, batch: ImageBatch) -> list[torch.Tensor]:
-        proposals = propose(rpn, feature_map, batch)
-        return [proposals[0], proposals[1][:20]]  # to save time
+    def few_of_the_second(*args) -> tuple[list[torch.Tensor], dict]:
+        proposals, losses = propose(*args)
+        return [proposals[0], proposals[1][:20]], losses  # to save time
 
     monkeypatch.setattr(type(model.rpn), "propose", few_of_the_second)
     images, box = [image(180, 300, SALT), image(180, 300, "another")], torch.from_numpy(golden["query_box"])

@@ -5,8 +5,8 @@ from PIL import Image
 from scipy.io import loadmat, savemat
 
 from datasets import SPLITS, build_dataset
-from datasets.check import check_dataset
 from datasets.writers import image_folder, image_name, write_annotations
+from tools.check_dataset import check_dataset
 
 NAMES = {"cuhk_sysu": "CUHK-SYSU", "prw": "PRW", "movienet_cs": "MovieNet-CS"}
 PROTOCOLS = "annotation/test/train_test"

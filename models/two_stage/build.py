@@ -14,8 +14,7 @@ from models.two_stage.boxes import RoISampler
 from models.two_stage.context import GROUP_EXTRACTORS, SCENE_EXTRACTORS, Context, GroupContext, SceneContext
 from models.two_stage.detection_head import DetectionHead, PassThrough
 from models.two_stage.embedding import LinearEmbedding, NormAwareEmbedding, RoIEmbedding
-from models.two_stage.features import POOLS, GlobalFeatures, MapFeatures, RoIFeatures, TailFeatures
-from models.two_stage.parts import CROP_SIZE, KERNEL_HEIGHTS, PartFeatures
+from models.two_stage.features import CROP_SIZE, KERNEL_HEIGHTS, POOLS, PartFeatures, TailFeatures
 from models.two_stage.person_search import PersonSearch
 from models.two_stage.pixelwise import SCORE_NORMS, PixelwiseEmbedding
 from models.two_stage.rpn import BOX_LOSSES, ProposalNetwork
@@ -63,14 +62,14 @@ def _build_detection_head(options: CfgNode, backbone: SplitBackbone) -> Detectio
     head = options.DETECTION_HEAD
     if head.TYPE == "none":
         return PassThrough()
-    features = TailFeatures(backbone.new_tail(), backbone.tail_channels, head.POOL)
+    features = TailFeatures(backbone.new_tail(), {"res5": backbone.tail_channels}, head.POOL)
     return DetectionHead(_roi_align(options), features, _sampler(head), _thresholds(head))
 
 
 def _norm_aware_head(options: CfgNode, backbone: SplitBackbone) -> SearchHead:
     """NAE, SeqNet and GLCNet: vectors of the RoI, its parts and its context in one norm-aware embedding."""
-    pool = options.SEARCH_HEAD.POOL
-    features = [GlobalFeatures(backbone.new_tail(), backbone.stem_channels, backbone.tail_channels, pool)]
+    whole = {"res4": backbone.stem_channels, "res5": backbone.tail_channels}
+    features: list[TailFeatures | PartFeatures] = [TailFeatures(backbone.new_tail(), whole, options.SEARCH_HEAD.POOL)]
     if options.PARTS:
         features.append(PartFeatures([backbone.new_tail() for _ in KERNEL_HEIGHTS], backbone.tail_channels))
     contexts = _build_contexts(options.CONTEXT, backbone)
@@ -84,16 +83,17 @@ def _norm_aware_head(options: CfgNode, backbone: SplitBackbone) -> SearchHead:
 
 def _linear_head(options: CfgNode, backbone: SplitBackbone) -> SearchHead:
     """The OIM baseline: one linear layer on the res5 vector."""
-    features = TailFeatures(backbone.new_tail(), backbone.tail_channels, options.SEARCH_HEAD.POOL)
+    features = TailFeatures(backbone.new_tail(), {"res5": backbone.tail_channels}, options.SEARCH_HEAD.POOL)
     embedding = LinearEmbedding(backbone.tail_channels, options.EMBEDDING.RES5)
     return _search_head(options, backbone, [features], {}, embedding)
 
 
 def _pixelwise_head(options: CfgNode, backbone: SplitBackbone) -> SearchHead:
     """NAE+: maps of the RoI, embedded position by position."""
-    features = MapFeatures(backbone.new_tail(), backbone.stem_channels, backbone.tail_channels)
+    channels = {"res4": backbone.stem_channels, "res5": backbone.tail_channels}
+    features = TailFeatures(backbone.new_tail(), channels, pool=None)
     widths = {"res4": options.EMBEDDING.RES4, "res5": options.EMBEDDING.RES5}
-    embedding = PixelwiseEmbedding(features.channels, widths, options.PIXELWISE.NORMALISED)
+    embedding = PixelwiseEmbedding(channels, widths, options.PIXELWISE.NORMALISED)
     return _search_head(options, backbone, [features], {}, embedding)
 
 
@@ -104,7 +104,7 @@ SEARCH_HEADS = {"norm_aware": _norm_aware_head, "linear": _linear_head, "pixelwi
 def _search_head(
     options: CfgNode,
     backbone: SplitBackbone,
-    features: list[RoIFeatures],
+    features: list[TailFeatures | PartFeatures],
     contexts: dict[str, Context],
     embedding: RoIEmbedding,
 ) -> SearchHead:

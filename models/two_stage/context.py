@@ -1,7 +1,7 @@
 """Context of a person (GLCNet): the scene (the whole image) and the group (its people), each through an extractor.
 
-An extractor is a module from a map B x C x h x w to a vector B x C, made from the number of channels C. A new one is a
-class here and a line in `SCENE_EXTRACTORS` or `GROUP_EXTRACTORS`.
+An extractor is a module from a map B x C x h x w to one of that shape, made from the number of channels C; its global
+maximum is the vector of the context. A new one is a class here and a line in `SCENE_EXTRACTORS` or `GROUP_EXTRACTORS`.
 """
 
 from collections.abc import Callable
@@ -16,37 +16,31 @@ HIDDEN = 256  # channels between the convolutions of an extractor, in all releas
 
 
 def _conv_bn_relu(inputs: int, outputs: int, kernel: int) -> list[nn.Module]:
-    """A convolution that keeps the map's size, with bias, then batch norm and ReLU."""
     return [nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
 
 
-class Stack(nn.Sequential):
-    """Three convolutions, then a global max pool (release of 2021).
+def stack(channels: int, kernels: tuple[int, int, int], outputs: int | None = None) -> nn.Sequential:
+    """Three convolutions (release of 2021).
 
     Args:
         channels: C.
         kernels: side of each convolution's kernel.
+        outputs: channels of the last one; None: C.
     """
-
-    def __init__(self, channels: int, kernels: tuple[int, int, int]):
-        widths = (channels, HIDDEN, HIDDEN, channels)
-        layers = zip(widths[:-1], widths[1:], kernels, strict=True)
-        super().__init__(*(module for layer in layers for module in _conv_bn_relu(*layer)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x).amax((2, 3))
+    widths = (channels, HIDDEN, HIDDEN, channels if outputs is None else outputs)
+    layers = zip(widths[:-1], widths[1:], kernels, strict=True)
+    return nn.Sequential(*(module for layer in layers for module in _conv_bn_relu(*layer)))
 
 
 class Gate(nn.Module):
-    """x a + x, a being an attention map learned from x, then a global max pool (scene, release of 2024)."""
+    """x a + x, a being an attention map learned from x (scene, release of 2024)."""
 
     def __init__(self, channels: int):
         super().__init__()
-        widths = ((channels, HIDDEN), (HIDDEN, HIDDEN), (HIDDEN, 1))
-        self.convs = nn.Sequential(*(m for inputs, outputs in widths for m in _conv_bn_relu(inputs, outputs, 3)))
+        self.convs = stack(channels, (3, 3, 3), outputs=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return (x * self.convs(x).sigmoid() + x).amax((2, 3))
+        return x * self.convs(x).sigmoid() + x
 
 
 class ChannelAttention(nn.Module):
@@ -76,29 +70,27 @@ class SpatialAttention(nn.Module):
 
 
 class MultiScale(nn.Module):
-    """Branches of three kernel sizes, summed, weighted by an attention of x, plus x, then a global max pool (2024).
+    """Branches of three kernel sizes, summed, weighted by an attention of x, plus x (release of 2024).
 
     Args:
         channels: C.
         attention: gives the weights, of a shape that broadcasts over B x C x h x w.
     """
 
-    KERNELS = (1, 3, 5)
-
     def __init__(self, channels: int, attention: nn.Module):
         super().__init__()
         self.branches = nn.ModuleList(
             nn.Sequential(*_conv_bn_relu(channels, HIDDEN, kernel), *_conv_bn_relu(HIDDEN, channels, kernel))
-            for kernel in self.KERNELS
+            for kernel in (1, 3, 5)
         )
         self.attention = attention
 
     def forward(self, x: Tensor) -> Tensor:
-        return (sum(branch(x) for branch in self.branches) * self.attention(x) + x).amax((2, 3))
+        return sum(branch(x) for branch in self.branches) * self.attention(x) + x
 
 
 class CoAttention(nn.Module):
-    """What the images of a batch have in common, then a global max pool.
+    """What the images of a batch have in common.
 
     Every position's affinity to each image of the batch is its largest dot product there; averaged over the images,
     scaled by C^-0.5 and put through a softmax over positions, it weights x; a 1 x 1 convolution and a mean over batch
@@ -119,29 +111,22 @@ class CoAttention(nn.Module):
         affinity = [torch.stack([(q @ k).max(1).values for k in keys]).mean(0) for q in queries]
         weights = torch.stack(affinity).softmax(1).view(batch, 1, height, width)
         prototype = self.project(x * weights).mean((0, 2, 3), keepdim=True)
-        return (x * prototype).amax((2, 3))
-
-
-class Pool(nn.Module):
-    """A global max pool alone."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.amax((2, 3))
+        return x * prototype
 
 
 SCENE_EXTRACTORS: dict[str, Callable[[int], nn.Module]] = {
-    "stack": lambda channels: Stack(channels, (3, 3, 3)),
+    "stack": lambda channels: stack(channels, (3, 3, 3)),
     "gate": Gate,
     "multiscale": lambda channels: MultiScale(channels, SpatialAttention()),
     "coattention": CoAttention,
-    "pool": lambda _: Pool(),
+    "pool": lambda _: nn.Identity(),
 }
 
 GROUP_EXTRACTORS: dict[str, Callable[[int], nn.Module]] = {
-    "stack": lambda channels: Stack(channels, (1, 1, 3)),
+    "stack": lambda channels: stack(channels, (1, 1, 3)),
     "multiscale": lambda channels: MultiScale(channels, ChannelAttention(channels)),
     "coattention": CoAttention,
-    "pool": lambda _: Pool(),
+    "pool": lambda _: nn.Identity(),
 }
 
 
@@ -157,20 +142,9 @@ class Context(nn.Module):
         super().__init__()
         self.extractor, self.channels = extractor, channels
 
-    def forward(self, rois: RoIs, res5: Tensor, group_masks: list[Tensor]) -> Tensor:
-        """The vectors, R x C.
-
-        Args:
-            rois: R boxes.
-            res5: their res5 vectors, R x C5.
-            group_masks: consecutive bool masks that partition the R RoIs. RoIs of one mask share a group: those marked
-                True.
-        """
-        raise NotImplementedError
-
 
 class SceneContext(Context):
-    """The vector of the whole image, from its res4 map."""
+    """The vector of the whole image, from its res4 map, R x C."""
 
     def forward(self, rois: RoIs, *_: Any) -> Tensor:
         return _repeated(self.extractor(rois.feature_map), rois.counts)
@@ -179,17 +153,24 @@ class SceneContext(Context):
 class GroupContext(Context):
     """The vector of a group, from the mean res5 vector of its people; the mean of no people is zero."""
 
-    def forward(self, rois: RoIs, res5: Tensor, group_masks: list[Tensor]) -> Tensor:  # noqa: ARG002 - see `Context`
+    def forward(self, _: RoIs, res5: Tensor, group_masks: list[Tensor]) -> Tensor:
+        """The vectors, R x C.
+
+        Args:
+            res5: the res5 vectors of the RoIs, R x C.
+            group_masks: consecutive bool masks that partition the R RoIs. RoIs of one mask share a group: those marked
+                True.
+        """
         sizes = [len(mask) for mask in group_masks]
-        means = [_mean(vectors, mask) for vectors, mask in zip(res5.split(sizes), group_masks, strict=True)]
+        # Masked, as choosing rows would wait for the device.
+        means = [
+            vectors.float().where(mask[:, None], 0).sum(0) / mask.sum().clamp(min=1)
+            for vectors, mask in zip(res5.split(sizes), group_masks, strict=True)
+        ]
         return _repeated(self.extractor(torch.stack(means)[:, :, None, None]), sizes)
 
 
-def _mean(vectors: Tensor, members: Tensor) -> Tensor:
-    """The mean of the rows that `members` (bool n) marks, C; masked, as choosing rows would wait for the device."""
-    return vectors.float().where(members[:, None], 0).sum(0) / members.sum().clamp(min=1)
-
-
-def _repeated(vectors: Tensor, counts: list[int]) -> Tensor:
-    """Each row as often as its count says."""
+def _repeated(maps: Tensor, counts: list[int]) -> Tensor:
+    """The global maximum of each map, as often as its count says."""
+    vectors = maps.amax((2, 3))
     return torch.cat([vector.expand(count, -1) for vector, count in zip(vectors, counts, strict=True)])

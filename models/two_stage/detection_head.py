@@ -1,6 +1,5 @@
 """The first head: which proposals show people, and where exactly."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,19 +15,6 @@ from models.two_stage.boxes import NUM_CLASSES, PERSON, RoISampler, box_regressi
 from models.two_stage.features import TailFeatures
 
 
-@dataclass
-class Detections:
-    """People found in one image.
-
-    Attributes:
-        boxes: n x 4, pixels of the resized image.
-        scores: n, probability of a person; None where the boxes are proposals, which no head has scored.
-    """
-
-    boxes: Tensor
-    scores: Tensor | None
-
-
 class PassThrough(nn.Module):
     """No first head: the RPN's proposals go to the second head as they are (OIM, NAE, NAE+)."""
 
@@ -36,9 +22,9 @@ class PassThrough(nn.Module):
         """The proposals as the RoIs for the second head, and no losses."""
         return proposals, {}
 
-    def forward(self, _: Tensor, proposals: list[Tensor], *__: Any) -> list[Detections]:
+    def forward(self, _: Tensor, proposals: list[Tensor], *__: Any) -> tuple[list[Tensor], None]:
         """The proposals, without scores."""
-        return [Detections(boxes, None) for boxes in proposals]
+        return proposals, None
 
 
 class DetectionHead(nn.Module):
@@ -77,8 +63,10 @@ class DetectionHead(nn.Module):
         }
         return decode_boxes(deltas.detach(), boxes, sizes), losses
 
-    def forward(self, feature_map: Tensor, proposals: list[Tensor], sizes: list[Size]) -> list[Detections]:
-        """People among the proposals of each image, best first.
+    def forward(
+        self, feature_map: Tensor, proposals: list[Tensor], sizes: list[Size]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Boxes n x 4 of the people of each image, in pixels of the resized image, best first, and their scores n.
 
         Args:
             feature_map: B x C x h x w.
@@ -89,4 +77,4 @@ class DetectionHead(nn.Module):
         scores = logits.softmax(-1)[:, PERSON].split([len(boxes) for boxes in proposals])
         boxes = decode_boxes(deltas, proposals, sizes)
         kept = [keep_best(b, s, self.thresholds) for b, s in zip(boxes, scores, strict=True)]
-        return [Detections(b[k], s[k]) for b, s, k in zip(boxes, scores, kept, strict=True)]
+        return [b[k] for b, k in zip(boxes, kept, strict=True)], [s[k] for s, k in zip(scores, kept, strict=True)]

@@ -9,20 +9,13 @@ from torch import Tensor, nn
 
 from models.two_stage.boxes import NUM_CLASSES, PERSON, Samples
 
-INIT_STD = 0.01  # standard deviation of the initial weights of projections (published)
 
-
-def init_projection(projection: nn.Sequential) -> nn.Sequential:
-    """Draw the weights of a layer and a batch norm from N(0, 0.01), and set their biases to 0."""
-    for layer in projection:
-        nn.init.normal_(layer.weight, std=INIT_STD)
+def projection(*layers: nn.Module) -> nn.Sequential:
+    """A layer and its batch norm, initialised as in NAE: weights of both from N(0, 0.01), biases 0."""
+    for layer in layers:
+        nn.init.normal_(layer.weight, std=0.01)
         nn.init.zeros_(layer.bias)
-    return projection
-
-
-def new_projection(inputs: int, outputs: int) -> nn.Sequential:
-    """A linear layer and a batch norm, initialised as in NAE."""
-    return init_projection(nn.Sequential(nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs)))
+    return nn.Sequential(*layers)
 
 
 class RoIEmbedding(nn.Module):
@@ -51,9 +44,14 @@ class NormAwareEmbedding(RoIEmbedding):
 
     def __init__(self, channels: dict[str, int], widths: dict[str, int]):
         super().__init__()
-        self.projectors = nn.ModuleDict({name: new_projection(channels[name], widths[name]) for name in channels})
+        self.projectors = nn.ModuleDict(
+            {
+                name: projection(nn.Linear(channels[name], width), nn.BatchNorm1d(width))
+                for name, width in widths.items()
+            }
+        )
         self.rescaler = nn.BatchNorm1d(1)
-        self.num_features = sum(widths[name] for name in channels)
+        self.num_features = sum(widths.values())
 
     def forward(self, features: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Embeddings R x D (unit vectors) and logits R from features name -> R x channels[name]."""

@@ -64,16 +64,16 @@ class PersonSearch(PersonSearchModel):
 
     def losses(self, batch: ImageBatch, targets: Targets) -> dict[str, Tensor]:
         feature_map = self.stem(batch.tensors)
-        proposals, losses = self.rpn.propose_with_losses(feature_map, batch, targets)
+        proposals, losses = self.rpn.propose(feature_map, batch, targets)
         boxes, head_losses = self.detection_head.losses(feature_map, proposals, batch.sizes, targets)
         losses |= head_losses | self.search_head.losses(feature_map, boxes, targets)
         return {name: self.loss_weights[name] * loss for name, loss in losses.items()}
 
     def search_batch(self, batch: ImageBatch, boxes: list[Tensor]) -> list[SearchResult]:
         feature_map = self.stem(batch.tensors)
-        proposals = self.rpn.propose(feature_map, batch)
-        detections = self.detection_head(feature_map, proposals, batch.sizes)
-        return self.search_head(feature_map, detections, batch, boxes)
+        proposals, _ = self.rpn.propose(feature_map, batch)
+        people, scores = self.detection_head(feature_map, proposals, batch.sizes)
+        return self.search_head(feature_map, people, scores, batch, boxes)
 
     def rescore(self, results: list[SearchResult]) -> list[SearchResult]:
         return relative_scores(results, self.score_norm)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from models.results import SearchResult
 from models.two_stage.boxes import Samples
-from models.two_stage.embedding import RoIEmbedding, init_projection
+from models.two_stage.embedding import RoIEmbedding, projection
 
 SCORE_NORMS = ("image", "batch", "none")
 """What the scores of RoIs are relative to, see `relative_scores`."""
@@ -28,10 +28,12 @@ class PixelwiseEmbedding(RoIEmbedding):
 
     def __init__(self, channels: dict[str, int], widths: dict[str, int], normalised: bool):
         super().__init__()
-        self.projectors = nn.ModuleDict()
-        for name, width in widths.items():
-            projection = nn.Sequential(nn.Conv2d(channels[name], width, 1), nn.BatchNorm2d(width))
-            self.projectors[name] = init_projection(projection)
+        self.projectors = nn.ModuleDict(
+            {
+                name: projection(nn.Conv2d(channels[name], width, 1), nn.BatchNorm2d(width))
+                for name, width in widths.items()
+            }
+        )
         self.rescaler = nn.BatchNorm2d(1)
         self.normalised = normalised
         self.num_features = sum(widths.values())
@@ -39,9 +41,8 @@ class PixelwiseEmbedding(RoIEmbedding):
     def forward(self, features: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Embeddings R x D and logit maps R x h x w from maps name -> R x channels[name] x ..."""
         with torch.autocast(features["res5"].device.type, enabled=False):
-            maps = {name: project(features[name].float()) for name, project in self.projectors.items()}
-            resized = F.interpolate(maps["res4"], maps["res5"].shape[2:], mode="bilinear", align_corners=False)
-            z = torch.cat([resized, maps["res5"]], dim=1)
+            res4, res5 = (self.projectors[name](features[name].float()) for name in ("res4", "res5"))
+            z = torch.cat([F.interpolate(res4, res5.shape[2:], mode="bilinear"), res5], dim=1)
             logits = self.rescaler(z.norm(dim=1, keepdim=True))
             pooled = (F.normalize(z) * logits.sigmoid()).mean((2, 3))
         # `SearchResult` promises unit vectors; in training the release gives OIM the average as it is.
@@ -65,15 +66,14 @@ def relative_scores(results: list[SearchResult], score_norm: str) -> list[Search
         score_norm: "image": the largest of the image, which is what the release does, as it tests one image at a time;
             "batch": the largest of all `results`, as it would do with several; "none": not at all.
     """
-    if score_norm == "none":
+    if score_norm == "none" or not results:
         return results
-    best = [result.scores.amax() if len(result.scores) else None for result in results]
+    compared = [result.scores for result in results]
     if score_norm == "batch":
-        found = [score for score in best if score is not None]
-        best = [torch.stack(found).amax() if found else None] * len(results)
+        compared = [torch.cat(compared)] * len(results)
     return [
-        result if score is None else replace(result, scores=result.scores / score)
-        for result, score in zip(results, best, strict=True)
+        replace(result, scores=result.scores / scores.amax()) if len(result.scores) else result
+        for result, scores in zip(results, compared, strict=True)
     ]
 
 

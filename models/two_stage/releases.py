@@ -3,23 +3,20 @@
 from models.releases import Names, Release
 
 _PROJECTORS = "roi_heads.embedding_head.projectors."
-_STEM: Names = ((r"backbone\.((?:conv1|bn1|layer[123])\..+)", r"stem.\1"),)
-_STEM_BB: Names = ((r"backbone\.bb\.((?:conv1|bn1|layer[123])\..+)", r"stem.\1"),)
-_RPN: Names = (
+_COMMON: Names = (
+    (r"backbone\.(?:bb\.)?((?:conv1|bn1|layer[123])\..+)", r"stem.\1"),
     (r"rpn\.head\.conv\.(?:0\.0\.)?(weight|bias)", r"rpn.head.conv.0.0.\1"),  # without 0.0. before torchvision 0.13
     (r"rpn\.head\.(cls_logits|bbox_pred)\.(weight|bias)", r"rpn.head.\1.\2"),
+    (r"roi_heads\.box_predictor\.bbox_pred\.([01]\..+)", r"search_head.box_regressor.\1"),
+    (r"roi_heads\.box_predictor\.bbox_pred\.(weight|bias)", r"search_head.box_regressor.0.\1"),  # without batch norm
+    (r"roi_heads\.embedding_head\.rescaler\.(.+)", r"search_head.embedding.rescaler.\1"),
+    (r"roi_heads\.reid_loss\.(lut|cq)", r"search_head.oim.\1"),
 )
 _ONE_HEAD: Names = ((r"roi_heads\.box_head\.(layer4\..+)", r"search_head.features.0.tail.\1"),)
 _TWO_HEADS: Names = (
     (r"roi_heads\.box_head\.(layer4\..+)", r"detection_head.features.tail.\1"),
     (r"roi_heads\.faster_rcnn_predictor\.((?:cls_score|bbox_pred)\..+)", r"detection_head.predictor.\1"),
     (r"roi_heads\.reid_head\.(layer4\..+)", r"search_head.features.0.tail.\1"),
-)
-_SEARCH_HEAD: Names = (
-    (r"roi_heads\.box_predictor\.bbox_pred\.([01]\..+)", r"search_head.box_regressor.\1"),
-    (r"roi_heads\.box_predictor\.bbox_pred\.(weight|bias)", r"search_head.box_regressor.0.\1"),  # without batch norm
-    (r"roi_heads\.embedding_head\.rescaler\.(.+)", r"search_head.embedding.rescaler.\1"),
-    (r"roi_heads\.reid_loss\.(lut|cq)", r"search_head.oim.\1"),
 )
 _RES4_RES5: Names = (
     (r"roi_heads\.embedding_head\.projectors\.feat_(res[45])\.(.+)", r"search_head.embedding.projectors.\1.\2"),
@@ -55,10 +52,9 @@ _PARTS_2024: Names = (
     ),
 )
 
-
 _PROJECTOR_WEIGHTS = r"roi_heads\.embedding_head\.projectors\..+\.0\.weight"
 _NAE_MARKS = ("roi_heads.box_head.layer4.", f"{_PROJECTORS}feat_res5.")
-_NAE = _STEM + _RPN + _ONE_HEAD + _SEARCH_HEAD + _RES4_RES5
+_NAE = _COMMON + _ONE_HEAD + _RES4_RES5
 _NAE_UNUSED = r"roi_heads\.box_predictor\.cls_score\.(weight|bias)"
 
 RELEASES = (
@@ -66,19 +62,19 @@ RELEASES = (
         "GLCNet (2024)",
         "glcnet_2024",
         marks=("roi_heads.reid_head.", f"{_PROJECTORS}feat_res3."),
-        names=_STEM_BB + _RPN + _TWO_HEADS + _SEARCH_HEAD + _PROJECTORS_2024 + _CONTEXT_2024 + _PARTS_2024,
+        names=_COMMON + _TWO_HEADS + _PROJECTORS_2024 + _CONTEXT_2024 + _PARTS_2024,
     ),
     Release(
         "GLCNet (2021)",
         "glcnet_2021",
         marks=("roi_heads.reid_head.", f"{_PROJECTORS}cxt_scenario."),
-        names=_STEM_BB + _RPN + _TWO_HEADS + _SEARCH_HEAD + _RES4_RES5 + _SCENE_2021,
+        names=_COMMON + _TWO_HEADS + _RES4_RES5 + _SCENE_2021,
     ),
     Release(
         "SeqNet (2021)",
         "seqnet",
         marks=("roi_heads.reid_head.", f"{_PROJECTORS}feat_res5."),
-        names=_STEM + _RPN + _TWO_HEADS + _SEARCH_HEAD + _RES4_RES5,
+        names=_COMMON + _TWO_HEADS + _RES4_RES5,
     ),
     Release("NAE+ (2020)", "nae_plus", _NAE_MARKS, _NAE, {_PROJECTOR_WEIGHTS: 4}, _NAE_UNUSED),
     Release("NAE (2020)", "nae", _NAE_MARKS, _NAE, {_PROJECTOR_WEIGHTS: 2}, _NAE_UNUSED),

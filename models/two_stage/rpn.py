@@ -57,14 +57,13 @@ class ProposalNetwork(RegionProposalNetwork):
         class_loss = F.binary_cross_entropy_with_logits(objectness.flatten()[sampled], torch.cat(labels)[sampled])
         return class_loss, box_loss / max(sampled.numel(), 1)
 
-    def propose(self, feature_map: Tensor, batch: ImageBatch) -> list[Tensor]:
-        """Boxes n x 4 of each image, in pixels of the resized image, best first, from the map B x C x h x w."""
-        return self.propose_with_losses(feature_map, batch, None)[0]
-
-    def propose_with_losses(
-        self, feature_map: Tensor, batch: ImageBatch, targets: Targets | None
+    def propose(
+        self, feature_map: Tensor, batch: ImageBatch, targets: Targets | None = None
     ) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """As `propose`, with the losses `loss_rpn_cls` and `loss_rpn_reg` against the targets' `boxes`, if any."""
+        """Boxes n x 4 of each image, in pixels of the resized image, best first, from the map B x C x h x w.
+
+        In train mode the losses `loss_rpn_cls` and `loss_rpn_reg` against the targets' `boxes` come with them.
+        """
         # Anchors take the map's dtype: in half precision they would be pixels off.
         proposals, losses = self(ImageList(batch.tensors, batch.sizes), {"res4": feature_map.float()}, targets)
         names = {"loss_objectness": "loss_rpn_cls", "loss_rpn_box_reg": "loss_rpn_reg"}

@@ -10,9 +10,8 @@ from models.results import SearchResult, Thresholds
 from models.roi import RoIAlign, RoIs
 from models.two_stage.boxes import NUM_CLASSES, RoISampler, box_regression_loss, decode_boxes
 from models.two_stage.context import Context
-from models.two_stage.detection_head import Detections
-from models.two_stage.embedding import RoIEmbedding, new_projection
-from models.two_stage.features import RoIFeatures
+from models.two_stage.embedding import RoIEmbedding, projection
+from models.two_stage.features import PartFeatures, TailFeatures
 
 
 class BoxRegressor(nn.Sequential):
@@ -24,8 +23,8 @@ class BoxRegressor(nn.Sequential):
     """
 
     def __init__(self, channels: int, batch_norm: bool):
-        deltas = NUM_CLASSES * 4
-        super().__init__(*(new_projection(channels, deltas) if batch_norm else [nn.Linear(channels, deltas)]))
+        linear, norm = nn.Linear(channels, NUM_CLASSES * 4), nn.BatchNorm1d(NUM_CLASSES * 4)
+        super().__init__(*(projection(linear, norm) if batch_norm else [linear]))
 
     def forward(self, res5: Tensor) -> Tensor:
         with torch.autocast(res5.device.type, enabled=False):
@@ -52,7 +51,7 @@ class SearchHead(nn.Module):
         self,
         *,
         roi_align: RoIAlign,
-        features: list[RoIFeatures],
+        features: list[TailFeatures | PartFeatures],
         contexts: dict[str, Context],
         embedding: RoIEmbedding,
         box_regressor: BoxRegressor,
@@ -75,7 +74,7 @@ class SearchHead(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Embeddings R x D, logits R x ... and box deltas R x 8 of boxes (per image n x 4, in the resized image).
 
-        For `group_masks` see `Context`.
+        For `group_masks` see `GroupContext`.
         """
         rois = RoIs(self.roi_align, feature_map, boxes)
         vectors = {name: value for features in self.features for name, value in features(rois).items()}
@@ -96,42 +95,47 @@ class SearchHead(nn.Module):
         }
 
     def forward(
-        self, feature_map: Tensor, detections: list[Detections], batch: ImageBatch, query_boxes: list[Tensor]
+        self,
+        feature_map: Tensor,
+        people: list[Tensor],
+        scores: list[Tensor] | None,
+        batch: ImageBatch,
+        query_boxes: list[Tensor],
     ) -> list[SearchResult]:
-        """Embed the first head's detections, and the queries in the context of the people detected around them.
-
-        The score of a person is the first head's (first classification score, SeqNet); where there is none, its own.
+        """Embed the people that the first head found, and the queries in the context of the people around them.
 
         Args:
             feature_map: B x C x h x w.
-            detections: per image.
+            people: boxes per image n x 4, in pixels of the resized image.
+            scores: per image n, the first head's, which are final (SeqNet's first classification score); None where
+                nothing has scored the boxes: this head does.
             batch: the images.
             query_boxes: per image g x 4, in pixels of the original image.
         """
         boxes, group_masks = [], []
-        for queries, found in zip(batch.resize_boxes(query_boxes), detections, strict=True):
-            boxes.append(torch.cat([queries, found.boxes]))
-            group_masks += _group_masks(len(queries), len(found.boxes), queries.device)
+        for queries, found in zip(batch.resize_boxes(query_boxes), people, strict=True):
+            boxes.append(torch.cat([queries, found]))
+            group_masks += _group_masks(len(queries), len(found), queries.device)
         embeddings, logits, deltas = self.encode(feature_map, boxes, group_masks)
         counts = [len(image_boxes) for image_boxes in boxes]
         decoded = batch.restore_boxes(decode_boxes(deltas, boxes, batch.sizes))
-        embeddings = embeddings.split(counts)
-        own_scores = self.embedding.scores(logits).split(counts)
-        results = []
-        for i, (given, found) in enumerate(zip(query_boxes, detections, strict=True)):
-            count = len(given)
-            results.append(
-                SearchResult(
-                    boxes=decoded[i][count:],
-                    scores=own_scores[i][count:] if found.scores is None else found.scores,
-                    embeddings=embeddings[i][count:],
-                    query_boxes=given,
-                    query_embeddings=embeddings[i][:count],
-                    thresholds=self.thresholds,
-                    weight_by_score=self.weight_by_score,
-                )
+        if scores is None:
+            own_scores = self.embedding.scores(logits).split(counts)
+            scores = [own[len(given) :] for own, given in zip(own_scores, query_boxes, strict=True)]
+        return [
+            SearchResult(
+                boxes=found[len(given) :],
+                scores=image_scores,
+                embeddings=vectors[len(given) :],
+                query_boxes=given,
+                query_embeddings=vectors[: len(given)],
+                thresholds=self.thresholds,
+                weight_by_score=self.weight_by_score,
             )
-        return results
+            for found, image_scores, vectors, given in zip(
+                decoded, scores, embeddings.split(counts), query_boxes, strict=True
+            )
+        ]
 
 
 def _group_masks(queries: int, detected: int, device: torch.device) -> list[Tensor]:

@@ -11,16 +11,21 @@ DETECTION_COLUMNS = 5
 
 
 def joined(
-    arrays: Sequence, number: int, what: str, width: int | None = None, dtype: type | None = None
+    arrays: Sequence,
+    number: int,
+    what: str,
+    width: int | None = None,
+    dtype: type | None = None,
+    expected: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Check the arrays of `number` images, n_i x width each, and join them.
 
     Args:
         arrays: an empty list or array of any shape stands for no rows.
-        number: how many there must be.
         what: the name of the argument, for messages.
         width: columns; None: those of the first array that has rows.
         dtype: of the result; None: the arrays' own.
+        expected: how many rows each is to have; None: any number.
 
     Returns:
         All rows, sum(n_i) x width, and n_i, int64.
@@ -40,25 +45,12 @@ def joined(
                 raise ValueError(f"{what}[{index}] has shape {array.shape}: expected n x {width}")
             filled.append(array)
             counts[index] = len(array)
+    for index in np.flatnonzero(counts != expected) if expected is not None else []:
+        raise ValueError(f"{what}[{index}] has {counts[index]} rows: expected {expected[index]}")
     rows = np.concatenate(filled) if filled else np.zeros((0, width or 0), dtype or np.float32)
     if not np.isfinite(rows.sum()) and not np.isfinite(rows).all():  # the sum needs no memory, but may overflow
-        index = np.searchsorted(np.cumsum(counts), np.argmin(np.isfinite(rows).all(axis=1)), side="right")
+        index = np.repeat(np.arange(number), counts)[~np.isfinite(rows).all(axis=1)][0]
         raise UserError(
             f"{what}[{index}] holds NaN or infinity: the network that made it has diverged, or the file is damaged"
         )
     return rows, counts
-
-
-def joined_features(feats: Sequence, det_counts: np.ndarray, what: str, width: int) -> np.ndarray:
-    """Embeddings of each detection, sum(n_i) x width, float32; raises as `joined`, or where counts differ."""
-    rows, counts = joined(feats, len(det_counts), what, width, np.float32)
-    if (counts != det_counts).any():
-        index = int(np.argmax(counts != det_counts))
-        raise ValueError(f"{what}[{index}] has {counts[index]} rows for {det_counts[index]} detections: one for each")
-    return rows
-
-
-def ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Concatenated integer ranges: from each start on, as many numbers as its count."""
-    ends = np.cumsum(counts)
-    return np.repeat(starts - ends + counts, counts) + np.arange(counts.sum())

@@ -7,9 +7,9 @@ from sklearn.metrics import average_precision_score
 
 from utils.boxes import paired_iou
 from utils.errors import UserError
-from utils.evaluation.arrays import DETECTION_COLUMNS, joined, ranges
+from utils.evaluation.arrays import DETECTION_COLUMNS, joined
 
-IMAGES_PER_BLOCK = 256
+IMAGES_PER_BLOCK = 32
 """Images whose IoUs are computed at once."""
 
 
@@ -42,15 +42,15 @@ def evaluate_detection(
         raise UserError("no image of the gallery has an annotated person: detection cannot be scored")
     boxes = np.concatenate([annotation["boxes"] for annotation in annotations])
     labelled = np.concatenate([annotation["pids"] for annotation in annotations]) > 0
+    box_image, det_image = (np.repeat(np.arange(len(annotations)), counts) for counts in (num_boxes, num_dets))
     kept = dets[:, 4] >= score_thresh
-    num_dets = np.bincount(np.repeat(np.arange(len(annotations)), num_dets)[kept], minlength=len(annotations))
-    dets = dets[kept]
+    dets, det_image = dets[kept], det_image[kept]
     found, found_labelled = np.zeros((2, len(dets)), dtype=bool)
-    for box, det in _pairs(num_boxes, num_dets):
+    for box, det in _pairs(box_image, det_image):
         iou = paired_iou(boxes[box], dets[det, :4])
-        _mark_true(found, box, det, iou, iou_thresh)
-        known = labelled[box]
-        _mark_true(found_labelled, box[known], det[known], iou[known], iou_thresh)
+        found[det[_mutual_best(box, det, iou) & (iou >= iou_thresh)]] = True
+        box, det, iou = (values[labelled[box]] for values in (box, det, iou))
+        found_labelled[det[_mutual_best(box, det, iou) & (iou >= iou_thresh)]] = True
     recall = float(found.sum()) / len(boxes)
     return {
         "recall": recall,
@@ -59,32 +59,25 @@ def evaluate_detection(
     }
 
 
-def _pairs(num_boxes: np.ndarray, num_dets: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _pairs(box_image: np.ndarray, det_image: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Every ground-truth box of an image with every detection of it, as two arrays of indexes, for a block of images.
 
     The pairs of an image's first box come first, with its detections in order.
+
+    Args:
+        box_image, det_image: the image of each box and of each detection, rising.
     """
-    first_box, first_det = np.cumsum(num_boxes) - num_boxes, np.cumsum(num_dets) - num_dets
-    for start in range(0, len(num_boxes), IMAGES_PER_BLOCK):
-        block = slice(start, start + IMAGES_PER_BLOCK)
-        dets_of_box = np.repeat(num_dets[block], num_boxes[block])
-        box = np.repeat(first_box[start] + np.arange(len(dets_of_box)), dets_of_box)
-        yield box, ranges(np.repeat(first_det[block], num_boxes[block]), dets_of_box)
+    for start in range(0, box_image[-1] + 1, IMAGES_PER_BLOCK):
+        ends = start, start + IMAGES_PER_BLOCK
+        (first_box, end_box), (first_det, end_det) = np.searchsorted(box_image, ends), np.searchsorted(det_image, ends)
+        box, det = np.nonzero(box_image[first_box:end_box, None] == det_image[first_det:end_det])
+        yield first_box + box, first_det + det
 
 
-def _mark_true(true: np.ndarray, box: np.ndarray, det: np.ndarray, iou: np.ndarray, iou_thresh: float) -> None:
-    """Mark the detections (indexes of `true`) that are true, given all pairs of some images."""
-    if len(box):
-        best_det, best_box = _best_partner(box, det, iou), _best_partner(det, box, iou)
-        true[det[(best_det == det) & (best_box == box) & (iou >= iou_thresh)]] = True
-
-
-def _best_partner(members: np.ndarray, partners: np.ndarray, iou: np.ndarray) -> np.ndarray:
-    """For each pair the partner with which its member overlaps most; of equals the first."""
-    base = members.min()
-    highest = np.full(members.max() + 1 - base, -1.0)
-    np.maximum.at(highest, members - base, iou)
-    equal = np.flatnonzero(iou == highest[members - base])[::-1]
-    best = np.zeros(len(highest), dtype=np.int64)
-    best[members[equal] - base] = partners[equal]  # where a place is written twice, the last one stands: the first pair
-    return best[members - base]
+def _mutual_best(box: np.ndarray, det: np.ndarray, iou: np.ndarray) -> np.ndarray:
+    """Which pairs overlap most among those of their box and among those of their detection; of equals the first."""
+    mutual = np.zeros(len(iou), dtype=np.int64)
+    order = np.argsort(-iou, kind="stable")
+    for member in (box, det):
+        mutual[order[np.unique(member[order], return_index=True)[1]]] += 1
+    return mutual == 2

@@ -1,21 +1,19 @@
-"""Similarities of queries to the detections of a gallery, and the average precision of each query's ranking."""
+"""Similarities of queries to the detections of a gallery, and the average precision of a query's ranking."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 
 from utils.boxes import paired_iou
-from utils.evaluation.arrays import ranges
 
 QUERIES_PER_PRODUCT = 32
 """Queries of one matrix product. Its last bits depend on its shape, so that must not depend on the block's size: every
 size gives the same similarities, ties included."""
 MAX_IOU_THRESH = 0.5
 IOU_MARGIN = 10
-"""Pixels by which a small box may be missed: see `_iou_thresholds`."""
+"""Pixels by which a small box may be missed, of which a few pixels are a large part: see `true_similarities`."""
 
 
 @dataclass(frozen=True)
@@ -37,24 +35,17 @@ class Gallery:
         """Per image the index of its first detection."""
         return np.cumsum(self.counts) - self.counts
 
-    @cached_property
-    def image(self) -> np.ndarray:
-        """Per detection its image, int32."""
-        return np.repeat(np.arange(len(self.counts), dtype=np.int32), self.counts)
+    def are_in(self, images: np.ndarray) -> np.ndarray:
+        """Which detections are in one of some images (indexes): bool n."""
+        inside = np.zeros(len(self.counts), dtype=bool)
+        inside[images] = True
+        return np.repeat(inside, self.counts)
 
-    def detections_of(self, images: np.ndarray) -> np.ndarray:
-        """Indexes of the detections of some images (indexes, any order), image after image."""
-        return ranges(self.starts[images], self.counts[images])
-
-
-class QueryScore(NamedTuple):
-    """One query's result: average precision times recall, and the false detections before the first true one.
-
-    `first_rank` is inf where the person was not found.
-    """
-
-    ap: float
-    first_rank: float
+    def detections_of(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Indexes of the detections of some images, image after image, and of each one's image within `images`."""
+        counts = self.counts[images]
+        place = np.repeat(np.arange(len(images)), counts)
+        return (self.starts[images] - np.cumsum(counts) + counts)[place] + np.arange(len(place)), place
 
 
 def similarities(queries: np.ndarray, feats: np.ndarray, block_bytes: int) -> Iterator[np.ndarray]:
@@ -73,70 +64,35 @@ def similarities(queries: np.ndarray, feats: np.ndarray, block_bytes: int) -> It
         yield sims
 
 
-def searched_detections(sims: np.ndarray, gallery: Gallery, images: np.ndarray) -> np.ndarray | slice:
-    """Indexes, rising, of the detections in some images, those that a query is to be searched in.
+def true_similarities(sims: np.ndarray, gallery: Gallery, images: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """A query's similarity (of n) to the true detection of each of p images that has one: rising, at most p.
 
-    Where these are most of all images it is all detections, and `sims` becomes -inf for those in other images: a copy
-    of nearly everything would take longer.
+    It is the most similar of the detections that overlap the person's box there (p x 4) enough.
     """
-    inside = np.zeros(len(gallery.counts), dtype=bool)
-    inside[images] = True
-    if 2 * len(images) <= len(inside):
-        return gallery.detections_of(np.flatnonzero(inside))
-    sims[gallery.detections_of(np.flatnonzero(~inside))] = -np.inf
-    return slice(None)
-
-
-def score_queries(
-    sims: np.ndarray, gallery: Gallery, wanted: Sequence, searched: Sequence[np.ndarray | slice]
-) -> list[QueryScore | None]:
-    """Scores of a block of queries; None for a query whose gallery never shows the person.
-
-    Args:
-        sims: q x n, each query's similarity to all detections.
-        wanted: per query where the person is: `positives`, `boxes`, `num_present` of datasets.base.QueryGallery.
-        searched: see `searched_detections`.
-    """
-    found = _true_similarities(sims, gallery, [w.positives for w in wanted], [w.boxes for w in wanted])
-    return [
-        _score_query(row[own], true, query.num_present) if len(query.positives) else None
-        for row, own, true, query in zip(sims, searched, found, wanted, strict=True)
-    ]
-
-
-def _true_similarities(
-    sims: np.ndarray, gallery: Gallery, positives: list[np.ndarray], boxes: list[np.ndarray]
-) -> list[np.ndarray]:
-    """Per query, rising, the similarity of the true detection of each image that has one."""
-    query = np.repeat(np.arange(len(sims)), [len(images) for images in positives])
-    images = np.concatenate(positives).astype(np.int64)
-    people = np.concatenate([np.reshape(own, (-1, 4)) for own in boxes])
-    detections, person = gallery.detections_of(images), np.repeat(np.arange(len(images)), gallery.counts[images])
-    good = paired_iou(gallery.boxes[detections], people[person]) >= _iou_thresholds(people)[person]
-    detections, person = detections[good], person[good]
+    detections, person = gallery.detections_of(images)
+    width, height = (boxes[:, 2:] - boxes[:, :2]).astype(np.float64).T
+    least = np.minimum(MAX_IOU_THRESH, width * height / ((width + IOU_MARGIN) * (height + IOU_MARGIN)))
+    good = paired_iou(gallery.boxes[detections], boxes[person]) >= least[person]
     best = np.full(len(images), -np.inf, dtype=sims.dtype)
-    np.maximum.at(best, person, sims[query[person], detections])
-    order = np.lexsort((best, query))
-    order = order[np.isfinite(best[order])]
-    return np.split(best[order], np.cumsum(np.bincount(query[order], minlength=len(sims)))[:-1])
+    np.maximum.at(best, person[good], sims[detections[good]])
+    return np.sort(best[np.isfinite(best)])
 
 
-def _iou_thresholds(boxes: np.ndarray) -> np.ndarray:
-    """Least IoU with each true box (p x 4): lower for small boxes, of which a few pixels are a large part."""
-    width, height = (np.asarray(boxes, np.float64)[:, 2:] - np.asarray(boxes, np.float64)[:, :2]).T
-    return np.minimum(MAX_IOU_THRESH, width * height / ((width + IOU_MARGIN) * (height + IOU_MARGIN)))
-
-
-def _score_query(ranked: np.ndarray, found: np.ndarray, num_present: int) -> QueryScore:
-    """Score one query from its similarities to the searched detections and, rising, to the true ones.
+def score_query(sims: np.ndarray, searched: np.ndarray, found: np.ndarray, num_present: int) -> tuple[float, float]:
+    """Average precision times recall, and how many false detections come before the first true one (inf: none found).
 
     Precision at a true detection is the share of true ones among all that are at least as similar; each adds 1 /
     found to the recall, so average precision is the mean of these precisions.
+
+    Args:
+        sims: n, the query's similarity to all detections.
+        searched: bool n, which of them are searched.
+        found: its similarities to the true ones, rising.
+        num_present: how often the person is to be found.
     """
     if len(found) == 0:
-        return QueryScore(0.0, np.inf)
-    ranked = np.sort(ranked[ranked >= found[0]])  # what is less similar than every true one changes nothing
+        return 0.0, np.inf
+    ranked = np.sort(sims[searched & (sims >= found[0])])  # what is less similar than every true one changes nothing
     true = len(found) - np.searchsorted(found, found)
     reached = len(ranked) - np.searchsorted(ranked, found)
-    recall = len(found) / num_present
-    return QueryScore(float((true / reached).mean()) * recall, reached[-1] - true[-1])
+    return float((true / reached).mean()) * len(found) / num_present, float(reached[-1] - true[-1])

@@ -1,15 +1,15 @@
 """How well a person is found again: mean average precision and top-k accuracy, one ranking for every dataset."""
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 
 from utils.errors import UserError
-from utils.evaluation.arrays import DETECTION_COLUMNS, joined, joined_features
+from utils.evaluation.arrays import DETECTION_COLUMNS, joined
 from utils.evaluation.cbgm import context_people, rerank
-from utils.evaluation.ranking import Gallery, QueryScore, score_queries, searched_detections, similarities
+from utils.evaluation.ranking import Gallery, score_query, similarities, true_similarities
 
 TOP_K = (1, 5, 10)
 SCORE_THRESH = 0.5
@@ -61,7 +61,9 @@ def evaluate_search(
         ValueError: arguments that do not fit each other, or an unknown gallery size.
         UserError: NaN in the arrays, or no query left to score.
     """
-    queries = _query_rows(query_feats, len(query_set.annotations))
+    number = len(query_set.annotations)
+    rows = [np.atleast_2d(feat) for feat in query_feats]
+    queries, _ = joined(rows, number, "query_feats", dtype=np.float32, expected=np.ones(number, np.int64))
     gallery = _join_gallery(gallery_dets, gallery_feats, len(gallery_set.annotations), queries.shape[1], score_thresh)
     people = None
     if cbgm:
@@ -69,52 +71,38 @@ def evaluate_search(
         if query_context is None or min(k1, k2) < 1:
             raise ValueError("cbgm needs query_context, the people around each query, and k1 and k2 of at least 1")
         people = context_people(query_context, query_set.annotations, k2, queries.shape[1])
-    blocks = similarities(queries, gallery.feats, block_mb * MEBIBYTE)
-    galleries = iter(query_set.galleries(gallery_set, gallery_size, cross_camera))
-    return _summary(_score_blocks(blocks, gallery, galleries, people, k1))
-
-
-def _score_blocks(
-    blocks: Iterable[np.ndarray], gallery: Gallery, galleries: Iterator, people: list[np.ndarray] | None, k1: int | None
-) -> list[QueryScore | None]:
-    """Scores of all queries, from blocks of similarities (q x n); re-ranked where `people` are given."""
-    scores: list[QueryScore | None] = []
-    for sims in blocks:
-        block = list(islice(galleries, len(sims)))
-        searched = [searched_detections(row, gallery, own.images) for row, own in zip(sims, block, strict=True)]
-        for number, own in enumerate(block if people is not None else []):
-            if len(own.positives):
-                rerank(sims[number], gallery, searched[number], people[len(scores) + number], k1)
-        scores += score_queries(sims, gallery, block, searched)
-    return scores
+    scores = np.full((number, 2), np.nan)
+    sims_of_queries = chain.from_iterable(similarities(queries, gallery.feats, block_mb * MEBIBYTE))
+    galleries = query_set.galleries(gallery_set, gallery_size, cross_camera)
+    for index, (sims, own) in enumerate(zip(sims_of_queries, galleries, strict=True)):
+        if len(own.positives):
+            searched = gallery.are_in(own.images)
+            if people is not None:
+                rerank(sims, gallery, searched, people[index], k1)
+            found = true_similarities(sims, gallery, own.positives, own.boxes)
+            scores[index] = score_query(sims, searched, found, own.num_present)
+    return _summary(scores)
 
 
 def _join_gallery(dets: Sequence, feats: Sequence, number: int, width: int, score_thresh: float) -> Gallery:
     """The detections of `number` images whose score reaches a threshold, with embeddings of `width` numbers."""
     rows, counts = joined(dets, number, "gallery_dets", DETECTION_COLUMNS)
-    vectors, kept = joined_features(feats, counts, "gallery_feats", width), rows[:, 4] >= score_thresh
+    vectors, _ = joined(feats, number, "gallery_feats", width, np.float32, counts)
+    kept = rows[:, 4] >= score_thresh
     if kept.all():  # no copy of the embeddings
         return Gallery(rows[:, :4], vectors, counts)
     counts = np.bincount(np.repeat(np.arange(number), counts)[kept], minlength=number)
     return Gallery(rows[kept, :4], vectors[kept], counts)
 
 
-def _query_rows(query_feats: Sequence, number: int) -> np.ndarray:
-    rows, counts = joined([np.atleast_2d(feat) for feat in query_feats], number, "query_feats", dtype=np.float32)
-    if (counts != 1).any():
-        index = int(np.argmax(counts != 1))
-        raise ValueError(f"query_feats[{index}] has shape {np.shape(query_feats[index])}: expected a single vector")
-    return rows
-
-
-def _summary(scores: list[QueryScore | None]) -> dict:
-    queries = np.array([number for number, score in enumerate(scores) if score is not None], dtype=np.int64)
+def _summary(scores: np.ndarray) -> dict:
+    """Means of average precision and rank, m x 2, over the queries that have one: NaN stands for none."""
+    queries = np.flatnonzero(~np.isnan(scores[:, 0]))
     if len(queries) == 0:
         raise UserError("no query's gallery shows its person: check that gallery and queries belong to one dataset")
     if len(queries) < len(scores):
         missing = len(scores) - len(queries)
         warnings.warn(f"{missing} queries left out of the scores: their gallery never shows the person", stacklevel=3)
-    ap = np.array([scores[number].ap for number in queries])
-    first_rank = np.array([scores[number].first_rank for number in queries])
+    ap, first_rank = scores[queries].T
     top = {f"top{k}": float((first_rank < k).mean()) for k in TOP_K}
     return {"mAP": float(ap.mean()), **top, "ap": ap, "queries": queries}
