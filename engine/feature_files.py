@@ -3,7 +3,6 @@
 import hashlib
 import logging
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from time import monotonic, time_ns
@@ -92,13 +91,14 @@ def load_features(path: Path, gallery_names: list[str], query_names: list[str]) 
 def _read(path: Path) -> Features:
     with Path(path).open("rb") as file:
         try:
-            with np.load(file, allow_pickle=False) as archive:  # which compares checksums
-                names = {name: archive[name].tolist() for name in ("gallery_names", "query_names")}
-                numbers = dict.fromkeys(GALLERY_LISTS, len(names["gallery_names"]))
-                numbers |= dict.fromkeys(QUERY_LISTS, len(names["query_names"]))
-                if "ground_truth_feats" not in archive:
-                    del numbers["ground_truth_feats"]
-                return Features(**names, **{name: _split(archive, name, numbers[name]) for name in numbers})
+            with np.load(file, allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}  # all, which compares all checksums
+            names = {name: arrays[name].tolist() for name in ("gallery_names", "query_names")}
+            numbers = dict.fromkeys(GALLERY_LISTS, len(names["gallery_names"]))
+            numbers |= dict.fromkeys(QUERY_LISTS, len(names["query_names"]))
+            if "ground_truth_feats" not in arrays:
+                del numbers["ground_truth_feats"]
+            return Features(**names, **{name: _split(name, arrays, numbers[name]) for name in numbers})
         except Exception as error:  # NumPy trusts what it reads, so a damaged file raises almost anything
             raise UserError(f"{path} is not a valid file of features ({error}): name another file") from error
 
@@ -110,7 +110,7 @@ def _joined(name: str, rows: list[np.ndarray]) -> dict[str, np.ndarray]:
     return {name: joint, f"{name}_counts": np.array([len(array) for array in rows], dtype=np.int64)}
 
 
-def _split(arrays: Mapping[str, np.ndarray], name: str, number: int) -> list[np.ndarray]:
+def _split(name: str, arrays: dict[str, np.ndarray], number: int) -> list[np.ndarray]:
     """Undo `_joined`; ValueError or KeyError where these are not `number` arrays."""
     rows, counts = arrays[name], arrays[f"{name}_counts"]
     if counts.shape != (number,) or counts.sum() != len(rows):
