@@ -65,7 +65,7 @@ def test_queries_are_the_people_of_every_nth_gallery_image(tmp_path):
     ]
     assert (out / "query_info.txt").read_bytes().startswith(b"3 10.000000 5.000000 12.000000 30.000000 c1s1_000005\r\n")
     split = import_mot([folder], tmp_path / "more", SplitRules(query_every=3))
-    assert [(query["pid"], query["img_name"][9:12]) for query in split.queries] == [(3, "005"), (4, "005"), (3, "008")]
+    assert [(query["pid"], query["img_name"][8:11]) for query in split.queries] == [(3, "005"), (4, "005"), (3, "008")]
 
 
 def test_mot15_flags_are_not_heeded_and_mot16_keeps_visible_pedestrians(tmp_path):
