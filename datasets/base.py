@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from datasets.annotation_file import AnnotationFile
+from datasets.annotation_file import AnnotationFile, MalformedError
 from datasets.faults import UNPACK, DatasetError, Fault, raise_or_log
-from datasets.matlab import MalformedError
 from utils.boxes import box_areas, clip_boxes
 from utils.errors import UserError
 from utils.images import MAX_PIXELS, read_image
@@ -128,6 +127,13 @@ class PersonSearchDataset(Dataset):
     def image_index(self) -> dict[str, int]:
         """Position of each image name in `annotations`."""
         return {annotation["img_name"]: index for index, annotation in enumerate(self.annotations)}
+
+    def all_but(self, img_name: str) -> np.ndarray:
+        """Which images are not that one: bool, n."""
+        member = np.ones(len(self), dtype=bool)
+        if img_name in self.image_index:
+            member[self.image_index[img_name]] = False
+        return member
 
     def __len__(self) -> int:
         return len(self.annotations)

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -13,8 +12,7 @@ from datasets.base import PersonSearchDataset
 from datasets.cuhk_sysu import CUHKSYSU
 from datasets.movienet_cs import MovieNetCS
 from datasets.prw import PRW
-from datasets.samplers import TrainBatchSampler
-from datasets.transforms import TrainingImages
+from datasets.training import TrainBatchSampler, TrainingImages
 from utils.errors import UserError
 from utils.images import MAX_PIXELS
 from utils.signals import leave_signals_to_parent
@@ -35,10 +33,8 @@ def build_dataset(
         options: `faults`, see PersonSearchDataset; of MovieNet-CS also `train_appearances`.
 
     Raises:
-        UserError: an unknown name or split, or a limit of pixels below 1; DatasetError as PersonSearchDataset.
+        UserError: an unknown name or split; DatasetError as PersonSearchDataset.
     """
-    if max_pixels < 1:
-        raise UserError(f"INPUT.MAX_PIXELS must be 1 or more, not {max_pixels}")
     return class_of(name)(root, split, max_pixels=max_pixels, **options)
 
 
@@ -111,6 +107,4 @@ def collate(items: list[tuple[Tensor, dict[str, Any]]]) -> tuple[list[Tensor], l
 
 
 def _set_up_worker(_: int) -> None:
-    """Seed NumPy's global generator too, from the seed that torch gave this worker; see `leave_signals_to_parent`."""
     leave_signals_to_parent()
-    np.random.seed(torch.initial_seed() % 2**32)  # noqa: NPY002 (the global generator is what is seeded)

@@ -1,4 +1,4 @@
-"""The annotation files of CUHK-SYSU and MovieNet-CS, which differ in how deep values are nested (see matlab.py).
+"""The annotation files of CUHK-SYSU and MovieNet-CS, which differ in how deep values are nested.
 
 Records at fault are added to the file's faults and left out. Protocol files have their name from the number of images
 in a gallery, as TestG100.mat; the n-th query of one is identity n.
@@ -13,11 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from datasets.annotation_file import AnnotationFile
+from datasets.annotation_file import AnnotationFile, Box, MalformedError, located, records, text
 from datasets.base import check_name
 from datasets.cache import Arrays, read_cached
 from datasets.faults import ERROR, WARNING
-from datasets.matlab import Box, MalformedError, located, records, text
 from utils.labels import UNLABELLED
 
 SCENE_FIELDS = ("imname", "idlocate", "ishard")

@@ -83,15 +83,12 @@ class CUHKSYSU(PersonSearchDataset):
             sizes = ", ".join(map(str, numbers_in_names(folder, "TestG"))) or "none"
             raise UserError(f"{self.name}: no gallery size {size}: {folder} has {sizes} (and -1, all images)")
         with self._collected_faults() as found:
-            galleries = self._read_galleries(gallery_set, self._protocol(size, found))
+            file = self._protocol(size, found)
+            protocol = read_protocol(file, self.root)
+            self._compare_queries(protocol.queries, file)
+            by_pid = dict(zip(protocol.queries["pid"].tolist(), _galleries(file, gallery_set, protocol), strict=True))
+        galleries = [by_pid.get(int(query["pids"][0]), EMPTY_GALLERY) for query in self.annotations]
         return map(partial(_filled_up, gallery_set), galleries, self.annotations) if full else iter(galleries)
-
-    def _read_galleries(self, gallery_set: PersonSearchDataset, file: AnnotationFile) -> list[QueryGallery]:
-        protocol = read_protocol(file, self.root)
-        self._compare_queries(protocol.queries, file)
-        found = _as_positions(file, gallery_set, protocol)
-        by_pid = dict(zip(protocol.queries["pid"].tolist(), found, strict=True))
-        return [by_pid.get(int(query["pids"][0]), EMPTY_GALLERY) for query in self.annotations]
 
     def _compare_queries(self, queries: np.ndarray, file: AnnotationFile) -> None:
         """Add faults where a protocol has other queries than the split, whose features it would be scored with."""
@@ -114,24 +111,22 @@ def _gallery_names(boxes: dict[str, np.ndarray], pools: list[AnnotationFile], po
     return [name for name in dict.fromkeys(sum(pool_names, [])) if name in boxes]
 
 
-def _as_positions(file: AnnotationFile, gallery_set: PersonSearchDataset, protocol: Protocol) -> list[QueryGallery]:
-    """The galleries, images as positions; those that the gallery split lacks are faults and left out."""
-    positions = np.array([gallery_set.image_index.get(name, -1) for name in protocol.names.tolist()], dtype=np.int32)
-    positions = positions[protocol.images]
+def _galleries(file: AnnotationFile, gallery_set: PersonSearchDataset, protocol: Protocol) -> Iterator[QueryGallery]:
+    """The gallery of each query of a protocol; images that the gallery split lacks are faults and left out."""
+    index = gallery_set.image_index
+    positions = np.array([index.get(name, -1) for name in protocol.names.tolist()], dtype=np.int32)[protocol.images]
     for k in np.flatnonzero(positions < 0):
         name, pid = str(protocol.names[protocol.images[k]]), protocol.queries["pid"][protocol.owners[k]]
         file.fault(f"{name} is not in the gallery split (of this size's pool)", f"query {pid}", name)
-    starts = np.searchsorted(protocol.owners, np.arange(1, len(protocol.queries)))
-    images = np.split(positions, starts)
+    starts = np.searchsorted(protocol.owners, np.arange(len(protocol.queries) + 1))
     shown = np.searchsorted(protocol.positives, starts)
-    positives, boxes = np.split(positions[protocol.positives], shown), np.split(protocol.boxes, shown)
-    galleries = []
-    for own_images, own_positives, own_boxes, _ in zip(images, positives, boxes, protocol.queries, strict=False):
-        known = own_positives >= 0
-        unique, first = np.unique(own_positives[known], return_index=True)
-        own_images = np.unique(own_images[own_images >= 0])
-        galleries.append(QueryGallery(own_images, unique, own_boxes[known][first], int(known.sum())))
-    return galleries
+    for number in range(len(protocol.queries)):
+        images = positions[starts[number] : starts[number + 1]]
+        own = slice(shown[number], shown[number + 1])
+        positives, boxes = positions[protocol.positives[own]], protocol.boxes[own]
+        known = positives >= 0
+        unique, first = np.unique(positives[known], return_index=True)
+        yield QueryGallery(np.unique(images[images >= 0]), unique, boxes[known][first], int(known.sum()))
 
 
 def numbers_in_names(folder: Path, prefix: str) -> list[int]:
@@ -142,8 +137,6 @@ def numbers_in_names(folder: Path, prefix: str) -> list[int]:
 
 def _filled_up(gallery_set: PersonSearchDataset, gallery: QueryGallery, query: dict[str, Any]) -> QueryGallery:
     """The gallery and every other image of the gallery set but the query's own."""
-    member = np.ones(len(gallery_set), dtype=bool)
-    if query["img_name"] in gallery_set.image_index:
-        member[gallery_set.image_index[query["img_name"]]] = False
+    member = gallery_set.all_but(query["img_name"])
     member[gallery.images] = True
     return gallery._replace(images=np.flatnonzero(member))

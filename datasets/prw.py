@@ -4,15 +4,14 @@ import math
 import re
 import reprlib
 from collections.abc import Iterator
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from datasets.annotation_file import MAX_COORDINATE, Box, MalformedError, corners
 from datasets.base import FULL_GALLERY, PersonSearchDataset, QueryGallery, check_name, make_annotation
 from datasets.cuhk_files import read_names
 from datasets.faults import ERROR, DatasetError, Fault
-from datasets.matlab import MAX_COORDINATE, Box, MalformedError, corners
 from utils.boxes import clip_boxes
 from utils.errors import UserError
 from utils.labels import BACKGROUND, UNLABELLED
@@ -78,39 +77,26 @@ class PRW(PersonSearchDataset):
         pids = np.array([pid for pid, _ in people])
         return make_annotation(self.root / "frames", img_name, boxes, pids, cam_id=camera_of(img_name))
 
-    @cached_property
-    def _cameras(self) -> np.ndarray:
-        return np.array([annotation["cam_id"] for annotation in self.annotations])
-
-    @cached_property
-    def _places(self) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-        """For each identity the images that show it, and its first box in each."""
-        places: dict[int, dict[int, np.ndarray]] = {}
-        for index, annotation in enumerate(self.annotations):
-            for pid, box in zip(annotation["pids"].tolist(), annotation["boxes"], strict=True):
-                places.setdefault(pid, {}).setdefault(index, box)
-        return {pid: (np.array(list(held)), np.array(list(held.values()))) for pid, held in places.items()}
-
     def galleries(
         self, gallery_set: "PRW", size: int | None = None, cross_camera: bool = False
     ) -> Iterator[QueryGallery]:
         """All test frames but the query's own, or (cross_camera) those of other cameras."""
         if size not in (None, FULL_GALLERY):
             raise UserError(f"{self.name}: no gallery size {size}: its gallery is all test frames ({FULL_GALLERY})")
-        return (self._gallery_of(query, gallery_set, cross_camera) for query in self.annotations)
+        annotations = gallery_set.annotations
+        pids, boxes = (np.concatenate([annotation[key] for annotation in annotations]) for key in ("pids", "boxes"))
+        owners = np.repeat(np.arange(len(annotations)), [len(annotation["pids"]) for annotation in annotations])
+        cameras = np.array([annotation["cam_id"] for annotation in annotations])
 
-    @staticmethod
-    def _gallery_of(query: dict[str, Any], gallery_set: "PRW", cross_camera: bool) -> QueryGallery:
-        member = np.ones(len(gallery_set), dtype=bool)
-        own = gallery_set.image_index.get(query["img_name"])
-        if own is not None:
-            member[own] = False
-        if cross_camera:
-            member &= gallery_set._cameras != query["cam_id"]
-        nowhere = np.zeros(0, dtype=np.int64), np.zeros((0, 4))
-        images, boxes = gallery_set._places.get(int(query["pids"][0]), nowhere)
-        inside = member[images]
-        return QueryGallery(np.flatnonzero(member), images[inside], boxes[inside], int(inside.sum()))
+        def gallery_of(query: dict[str, Any]) -> QueryGallery:
+            member = gallery_set.all_but(query["img_name"])
+            if cross_camera:
+                member &= cameras != query["cam_id"]
+            shown = np.flatnonzero((pids == query["pids"][0]) & member[owners])
+            images, first = np.unique(owners[shown], return_index=True)
+            return QueryGallery(np.flatnonzero(member), images, boxes[shown[first]], len(images))
+
+        return map(gallery_of, self.annotations)
 
 
 def _person(pid: float, x: float, y: float, w: float, h: float) -> tuple[int, Box]:

@@ -10,33 +10,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.io import savemat
 
-from datasets.matlab_write import cell, save, struct, text, unsigned, xywh
+from datasets.cuhk_files import SCENE_FIELDS
 from utils.errors import UserError
 from utils.labels import UNLABELLED
 
 FORMATS = ("cuhk_sysu", "prw", "movienet_cs")
 PRW_CAMERAS = range(1, 7)
-PROTOCOL_SIZES = {"cuhk_sysu": (50, 100), "movienet_cs": (2000,)}
-"""Protocols that are always written."""
-LARGE_SIZES = {"cuhk_sysu": (500, 1000, 2000, 4000), "movienet_cs": (4000, 10000)}
-"""Protocols that are written for galleries with more images."""
+USUAL_SIZES = {"cuhk_sysu": 100, "movienet_cs": 2000}
+SIZES = {"cuhk_sysu": (50, 100, 500, 1000, 2000, 4000), "movienet_cs": (2000, 4000, 10000)}
+"""Gallery sizes: those up to the usual one are always written, others where there are more gallery images."""
 MOVIENET_APPEARANCES = (10, 30, 50, 70, 100)
-SCENE_FIELDS = ("imname", "idlocate", "ishard")
 
 Items = Sequence[dict[str, Any]]
 """Images: `img_name`, `boxes` n x 4 integers, `pids` n (1 and up, or -1 for a person without identity) and, for PRW,
 `cam_id` (1 ... 6, the digit in the name). Queries: `img_name`, and `box` and `pid` of a box in a gallery image."""
 
 
-def write_annotations(
-    fmt: str,
-    root: str | Path,
-    train: Items,
-    gallery: Items,
-    queries: Items,
-    gallery_sizes: Sequence[int] | None = None,
-) -> None:
+def write_annotations(fmt: str, root: str | Path, train: Items, gallery: Items, queries: Items) -> None:
     """Write every annotation and protocol file of format `fmt` ("cuhk_sysu", "prw" or "movienet_cs") below `root`.
 
     The gallery of a query holds all gallery images with the person, other than the query's own, and then images without
@@ -45,8 +37,6 @@ def write_annotations(
 
     Args:
         train, gallery, queries: of the three splits, see Items.
-        gallery_sizes: protocols to write besides the smallest ones (CUHK-SYSU 50 and 100, MovieNet-CS 2000); None takes
-            the published sizes that the gallery can fill. PRW has no such protocols.
 
     Raises:
         UserError: an unknown format, a name used twice, a pid of 0, a query that is not an annotated box of the
@@ -54,8 +44,6 @@ def write_annotations(
     """
     _check_input(fmt, train, gallery, queries)
     if fmt == "prw":
-        if gallery_sizes is not None:
-            raise UserError("gallery_sizes: PRW searches all test frames and has no such protocols; leave it out")
         _write_prw(Path(root), train, gallery, queries)
         return
     annotation = Path(root, "annotation")
@@ -67,8 +55,9 @@ def write_annotations(
     else:
         for limit in MOVIENET_APPEARANCES:
             save(test / f"Train_app{limit}.mat", Train=_movienet_identities(train, limit))
-    extra = [size for size in LARGE_SIZES[fmt] if size < len(gallery)] if gallery_sizes is None else gallery_sizes
-    for size in sorted({*PROTOCOL_SIZES[fmt], *extra}):
+    for size in SIZES[fmt]:
+        if size > USUAL_SIZES[fmt] and size >= len(gallery):
+            break
         pool = gallery
         if fmt == "movienet_cs":
             pool = _pool(gallery, queries, size)
@@ -120,8 +109,8 @@ def _images(items: Items) -> np.ndarray:
     rows = []
     for item in items:
         boxes = [(unsigned(xywh(box)), unsigned(0)) for box in item["boxes"]]
-        rows.append((text(item["img_name"]), unsigned(len(boxes)), struct(boxes, SCENE_FIELDS[1:], (1, len(boxes)))))
-    return struct(rows, ("imname", "nAppear", "box"), (1, -1))
+        rows.append((text(item["img_name"]), unsigned(len(boxes)), struct(boxes, SCENE_FIELDS[1:])))
+    return struct(rows, ("imname", "nAppear", "box"))
 
 
 def _appearances(items: Items) -> dict[int, list[tuple[str, np.ndarray]]]:
@@ -135,7 +124,7 @@ def _appearances(items: Items) -> dict[int, list[tuple[str, np.ndarray]]]:
 
 
 def _names(items: Items) -> np.ndarray:
-    return cell([text(item["img_name"]) for item in items], (-1, 1))
+    return cell([text(item["img_name"]) for item in items])
 
 
 def _scene(name: str, box: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -147,9 +136,9 @@ def _cuhk_identities(train: Items) -> np.ndarray:
     identities = []
     for pid, scenes in _appearances(train).items():
         rows = [_scene(*scene) for scene in scenes]
-        one = (text(f"p{pid}"), unsigned(len(rows)), struct(rows, SCENE_FIELDS, (1, -1)))
-        identities.append(struct([one], ("idname", "nAppear", "scene"), (1, 1)))
-    return cell(identities, (-1, 1))
+        one = (text(f"p{pid}"), unsigned(len(rows)), struct(rows, SCENE_FIELDS))
+        identities.append(struct([one], ("idname", "nAppear", "scene")))
+    return cell(identities)
 
 
 def _movienet_identities(train: Items, limit: int) -> np.ndarray:
@@ -159,9 +148,9 @@ def _movienet_identities(train: Items, limit: int) -> np.ndarray:
         for scene in scenes[:limit]:
             # As in the published files, names are nested one cell deeper here and boxes stand upright (4 x 1).
             name, box, hard = _scene(*scene)
-            cells += [cell([name], (1, 1)), box.T, hard]
-        rows += [text(f"p{pid}"), unsigned(len(scenes[:limit])), cell(cells, (-1, 3))]
-    return cell(rows, (-1, 3))
+            cells += [cell([name]), box.T, hard]
+        rows += [text(f"p{pid}"), unsigned(len(scenes[:limit])), cell(cells, columns=3)]
+    return cell(rows, columns=3)
 
 
 def _protocol(gallery: Items, queries: Items, size: int) -> np.ndarray:
@@ -179,9 +168,9 @@ def _protocol(gallery: Items, queries: Items, size: int) -> np.ndarray:
         members = [_scene(*shown) for shown in person.items()]
         members += [(text(name), empty, empty) for name in others]
         asked = (*_scene(own, query["box"]), text(f"p{query['pid']}"))
-        query_struct = struct([asked], (*SCENE_FIELDS, "idname"), (1, 1))
-        rows.append((query_struct, struct(members, SCENE_FIELDS, (1, len(members)))))
-    return struct(rows, ("Query", "Gallery"), (1, -1))
+        query_struct = struct([asked], (*SCENE_FIELDS, "idname"))
+        rows.append((query_struct, struct(members, SCENE_FIELDS)))
+    return struct(rows, ("Query", "Gallery"))
 
 
 def _pool(gallery: Items, queries: Items, size: int) -> Items:
@@ -202,9 +191,47 @@ def _write_prw(root: Path, train: Items, gallery: Items, queries: Items) -> None
             rows = [[-2 if pid == UNLABELLED else pid, *xywh(box)] for pid, box in _people(item)]
             save(root / "annotations" / f"{name}.mat", box_new=np.array(rows, dtype=np.float64).reshape(-1, 5))
         names = [text(item["img_name"].removesuffix(".jpg")) for item in items]
-        save(root / f"frame_{split}.mat", **{f"img_index_{split}": cell(names, (-1, 1))})
+        save(root / f"frame_{split}.mat", **{f"img_index_{split}": cell(names)})
     lines = []
     for query in queries:
         box = " ".join(f"{value:.6f}" for value in xywh(query["box"]))
         lines.append(f"{query['pid']} {box} {query['img_name'].removesuffix('.jpg')}\r\n")
     (root / "query_info.txt").write_text("".join(lines), newline="")
+
+
+def cell(values: Sequence[Any], columns: int = 1) -> np.ndarray:
+    """A Matlab cell array of `values`, row by row."""
+    out = np.empty(len(values), dtype=object)
+    for i, value in enumerate(values):
+        out[i] = value
+    return out.reshape(-1, columns)
+
+
+def struct(rows: Sequence[Sequence[Any]], fields: Sequence[str]) -> np.ndarray:
+    """A 1 x n Matlab struct array: one element per row, a row holds a value for each field."""
+    return np.array([tuple(row) for row in rows], dtype=[(field, object) for field in fields])[None]
+
+
+def text(value: str) -> np.ndarray:
+    """A string, as a char array."""
+    return np.array([value])
+
+
+def unsigned(values: Any) -> np.ndarray:
+    """The smallest unsigned integer type that fits, as Matlab's files have it: readers must widen before they add."""
+    values = np.atleast_2d(np.asarray(values))
+    if values.min(initial=0) < 0:
+        raise UserError(f"negative value in {values.tolist()}: the format is unsigned, clip boxes to the image first")
+    return values.astype(np.min_scalar_type(int(values.max(initial=0))))
+
+
+def xywh(box: Sequence[float]) -> list[int]:
+    """x1, y1, x2, y2 to x, y, width, height, as plain integers."""
+    x1, y1, x2, y2 = (int(v) for v in box)
+    return [x1, y1, x2 - x1, y2 - y1]
+
+
+def save(path: Path, **variables: np.ndarray) -> None:
+    """Write `variables` to the .mat file `path`; folders are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    savemat(path, variables, do_compression=True)

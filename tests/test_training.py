@@ -15,7 +15,7 @@ from tiny import draw, words
 from trees import rewrite
 
 from datasets import build_dataset
-from datasets.matlab_write import struct
+from datasets.writers import struct
 from tools import test as test_tool
 from tools import train as train_tool
 from tools.common import run_program
@@ -186,7 +186,7 @@ def test_what_is_wrong_with_annotations_is_in_the_log(cuhk, tmp_path, capsys):
     def change(images):
         (found,) = [image for image in images.flat if image["imname"][0] == shown["img_name"]]
         fields = ("idlocate", "ishard")
-        found["box"] = struct([(np.array(box), 0) for box in (away, empty)], fields, (1, 2))
+        found["box"] = struct([(np.array(box), 0) for box in (away, empty)], fields)
 
     rewrite(data / "annotation" / "Images.mat", change)
     assert train(*words(data, tmp_path / "run", INPUT__BATCH_SIZE_TRAIN=4, EVAL_PERIOD=0)) == 0

@@ -40,13 +40,9 @@ def main(args: argparse.Namespace) -> None:
     """Draw as the arguments say, and print a summary."""
     start = time.perf_counter()
     options = {field.name: getattr(args, field.name) for field in dataclasses.fields(SyntheticConfig)}
-    options["person_height"] = tuple(args.person_height)
     summary = build_synthetic(SyntheticConfig(**options), args.out, args.workers)
-    _report(summary, args.out, time.perf_counter() - start)
-
-
-def _report(summary: dict, out: str, seconds: float) -> None:
-    lines = [f"{out}: {summary['config']['format']}, {summary['queries']} queries"]
+    seconds = time.perf_counter() - start
+    lines = [f"{args.out}: {summary['config']['format']}, {summary['queries']} queries"]
     for split, figures in summary["context"].items():
         lines.append(
             f"  {split}: {figures['images']} images, {figures['boxes']} boxes, {figures['identities']} identities; "

@@ -1,27 +1,31 @@
-"""Builds a synthetic dataset: plans it, draws its images, in several processes on request, and writes it all."""
+"""Builds a synthetic dataset: plans it, draws its images, in several processes on request, and annotates it."""
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from itertools import starmap
+from itertools import chain, starmap
 from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.random import Generator
 
 from datasets.synthetic.config import SyntheticConfig
-from datasets.synthetic.frames import Task, draw_frames
-from datasets.synthetic.protocol import choose_demo, choose_queries, context_figures, drop_rare
+from datasets.synthetic.render import Task, draw_frames
 from datasets.synthetic.world import Population, draw_population, plan_frames
 from datasets.writers import image_folder, image_name, write_annotations
+from utils.errors import UserError
+from utils.labels import UNLABELLED
 
 SPLITS = ("train", "gallery")
 CONFIG_FILE, DEMO_FILE = "synthetic.json", "demo.json"
 _CHUNK = 80  # images of a camera drawn at a time: its background is drawn once for them
-_WORLD_STREAM, _PROTOCOL_STREAM = 0, 1  # first numbers of the random streams, see also frames.py
-_MATLAB_TEXT, _MATLAB_TEXT_SIZE = b"MATLAB 5.0 MAT-file", 116  # free text at the start of such a file
+_WORLD_STREAM, _PROTOCOL_STREAM = 0, 1  # first numbers of the random streams, see also render.py
+_CLEAR_VIEW = 0.6  # visibility that a query should have
+_DEMO_WITH_PERSON, _DEMO_IMAGES = 4, 8
 
 
 def plan_dataset(config: SyntheticConfig) -> tuple[dict[str, Population], list[Task]]:
@@ -37,21 +41,19 @@ def plan_dataset(config: SyntheticConfig) -> tuple[dict[str, Population], list[T
     return populations, tasks
 
 
-def _chunks(
-    config: SyntheticConfig, folder: Path, populations: Mapping[str, Population], tasks: Sequence[Task]
-) -> Iterator[tuple]:
-    """Arguments of `draw_frames`: the images by camera, a bounded number at a time."""
+def _draw_all(
+    config: SyntheticConfig, folder: Path, populations: dict[str, Population], tasks: Sequence[Task], workers: int
+) -> dict[int, dict]:
+    """What `draw_frames` tells of each image, by number."""
+    jobs = []
     for camera in range(1, config.cameras + 1):
         own = [task for task in tasks if task.plan.camera == camera]
-        for start in range(0, len(own), _CHUNK):
-            yield config, folder, camera, populations, own[start : start + _CHUNK]
-
-
-def _draw_all(jobs: Sequence[tuple], workers: int) -> list[list[dict]]:
+        chunks = [own[start : start + _CHUNK] for start in range(0, len(own), _CHUNK)]
+        jobs += [(config, folder, camera, populations, chunk) for chunk in chunks]
     if workers <= 1:
-        return list(starmap(draw_frames, jobs))
+        return dict(chain.from_iterable(starmap(draw_frames, jobs)))
     with ProcessPoolExecutor(workers, get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-        return list(pool.map(draw_frames, *zip(*jobs, strict=True)))
+        return dict(chain.from_iterable(pool.map(draw_frames, *zip(*jobs, strict=True))))
 
 
 def build_synthetic(config: SyntheticConfig, root: str | Path, workers: int = 1) -> dict:
@@ -74,19 +76,18 @@ def build_synthetic(config: SyntheticConfig, root: str | Path, workers: int = 1)
         raise FileExistsError(f"{folder} holds images already: choose an empty folder or remove them")
     folder.mkdir(parents=True, exist_ok=True)
     populations, tasks = plan_dataset(config)
-    drawn = _draw_all(list(_chunks(config, folder, populations, tasks)), workers)
-    items = {item["number"]: item for chunk in drawn for item in chunk}
-    by_split = {split: [items[task.number] for task in tasks if task.split == split] for split in SPLITS}
-    figures = {split: context_figures(config, populations[split], by_split[split]) for split in SPLITS}
+    drawn = _draw_all(config, folder, populations, tasks, workers)
+    items = {split: [drawn[task.number] for task in tasks if task.split == split] for split in SPLITS}
+    figures = {split: context_figures(config, populations[split], items[split]) for split in SPLITS}
     rng = np.random.default_rng([config.seed, _PROTOCOL_STREAM])
-    train = drop_rare(by_split["train"], least=2)
+    train = drop_rare(items["train"])
     shift = config.train_identities  # identities of the gallery are numbered after those of the training set
-    gallery = [
-        item | {"pids": np.where(item["pids"] > 0, item["pids"] + shift, item["pids"])} for item in by_split["gallery"]
-    ]
+    gallery = [item | {"pids": item["pids"] + shift * (item["pids"] > 0)} for item in items["gallery"]]
     queries = choose_queries(gallery, config.queries, rng)
-    write_annotations(config.format, root, _public(train), _public(gallery), queries)
-    _fix_headers(root)
+    write_annotations(config.format, root, train, gallery, queries)
+    for path in root.rglob("*.mat"):  # their headers, without the time of writing: equal options give equal bytes
+        with path.open("r+b") as file:
+            file.write(b"MATLAB 5.0 MAT-file".ljust(116))
     demo = choose_demo(gallery, queries, folder.relative_to(root), rng)
     (root / DEMO_FILE).write_text(json.dumps(demo, indent=1) + "\n")
     summary = {"config": dataclasses.asdict(config), "queries": len(queries), "context": figures}
@@ -94,12 +95,84 @@ def build_synthetic(config: SyntheticConfig, root: str | Path, workers: int = 1)
     return summary
 
 
-def _fix_headers(root: Path) -> None:
-    """Remove the time of writing from MATLAB files, so that equal options give equal bytes."""
-    for path in root.rglob("*.mat"):
-        with path.open("r+b") as file:
-            file.write(_MATLAB_TEXT.ljust(_MATLAB_TEXT_SIZE))
+def _sightings(items: Sequence[Mapping]) -> Counter[int]:
+    return Counter(int(pid) for item in items for pid in item["pids"] if pid != UNLABELLED)
 
 
-def _public(items: Sequence[Mapping]) -> list[dict]:
-    return [{key: item[key] for key in ("img_name", "boxes", "pids", "cam_id")} for item in items]
+def drop_rare(items: Sequence[Mapping]) -> list[dict]:
+    """The items, with identities seen in a single image turned into people without identity."""
+    rare = [pid for pid, count in _sightings(items).items() if count == 1]
+    return [{**item, "pids": np.where(np.isin(item["pids"], rare), UNLABELLED, item["pids"])} for item in items]
+
+
+def choose_queries(gallery: Sequence[Mapping], count: int, rng: Generator) -> list[dict]:
+    """Up to `count` queries (dicts img_name, box, pid) of identities in two gallery images or more.
+
+    Identities take turns: one query of each, then the second of each; clear views first.
+
+    Raises:
+        UserError: there is none.
+    """
+    counts = _sightings(gallery)
+    by_pid: dict[int, list] = {}
+    for item in gallery:
+        for box, pid, visibility in zip(item["boxes"], item["pids"].tolist(), item["visibility"], strict=True):
+            if pid != UNLABELLED and counts[pid] > 1:
+                query = {"img_name": item["img_name"], "box": box.tolist(), "pid": pid}
+                by_pid.setdefault(pid, []).append((visibility < _CLEAR_VIEW, rng.random(), query))
+    if not by_pid:
+        raise UserError("no identity is in two gallery images: draw more gallery images or fewer test identities")
+    ranked = [(rank, *view) for views in by_pid.values() for rank, view in enumerate(sorted(views))]
+    return [query for *_, query in sorted(ranked)[:count]]
+
+
+def choose_demo(gallery: Sequence[Mapping], queries: Sequence[Mapping], folder: Path, rng: Generator) -> dict:
+    """A query and gallery images for demo.py, with paths relative to the dataset: dict query, box, gallery."""
+    counts = _sightings(gallery)
+    query = max(queries, key=lambda q: (min(counts[q["pid"]], _DEMO_WITH_PERSON), q["box"][3] - q["box"][1]))
+    others = [item for item in gallery if item["img_name"] != query["img_name"] and len(item["pids"])]
+    with_person = [item["img_name"] for item in others if query["pid"] in item["pids"]][:_DEMO_WITH_PERSON]
+    without = [item["img_name"] for item in others if query["pid"] not in item["pids"]]
+    names = sorted(with_person + rng.permutation(without)[: _DEMO_IMAGES - len(with_person)].tolist())
+    return {
+        "query": (folder / query["img_name"]).as_posix(),
+        "box": query["box"],
+        "gallery": [(folder / name).as_posix() for name in names],
+    }
+
+
+def _share_together(images: Sequence[Sequence[int]], group_of: Sequence[int]) -> float:
+    """Of the sightings of people in groups of two or more, the share with another member in the image."""
+    sizes, together = Counter(group_of), []
+    for people in images:
+        groups = [group_of[pid - 1] for pid in people]
+        together += [groups.count(group) > 1 for group in groups if sizes[group] > 1]
+    return float(np.mean(together)) if together else 0.0
+
+
+def context_figures(config: SyntheticConfig, population: Population, items: Sequence[Mapping]) -> dict[str, float]:
+    """How informative context is: shares of sightings of people with identity, each beside that of a random world.
+
+    `together`: another member of the person's group is in the image; the random world has the same sightings shuffled
+    over the images. `at_home`: the camera is one of the group's own.
+
+    Raises:
+        UserError: there are no people with identity.
+    """
+    images = [[int(pid) for pid in item["pids"] if pid != UNLABELLED] for item in items]
+    everyone = np.array(sum(images, []), int)
+    if not len(everyone):
+        raise UserError("no person with identity was drawn: lower unlabelled_share or empty_share")
+    left = np.random.default_rng(config.seed).permutation(everyone).tolist()
+    shuffled = [[left.pop() for _ in people] for people in images]
+    seen = [(pid, item["cam_id"]) for item, people in zip(items, images, strict=True) for pid in people]
+    at_home = [population.is_home(pid - 1, camera) for pid, camera in seen]
+    return {
+        "images": len(items),
+        "boxes": sum(len(item["pids"]) for item in items),
+        "identities": len(set(everyone.tolist())),
+        "together": round(_share_together(images, population.group_of), 3),
+        "together_by_chance": round(_share_together(shuffled, population.group_of), 3),
+        "at_home": round(float(np.mean(at_home)), 3),
+        "at_home_by_chance": round(len(population.homes[0]) / config.cameras, 3),
+    }

@@ -13,7 +13,6 @@ from numpy.random import Generator
 from datasets.synthetic.canvas import Colour
 
 STATURE = 1.7  # metres of an average person
-_NEAR = 0.6  # metres: nearer points are clipped
 _WEATHER = {
     # tint of the light RGB, sky at the top and at the horizon, strength of cast shadows
     "sunny": ((1.06, 1.02, 0.94), (92, 148, 214), (196, 220, 238), 0.5),
@@ -48,7 +47,6 @@ class Camera:
     |x| <= half_street and z <= depth, in metres.
     """
 
-    number: int
     kind: str
     size: tuple[int, int]
     horizon: float
@@ -78,33 +76,20 @@ class Camera:
         return self.focal * self.height / (row - self.horizon)
 
 
-def clip_near(points: Sequence[Sequence[float]]) -> np.ndarray:
-    """The polygon (n x 3) cut at the near plane; it may become empty."""
-    polygon = np.float64(points)
-    kept = []
-    for start, end in zip(polygon, np.roll(polygon, -1, 0), strict=True):
-        if start[2] >= _NEAR:
-            kept.append(start)
-        if (start[2] >= _NEAR) != (end[2] >= _NEAR):
-            kept.append(start + (end - start) * ((_NEAR - start[2]) / (end[2] - start[2])))
-    return np.array(kept).reshape(-1, 3)
-
-
 def _draw_light(rng: Generator, indoors: bool) -> Light:
     weather = "overcast" if indoors else list(_WEATHER)[rng.integers(len(_WEATHER))]
     tint, top, low, shadow = _WEATHER[weather]
     tint = np.clip(np.multiply(tint, rng.normal(1, 0.015, 3) * rng.normal(1, 0.05)), 0.5, 1.15)
     side = float(rng.choice((-1, 1)) * rng.uniform(0.35, 1.0))
-    return Light(tuple(tint), top, low, side, shadow, float(rng.uniform(0.4, 0.9)))
+    return Light(tuple(tint), top, low, side, shadow, rng.uniform(0.4, 0.9))
 
 
-def draw_camera(rng: Generator, number: int, kind: str, size: tuple[int, int], tallest: float) -> Camera:
+def draw_camera(rng: Generator, kind: str, size: tuple[int, int], tallest: float) -> Camera:
     """A random camera for a kind of scene; `tallest` is the height of the nearest people, as a share of the image's."""
     width, height = size
     horizon = rng.uniform(0.16, 0.34)
     near_share = tallest * rng.uniform(0.84, 1.0)
     return Camera(
-        number=number,
         kind=kind,
         size=size,
         horizon=horizon * height,

@@ -1,15 +1,14 @@
 """Draws one walking person as a sprite, seen from any side, at any size. Measures are in statures."""
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 from numpy.random import Generator
 
-from datasets.synthetic.bags import paint_bag_behind, paint_bag_in_front
 from datasets.synthetic.body import Body, Pose
-from datasets.synthetic.brush import Brush
-from datasets.synthetic.canvas import Canvas, Colour, Sprite, cut_out
-from datasets.synthetic.head import paint_hair_behind, paint_head
+from datasets.synthetic.canvas import Brush, Canvas, Colour, Sprite, cut_out
+from datasets.synthetic.head import paint_head, paint_long_hair
 from datasets.synthetic.wardrobe import Look
 
 _WORKING_HEIGHT = 200.0  # pixels: smaller figures are painted at this height and scaled down
@@ -52,8 +51,9 @@ def draw_figure(look: Look, pose: Pose, height: float, foot: Colour, light_side:
 def _paint_person(body: Body) -> None:
     near, far = ("left", "right") if body.forward < 0 else ("right", "left")
     sideways = abs(body.forward) > 0.45
-    paint_hair_behind(body)
-    paint_bag_behind(body)
+    if body.look.hair_kind == "long" and body.facing > -0.2:
+        paint_long_hair(body)
+    _paint_bag(body, behind=True)
     if sideways:
         _paint_arm(body, far, _FAR)
     _paint_leg(body, far, _FAR if sideways else 0.93)
@@ -65,11 +65,11 @@ def _paint_person(body: Body) -> None:
     if not sideways:
         _paint_arm(body, far, 0.94)
     if body.facing > -0.3:
-        paint_bag_in_front(body)
+        _paint_bag(body, behind=False)
     _paint_arm(body, near, 1.0)
     paint_head(body)
     if body.facing <= -0.3:
-        paint_bag_in_front(body)
+        _paint_bag(body, behind=False)
 
 
 def _paint_leg(body: Body, side: str, dim: float) -> None:
@@ -151,3 +151,68 @@ def _paint_arm(body: Body, side: str, dim: float) -> None:
     else:
         brush.limb(elbow, hand, (0.029 * thick, 0.024 * thick), look.sleeves, dim)
         brush.limb(shoulder, elbow, (0.033 * thick, 0.029 * thick), look.sleeves, 0.95 * dim)
+
+
+def _paint_bag(body: Body, behind: bool) -> None:
+    """The bag, if it is on this side of the body; straps are on the near side always."""
+    look, brush = body.look, body.brush
+    if not behind and look.bag == "backpack" and body.facing > 0.1:
+        _paint_backpack_straps(body)
+    if not behind and look.bag == "shoulder":
+        strap = np.multiply(look.bag_colour, 0.8)
+        brush.limb(body.seen(-0.065, 0.835, 0.0), body.seen(0.115, 0.53, 0.0), (0.008, 0.008), strap)
+    if look.bag != "none":
+        paint, is_behind = _BAGS[look.bag]
+        if is_behind(body) == behind:
+            paint(body)
+
+
+def _paint_backpack_straps(body: Body) -> None:
+    low, high = 0.62 + body.lift, 0.835 + body.lift
+    for side in (-1, 1):
+        x = 0.062 * side * body.facing + 0.03 * body.forward
+        strap = [(x - 0.011, low), (x + 0.011, low), (x * 0.85 + 0.011, high), (x * 0.85 - 0.011, high)]
+        body.brush.flat(strap, np.multiply(body.look.bag_colour, 0.85))
+
+
+def _paint_backpack(body: Body) -> None:
+    brush, colour = body.brush, body.look.bag_colour
+    x, y, _ = body.seen(0.0, 0.69, -0.1)
+    width = body.width(0.088, 0.056)
+    brush.profile(np.array([-0.12, -0.1, 0.07, 0.115, 0.13]) + y, width * np.array([0.85, 1, 1, 0.85, 0.5]), x, colour)
+    if body.facing < 0:  # the pocket
+        brush.profile(np.array([-0.1, -0.02]) + y, [width * 0.7, width * 0.7], x, np.multiply(colour, 0.78))
+
+
+def _paint_shoulder_bag(body: Body) -> None:
+    x, y, _ = body.seen(0.125, 0.48, 0.0)
+    widths = body.width(0.03, 0.075) * np.array([0.9, 1, 0.95])
+    body.brush.profile(np.array([-0.06, -0.05, 0.05]) + y, widths, x, body.look.bag_colour)
+
+
+def _paint_handbag(body: Body) -> None:
+    brush, colour = body.brush, body.look.bag_colour
+    x, y, _ = body.joints["hand_left"]
+    width = body.width(0.035, 0.07)
+    handle = [(x - 0.7 * width, y - 0.08), (x - 0.03, y), (x + 0.03, y), (x + 0.7 * width, y - 0.08)]
+    brush.flat(handle, np.multiply(colour, 0.6), 0.8)
+    brush.profile(np.array([-0.17, -0.155, -0.075]) + y, width * np.array([0.95, 1, 0.85]), x, colour)
+
+
+def _paint_suitcase(body: Body) -> None:
+    brush, colour = body.brush, body.look.bag_colour
+    x, y, _ = body.seen(0.15, 0.03, -0.2)
+    width = body.width(0.085, 0.05)
+    brush.limb((x, y + 0.28), body.joints["hand_left"], (0.006, 0.006), (70, 70, 74))
+    brush.profile(np.array([0.0, 0.015, 0.27, 0.285]) + y, width * np.array([0.93, 1, 1, 0.9]), x, colour)
+    for rib in (x - 0.4 * width, x + 0.4 * width):
+        brush.rectangle(rib - 0.004, y + 0.02, rib + 0.004, y + 0.26, np.multiply(colour, 0.7))
+
+
+_BAGS: dict[str, tuple[Callable[[Body], None], Callable[[Body], bool]]] = {
+    "backpack": (_paint_backpack, lambda body: body.facing > -0.15),
+    "suitcase": (_paint_suitcase, lambda body: body.facing > 0),
+    "handbag": (_paint_handbag, lambda body: body.joints["hand_left"][2] < -0.06),
+    "shoulder": (_paint_shoulder_bag, lambda body: body.seen(0.12, 0.5, 0.0)[2] < -0.06),
+}
+"""For each kind what paints it, and whether it is behind the body."""

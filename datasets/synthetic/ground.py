@@ -11,22 +11,20 @@ _PAVING = ((164, 158, 150), (176, 166, 148), (150, 148, 150), (180, 150, 130))
 _LAWN, _PATH = (98, 132, 62), (188, 170, 138)
 
 
-class Ground:
-    """Metres (x, z) and their footprint for the pixels of the rows from `top` down.
+class Level:
+    """Metres (x, z) and their footprint for the pixels of a level plane, `below` metres under the camera, in `rows`.
 
     `across` is the footprint along x, `deep` that along z, which grows faster towards the horizon.
     """
 
-    def __init__(self, camera: Camera) -> None:
-        width, height = camera.size
-        self.top = int(np.ceil(camera.horizon + 1.5))
-        rows = np.arange(self.top, height, dtype=np.float32)[:, None] - np.float32(camera.horizon)
-        columns = np.arange(width, dtype=np.float32)[None] - np.float32(camera.middle)
-        self.z = np.broadcast_to(np.float32(camera.focal * camera.height) / rows, (height - self.top, width))
+    def __init__(self, camera: Camera, below: float, rows: range) -> None:
+        down = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None] - np.float32(camera.horizon)
+        columns = np.arange(camera.size[0], dtype=np.float32)[None] - np.float32(camera.middle)
+        self.shape = len(rows), camera.size[0]
+        self.z = np.broadcast_to(np.float32(camera.focal * below) / down, self.shape)
         self.x = columns * self.z / np.float32(camera.focal)
         self.across = self.z / np.float32(camera.focal)
-        self.deep = self.z / rows
-        self.shape = self.z.shape
+        self.deep = np.abs(self.z / down)
         self.half_street = camera.half_street
 
     def columns(self, left: float | np.ndarray, right: float | np.ndarray) -> np.ndarray:
@@ -38,27 +36,27 @@ class Ground:
         return inside(self.z, near, far, self.deep)
 
 
-def _asphalt(ground: Ground, rng: Generator) -> np.ndarray:
+def _asphalt(ground: Level, rng: Generator) -> np.ndarray:
     base = flat(ground.shape, np.add(_ASPHALT, rng.normal(0, 8)))
     grit = cell_noise(np.floor(ground.x / 0.05), np.floor(ground.z / 0.1), rng.integers(1 << 20)) - 0.5
     return base * (1 + 0.12 * np.clip(1.5 - ground.deep / 0.1, 0, 1) * grit)[..., None]
 
 
-def _paving(ground: Ground, rng: Generator) -> np.ndarray:
+def _paving(ground: Level, rng: Generator) -> np.ndarray:
     size = rng.choice((0.4, 0.6, 0.9))
     colour = np.add(_PAVING[rng.integers(len(_PAVING))], rng.normal(0, 6, 3))
     footprint = np.maximum(ground.across, 0.6 * ground.deep)
     return slabs(ground.x, ground.z, footprint, size, colour, rng.integers(1 << 20))
 
 
-def _grass(ground: Ground, rng: Generator) -> np.ndarray:
+def _grass(ground: Level, rng: Generator) -> np.ndarray:
     patches = cell_noise(np.floor(ground.x / 0.09), np.floor(ground.z / 0.16), rng.integers(1 << 20)) - 0.5
     mowing = periodic(ground.x + 0.3 * ground.z, 3.0, 0.5, ground.across) - 0.5
     tone = 1 + 0.25 * np.clip(1.5 - ground.deep / 0.12, 0, 1) * patches + 0.09 * mowing
     return flat(ground.shape, _LAWN) * tone[..., None]
 
 
-def _road_across(ground: Ground, rng: Generator) -> tuple[np.ndarray, float, float]:
+def _road_across(ground: Level, rng: Generator) -> tuple[np.ndarray, float, float]:
     """A road from left to right with pavement on both sides, and the distances of its edges."""
     near, far = rng.uniform(4.2, 5.2), rng.uniform(8.2, 9.6)
     rgb = blend(_paving(ground, rng), _asphalt(ground, rng), ground.rows(near, far))
@@ -67,21 +65,21 @@ def _road_across(ground: Ground, rng: Generator) -> tuple[np.ndarray, float, flo
     return rgb, near, far
 
 
-def _shops(ground: Ground, rng: Generator) -> np.ndarray:
+def _shops(ground: Level, rng: Generator) -> np.ndarray:
     rgb, near, far = _road_across(ground, rng)
     middle = (near + far) / 2
     dashes = periodic(ground.x, 3.0, 0.5, ground.across) * ground.rows(middle - 0.07, middle + 0.07)
     return blend(rgb, _PAINT, 0.9 * dashes)
 
 
-def _crossing(ground: Ground, rng: Generator) -> np.ndarray:
+def _crossing(ground: Level, rng: Generator) -> np.ndarray:
     rgb, near, far = _road_across(ground, rng)
     left = rng.uniform(-4.0, 0.0)
     bars = periodic(ground.x - left, 1.0, 0.5, ground.across) * ground.columns(left, left + 3.6)
     return blend(rgb, _PAINT, 0.9 * bars * ground.rows(near + 0.3, far - 0.3))
 
 
-def _canyon(ground: Ground, rng: Generator) -> np.ndarray:
+def _canyon(ground: Level, rng: Generator) -> np.ndarray:
     """A road that leads away, a pavement on both sides."""
     half = 0.5 * ground.half_street
     road = ground.columns(-half, half)
@@ -94,7 +92,7 @@ def _canyon(ground: Ground, rng: Generator) -> np.ndarray:
     return blend(rgb, _PAINT, 0.88 * np.maximum(line * (1 - ground.rows(start - 1, start + 3.6)), bars))
 
 
-def _junction(ground: Ground, rng: Generator) -> np.ndarray:
+def _junction(ground: Level, rng: Generator) -> np.ndarray:
     rgb = _asphalt(ground, rng)
     start = rng.uniform(4.0, 5.0)
     bars = periodic(ground.x + rng.uniform(0, 1), 1.1, 0.5, ground.across) * ground.rows(start, start + 3.4)
@@ -104,7 +102,7 @@ def _junction(ground: Ground, rng: Generator) -> np.ndarray:
     return blend(rgb, _KERB, ground.rows(kerb - 0.12, kerb + 0.12))
 
 
-def _park(ground: Ground, rng: Generator) -> np.ndarray:
+def _park(ground: Level, rng: Generator) -> np.ndarray:
     bend, width = rng.uniform(-0.6, 0.6), rng.uniform(1.6, 2.4)
     centre = rng.uniform(-1.0, 1.0) + bend * (ground.z - 5) + 0.8 * np.sin(0.35 * ground.z)
     offset = ground.x - centre
@@ -113,20 +111,20 @@ def _park(ground: Ground, rng: Generator) -> np.ndarray:
     return blend(rgb, gravel, inside(offset, -width, width, ground.across))
 
 
-def _plaza(ground: Ground, rng: Generator) -> np.ndarray:
+def _plaza(ground: Level, rng: Generator) -> np.ndarray:
     rgb = _paving(ground, rng)
     tile = rng.uniform(2.4, 3.4)
     lattice = np.maximum(periodic(ground.x, tile, 0.12, ground.across), periodic(ground.z, tile, 0.12, ground.deep))
     return blend(rgb, np.multiply(_PAVING[rng.integers(len(_PAVING))], 0.72), 0.7 * lattice)
 
 
-def _campus(ground: Ground, rng: Generator) -> np.ndarray:
+def _campus(ground: Level, rng: Generator) -> np.ndarray:
     lawn = rng.uniform(8.5, 10.0)
     rgb = blend(_paving(ground, rng), _grass(ground, rng), ground.rows(lawn, 1e4))
     return blend(rgb, _KERB, ground.rows(lawn - 0.12, lawn + 0.1))
 
 
-def _arcade(ground: Ground, rng: Generator) -> np.ndarray:
+def _arcade(ground: Level, rng: Generator) -> np.ndarray:
     size = rng.uniform(0.8, 1.2)
     light, dark = np.float32((206, 200, 190)), np.float32((150, 142, 134))
     odd = np.mod(np.floor(ground.x / size) + np.floor(ground.z / size), 2) * np.clip(2 - 3 * ground.deep / size, 0, 1)
@@ -139,6 +137,6 @@ KINDS = tuple(_PAINTERS)
 """Kinds of scenes."""
 
 
-def paint_ground(ground: Ground, kind: str, rng: Generator) -> np.ndarray:
+def paint_ground(ground: Level, kind: str, rng: Generator) -> np.ndarray:
     """RGB of the ground's pixels for a kind of scene."""
     return _PAINTERS[kind](ground, rng)

@@ -8,13 +8,8 @@ _HEIGHT = 0.92  # centre of the head
 _WIDE, _DEEP, _TALL = 0.051, 0.06, 0.07  # half sizes
 
 
-def paint_hair_behind(body: Body) -> None:
-    """Long hair that falls behind the shoulders, to be painted before the trunk."""
-    if body.look.hair_kind == "long" and body.facing > -0.2:
-        _paint_long_hair(body)
-
-
-def _paint_long_hair(body: Body) -> None:
+def paint_long_hair(body: Body) -> None:
+    """Hair that falls on the shoulders, to be painted before the trunk where the body faces the camera."""
     x, y, _ = body.seen(0.0, _HEIGHT, -0.012)
     heights = np.array([y - 0.155, y - 0.1, y, y + 0.04])
     widths = body.width(_WIDE, _DEEP) * np.array([1.05, 1.3, 1.16, 0.8])
@@ -69,7 +64,7 @@ def _paint_face(body: Body, centre: np.ndarray) -> None:
 def _paint_back_hair(body: Body) -> None:
     brush, look = body.brush, body.look
     if look.hair_kind == "long" and body.facing <= -0.2:
-        _paint_long_hair(body)
+        paint_long_hair(body)
     elif look.hair_kind == "bun":
         brush.ellipse(body.seen(0.0, _HEIGHT + 0.05, -0.05), 0.026, 0.026, look.hair, 0.9)
     elif look.hair_kind == "ponytail" and body.facing < 0.75:

@@ -15,6 +15,7 @@ _MOST_COVERED = 0.5  # share of a person that others may cover, by boxes: the fi
 _HALF_WIDTH = 0.15  # of a person's box, in heights
 _SPACING, _ROW_SPACING = 0.78, 0.95  # metres between people side by side, between rows
 _BELOW = 1.05  # feet may be this far down, in image heights
+_BENDS = {"left": (0.2, 0.35, 1.6), "right": (0.15, 0.3, 1.9)}  # of the elbows, in radians
 _DIRECTIONS = np.radians((0, 25, -25, 90, -90, 70, -70, 180, 155, -155))
 
 Obstacle = tuple[float, float, float, float, float]
@@ -82,7 +83,7 @@ def _place_party(camera: Camera, looks: Sequence[Look], heights: tuple[float, fl
     x = rng.uniform(max(left, -bound), min(right, bound))
     direction = float(rng.choice(_DIRECTIONS) + rng.normal(0, 0.12))
     abreast = int(rng.integers(1, 4))
-    stride = 0.03 if rng.random() < 0.12 else float(rng.uniform(0.25, 0.46))
+    stride = 0.03 if rng.random() < 0.12 else rng.uniform(0.25, 0.46)
     party = []
     for index, look in enumerate(looks):
         row, column = divmod(index, abreast)
@@ -91,17 +92,10 @@ def _place_party(camera: Camera, looks: Sequence[Look], heights: tuple[float, fl
         across = x + aside * np.cos(direction) - behind * np.sin(direction)
         away = z + aside * np.sin(direction) + behind * np.cos(direction)
         across, away = float(np.clip(across, -bound, bound)), float(np.clip(away, near, far + 1.0))
-        party.append(Actor(look, across, away, _draw_pose(direction, stride, rng)))
+        heading, phase = direction + rng.normal(0, 0.15), rng.uniform(0, 2 * np.pi)
+        bends = tuple(float(rng.choice(_BENDS[side], p=(0.5, 0.4, 0.1))) for side in ("left", "right"))
+        party.append(Actor(look, across, away, Pose(heading, phase, stride, bends)))
     return party
-
-
-def _draw_pose(direction: float, stride: float, rng: Generator) -> Pose:
-    return Pose(
-        heading=direction + float(rng.normal(0, 0.15)),
-        phase=float(rng.uniform(0, 2 * np.pi)),
-        stride=stride,
-        bends=tuple(float(rng.choice(bends, p=(0.5, 0.4, 0.1))) for bends in ((0.2, 0.35, 1.6), (0.15, 0.3, 1.9))),
-    )
 
 
 def _box(camera: Camera, actor: Actor) -> Obstacle:

@@ -3,9 +3,8 @@
 import numpy as np
 from numpy.random import Generator
 
-from datasets.synthetic.brush import Brush
 from datasets.synthetic.camera import Camera
-from datasets.synthetic.canvas import Canvas, Colour, Sprite, cut_out
+from datasets.synthetic.canvas import Brush, Canvas, Colour, Sprite, cut_out
 
 _METAL, _IRON, _WOOD, _LAMP = (96, 100, 106), (52, 56, 58), (136, 98, 62), (300, 286, 240)
 _BRIGHT = ((176, 44, 44), (40, 84, 140), (54, 110, 72), (222, 222, 218), (60, 62, 68), (206, 150, 50))
@@ -137,5 +136,7 @@ def draw_props(camera: Camera, count: int, rng: Generator) -> list[tuple[float, 
         x = float(rng.choice((-1, 1)) * reach * rng.uniform(0.35, 0.95))
         canvas = Canvas(*large.size)
         _PAINTERS[kind](standing_brush(canvas, large, x, z, rng), rng)
-        props.append((z, cut_out(canvas, 1 / _OVERSAMPLING, 0, 0)))
+        sprite = cut_out(canvas, 1 / _OVERSAMPLING, 0, 0)
+        if sprite.coverage.size:
+            props.append((z, sprite))
     return props

@@ -1,20 +1,40 @@
-"""Composes one image: background, shadows, people and things by distance, the camera's light, noise and blur."""
+"""Draws the images of a camera: background, shadows, people and things by distance, then light, noise and blur."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.random import Generator
 
-from datasets.synthetic.camera import Camera, Light
+from datasets.synthetic.camera import Camera, Light, draw_camera
 from datasets.synthetic.canvas import Colour, Sprite, overlap
+from datasets.synthetic.config import SyntheticConfig
 from datasets.synthetic.figure import draw_figure
-from datasets.synthetic.layout import Actor
+from datasets.synthetic.ground import KINDS
+from datasets.synthetic.layout import Actor, lay_out
+from datasets.synthetic.props import draw_props
+from datasets.synthetic.scene import draw_background
+from datasets.synthetic.wardrobe import draw_look
+from datasets.synthetic.world import FramePlan, Population
+from utils.labels import UNLABELLED
 
+_CAMERA_STREAM, _IMAGE_STREAM = 2, 3  # first numbers of the random streams, see also build.py
+_SOLID_WIDTH = 0.4  # of a thing's sprite, as a share: the width that hides people
 _SOLID = 0.5  # coverage from which a pixel belongs to a person
 _SMALLEST_SIDE = 3  # pixels: a visible part thinner than this gets no box
 _NOBODY = -1
+
+
+@dataclass(frozen=True)
+class Task:
+    """An image to draw: its number (1 and up, over both splits), split, plan, and file name."""
+
+    number: int
+    split: str
+    plan: FramePlan
+    name: str
 
 
 @dataclass(frozen=True)
@@ -27,7 +47,7 @@ class Backdrop:
 
 
 def _darken_contact(frame: np.ndarray, foot: Colour, height: float) -> None:
-    """A soft dark spot where the feet meet the ground."""
+    """A soft dark spot where the feet of somebody `height` pixels tall meet the ground."""
     reach_x, reach_y = 0.2 * height, 0.055 * height
     x1, x2 = (int(np.clip(foot[0] + side * 2 * reach_x, 0, frame.shape[1])) for side in (-1, 1))
     y1, y2 = (int(np.clip(foot[1] + side * 2 * reach_y, 0, frame.shape[0])) for side in (-1, 1))
@@ -88,10 +108,10 @@ def measure(owners: np.ndarray, sprites: Sequence[Sprite]) -> tuple[np.ndarray, 
     """
     boxes, visibility = np.zeros((len(sprites), 4), np.int32), np.zeros(len(sprites))
     for index, sprite in enumerate(sprites):
-        rows, columns = np.nonzero(owners == index)
-        if len(rows):
-            boxes[index] = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
-            visibility[index] = len(rows) / np.count_nonzero(sprite.coverage > _SOLID)
+        seen = (owners == index).astype(np.uint8)
+        x, y, width, height = cv2.boundingRect(seen)
+        boxes[index] = x, y, x + width, y + height
+        visibility[index] = seen.sum() / max(np.count_nonzero(sprite.coverage > _SOLID), 1)
     return boxes, visibility
 
 
@@ -110,11 +130,57 @@ def expose(frame: np.ndarray, light: Light, rng: Generator) -> tuple[np.ndarray,
     return np.clip(image + grain[..., None], 0, 255).astype(np.uint8), int(rng.integers(82, 96))
 
 
-def ground_props(background: np.ndarray, light: Light, props: Sequence[tuple[float, Sprite]]) -> None:
-    """Lay the shadows of a camera's props on its background, in place."""
+def make_backdrop(config: SyntheticConfig, number: int) -> Backdrop:
+    """The `Backdrop` of camera `number`."""
+    rng = np.random.default_rng([config.seed, _CAMERA_STREAM, number])
+    shift = int(np.random.default_rng([config.seed, _CAMERA_STREAM]).integers(len(KINDS)))
+    kind = KINDS[(number - 1 + shift) % len(KINDS)]
+    camera = draw_camera(rng, kind, (config.width, config.height), config.person_height[1])
+    background = draw_background(camera, rng)
+    props = draw_props(camera, config.props, rng)
     for _, sprite in props:
-        if sprite.coverage.size:
-            base = np.flatnonzero(sprite.coverage[-1])
-            foot = (sprite.left + base.mean(), sprite.top + sprite.coverage.shape[0])
-            _cast_shadow(background, sprite, foot, light)
-            _darken_contact(background, foot, 2.5 * len(base))
+        base = np.flatnonzero(sprite.coverage[-1])
+        foot = (sprite.left + base.mean(), sprite.top + sprite.coverage.shape[0])
+        _cast_shadow(background, sprite, foot, camera.light)
+        _darken_contact(background, foot, 2.5 * len(base))
+    return Backdrop(camera, background, props)
+
+
+def make_actors(
+    config: SyntheticConfig, backdrop: Backdrop, population: Population, plan: FramePlan, rng: Generator
+) -> tuple[list[Actor], list[int]]:
+    """The people of an image and their pids: 1 and up within the split, -1 for those without identity."""
+    pids = [person + 1 for party in plan.parties for person in party] + [UNLABELLED] * plan.strangers
+    strangers = [[draw_look(rng)] for _ in range(plan.strangers)]
+    looks = [[population.looks[person] for person in party] for party in plan.parties] + strangers
+    obstacles = []
+    for z, sprite in backdrop.props:
+        height, width = sprite.coverage.shape
+        spare = (1 - _SOLID_WIDTH) / 2 * width
+        obstacles.append((sprite.left + spare, sprite.top, sprite.left + width - spare, sprite.top + height, z))
+    return lay_out(backdrop.camera, looks, obstacles, config.person_height, rng), pids
+
+
+def draw_frames(
+    config: SyntheticConfig, folder: Path, camera: int, populations: Mapping[str, Population], tasks: Sequence[Task]
+) -> list[tuple[int, dict]]:
+    """Draw and store the images of `tasks`, all of one camera; `populations` by split.
+
+    Returns:
+        for each its number and a dict with `img_name`, `cam_id`, `boxes` n x 4 int32, `pids` n (1 and up within the
+        split), `visibility` n.
+    """
+    backdrop = make_backdrop(config, camera)
+    items = []
+    for task in tasks:
+        rng = np.random.default_rng([config.seed, _IMAGE_STREAM, task.number])
+        actors, pids = make_actors(config, backdrop, populations[task.split], task.plan, rng)
+        frame, owners, sprites = compose(backdrop, actors, rng)
+        image, quality = expose(frame, backdrop.camera.light, rng)
+        _, encoded = cv2.imencode(".jpg", np.ascontiguousarray(image[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, quality])
+        (folder / task.name).write_bytes(encoded.tobytes())
+        boxes, visibility = measure(owners, sprites)
+        kept = is_annotated(boxes, visibility, config.min_visibility)
+        people = {"boxes": boxes[kept], "pids": np.array(pids, np.int32)[kept], "visibility": visibility[kept]}
+        items.append((task.number, {"img_name": task.name, "cam_id": camera, **people}))
+    return items

@@ -4,12 +4,12 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
-from datasets.synthetic.camera import Camera, clip_near
+from datasets.synthetic.camera import Camera
 from datasets.synthetic.canvas import Canvas, smooth_noise
-from datasets.synthetic.facade import Facade, Front, draw_facade, paint_facade
-from datasets.synthetic.ground import Ground, paint_ground
+from datasets.synthetic.facade import Facade, paint_facade
+from datasets.synthetic.ground import Level, paint_ground
 from datasets.synthetic.props import paint_hedge, paint_tree, standing_brush
-from datasets.synthetic.surface import blend, flat, inside, periodic
+from datasets.synthetic.surface import blend, flat, periodic
 
 _OVERSAMPLING = 2
 _HAZE = 90.0  # metres at which a colour is halfway to the sky's
@@ -37,8 +37,7 @@ class Stage:
         def shade(xx: np.ndarray, yy: np.ndarray) -> np.ndarray:
             along = (xx - np.float32(camera.middle)) * scale - np.float32(left)
             up = np.float32(camera.height) - (yy - np.float32(camera.horizon)) * scale
-            front = Front(*np.broadcast_arrays(along, up, scale), self.light.sky_low)
-            return self.haze(paint_facade(style, front), distance)
+            return self.haze(paint_facade(style, *np.broadcast_arrays(along, up, scale)), distance)
 
         wall = [(left, 0), (right, 0), (right, height), (left, height)]
         cornice = [(left, height - 0.3), (right, height - 0.3), (right + 0.1, height), (left - 0.1, height)]
@@ -56,15 +55,14 @@ class Stage:
             distance = np.clip(np.float32(camera.focal * x) / offset, np.float32(near), np.float32(far))
             up = np.float32(camera.height) - (yy - np.float32(camera.horizon)) * distance / np.float32(camera.focal)
             grids = np.broadcast_arrays(distance - np.float32(near), up, distance / np.abs(offset))
-            rgb = paint_facade(style, Front(*grids, self.light.sky_low))
-            return self.haze(rgb * np.float32(shadow), distance)
+            return self.haze(paint_facade(style, *grids) * np.float32(shadow), distance)
 
-        corners = clip_near([(x, 0, near), (x, 0, far), (x, height, far), (x, height, near)])
+        corners = [(x, 0, near), (x, 0, far), (x, height, far), (x, height, near)]
         self.canvas.paint(camera.project(corners), shade)
 
     def facade(self, shop: bool) -> Facade:
         """A random style of a front in this light."""
-        return draw_facade(self.rng, shop, self.lit)
+        return Facade(self.rng, shop, self.lit, self.light.sky_low)
 
 
 def _paint_sky(stage: Stage) -> None:
@@ -116,7 +114,7 @@ def _paint_trees(stage: Stage, distances: tuple[float, float], count: int) -> No
 def _paint_buildings(stage: Stage) -> None:
     camera, depth = stage.camera, stage.camera.depth
     if camera.kind == "arcade":
-        stage.front(draw_facade(stage.rng, True, 0.5), -8, 8, 34.0, _CEILING)
+        stage.front(Facade(stage.rng, True, 0.5, stage.light.sky_low), -8, 8, 34.0, _CEILING)
         _paint_sides(stage, True, (_CEILING, _CEILING))
     elif camera.kind == "canyon":
         _paint_sides(stage, True, (8, 15))
@@ -136,18 +134,14 @@ def _paint_buildings(stage: Stage) -> None:
 
 def _paint_ceiling(stage: Stage) -> None:
     camera = stage.camera
-    rows = np.arange(0, int(camera.horizon) - 1, dtype=np.float32)[:, None] - np.float32(camera.horizon)
-    z = np.float32(camera.focal * (camera.height - _CEILING)) / rows
-    x = (np.arange(camera.size[0], dtype=np.float32)[None] - np.float32(camera.middle)) * z / np.float32(camera.focal)
-    across, deep = z / np.float32(camera.focal) + 0 * x, -z / rows + 0 * x
-    z = z + 0 * x
-    panels = np.maximum(periodic(x, 1.2, 0.03, across), periodic(z, 1.2, 0.03, deep))
-    rgb = flat(x.shape, (198, 198, 196)) * (1 - 0.3 * panels)[..., None]
-    lamps = (inside(x, -1.9, -1.3, across) + inside(x, 1.3, 1.9, across)) * periodic(z, 2.4, 0.55, deep)
-    stage.canvas.colour[: len(rows)] = stage.haze(blend(rgb, (255, 252, 238), lamps), 0.5 * z)
+    level = Level(camera, camera.height - _CEILING, range(int(camera.horizon) - 1))
+    panels = np.maximum(periodic(level.x, 1.2, 0.03, level.across), periodic(level.z, 1.2, 0.03, level.deep))
+    rgb = flat(level.shape, (198, 198, 196)) * (1 - 0.3 * panels)[..., None]
+    lamps = (level.columns(-1.9, -1.3) + level.columns(1.3, 1.9)) * periodic(level.z, 2.4, 0.55, level.deep)
+    stage.canvas.colour[: level.shape[0]] = stage.haze(blend(rgb, (255, 252, 238), lamps), 0.5 * level.z)
 
 
-def _ground_shadow(stage: Stage, ground: Ground) -> np.ndarray:
+def _ground_shadow(stage: Stage, ground: Level) -> np.ndarray:
     """Brightness of the ground: the shade of what stands outside the picture, and stains."""
     rng, light = stage.rng, stage.light
     noise = smooth_noise(rng, ground.shape, (ground.shape[1] / 9, ground.shape[0] / 22), 0.045)
@@ -166,8 +160,9 @@ def draw_background(camera: Camera, rng: Generator) -> np.ndarray:
         _paint_ceiling(stage)
     elif camera.kind in ("park", "plaza", "canyon"):
         _paint_skyline(stage)
-    ground = Ground(large)
+    top = int(np.ceil(large.horizon + 1.5))
+    ground = Level(large, large.height, range(top, large.size[1]))
     rgb = paint_ground(ground, camera.kind, rng) * _ground_shadow(stage, ground)[..., None]
-    stage.canvas.colour[ground.top :] = stage.haze(rgb, ground.z)
+    stage.canvas.colour[top:] = stage.haze(rgb, ground.z)
     _paint_buildings(stage)
     return cv2.resize(stage.canvas.colour, camera.size, interpolation=cv2.INTER_AREA)

@@ -30,12 +30,12 @@ class Population:
         return camera in self.homes[self.group_of[person]]
 
 
-@dataclass(frozen=True)
+@dataclass
 class FramePlan:
     """Who is in an image; `strangers` is the number of people without identity."""
 
     camera: int
-    parties: tuple[Party, ...]
+    parties: list[Party]
     strangers: int
 
     @property
@@ -127,23 +127,18 @@ class _Planner:
         """An image of a camera with a random number of people."""
         people = int(self.rng.integers(1, max(2, round(2 * self.config.people))))
         strangers = int(self.rng.binomial(people, self.config.unlabelled_share))
-        parties, present = [], set()
+        plan, present = FramePlan(camera, [], strangers), set()
         for _ in range(people):
             if len(present) + strangers < people and (party := self.party(camera, present)):
-                parties.append(party)
-        return FramePlan(camera, tuple(parties), strangers)
+                plan.parties.append(party)
+        return plan
 
-    def complete(self, plans: list[FramePlan], open_frames: Sequence[int]) -> None:
-        """Add people to the least crowded images until everyone has the least number of sightings."""
-        for person in range(len(self.population.looks)):
-            while self.sightings[person] < min(_MIN_SIGHTINGS, len(open_frames)):
-                free = [index for index in open_frames if person not in plans[index].people]
-                chosen = min(free, key=lambda index, person=person: (
-                    not self.population.is_home(person, plans[index].camera), len(plans[index].people), index
-                ))  # fmt: skip
-                plan = plans[chosen]
-                party = self.companions(person, plan.people)
-                plans[chosen] = FramePlan(plan.camera, (*plan.parties, party), plan.strangers)
+    def complete(self, person: int, plans: Sequence[FramePlan]) -> None:
+        """Add the person to the least crowded images, its own cameras' first, until it has enough sightings."""
+        while self.sightings[person] < min(_MIN_SIGHTINGS, len(plans)):
+            free = [plan for plan in plans if person not in plan.people]
+            plan = min(free, key=lambda plan: (not self.population.is_home(person, plan.camera), len(plan.people)))
+            plan.parties.append(self.companions(person, plan.people))
 
 
 def plan_frames(config: SyntheticConfig, population: Population, count: int, rng: Generator) -> list[FramePlan]:
@@ -151,7 +146,10 @@ def plan_frames(config: SyntheticConfig, population: Population, count: int, rng
     planner = _Planner(config, population, rng)
     empty = set(rng.permutation(count)[: min(round(config.empty_share * count), count - 3)].tolist())
     cameras = [1 + index % config.cameras for index in range(count)]
-    plans = [FramePlan(camera, (), 0) if index in empty else planner.frame(camera)
-             for index, camera in enumerate(cameras)]  # fmt: skip
-    planner.complete(plans, [index for index in range(count) if index not in empty])
+    plans = [
+        FramePlan(camera, [], 0) if index in empty else planner.frame(camera) for index, camera in enumerate(cameras)
+    ]
+    filled = [plan for index, plan in enumerate(plans) if index not in empty]
+    for person in range(len(population.looks)):
+        planner.complete(person, filled)
     return plans

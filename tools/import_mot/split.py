@@ -3,12 +3,13 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from datasets.mot import MotSequence
 from datasets.writers import image_name
+from tools.import_mot.sequence import MotSequence
+from utils.boxes import clip_boxes
 from utils.errors import UserError
 from utils.labels import UNLABELLED
 
@@ -42,8 +43,7 @@ class SplitRules:
     min_visibility: float = 0.1
 
 
-@dataclass(frozen=True)
-class MotSplit:
+class MotSplit(NamedTuple):
     """The three splits of a dataset."""
 
     train: list[Item]
@@ -74,7 +74,7 @@ def split_sequences(sequences: Sequence[MotSequence], cameras: Sequence[int], ru
             for box, pid in zip(image["boxes"], image["pids"], strict=True)
             if pid != UNLABELLED
         ]
-        first_pid += max((box.track for boxes in sequence.boxes.values() for box in boxes), default=0)
+        first_pid += int(sequence.tracks.max(initial=0))
     trained, seen = (Counter(int(pid) for image in images for pid in image["pids"]) for images in (train, gallery))
     for image in train:
         image["pids"][[trained[int(pid)] < MIN_APPEARANCES for pid in image["pids"]]] = UNLABELLED
@@ -88,28 +88,23 @@ def _frames(sequence: MotSequence, rules: SplitRules) -> tuple[list[int], list[i
     for first, last in (*ranges[0], *ranges[1]):
         if not 1 <= first <= last <= sequence.length:
             raise UserError(f"{sequence.folder}: frames {first}-{last} asked for, has frames 1 to {sequence.length}")
-    train, gallery = (np.unique(np.concatenate([np.arange(a, b + 1) for a, b in pairs])) for pairs in ranges)
-    both = np.intersect1d(train, gallery)
-    if both.size:
-        raise UserError(f"{sequence.folder}: frame {both[0]} would be both training and gallery")
-    return train[:: rules.stride].tolist(), gallery[:: rules.stride].tolist()
+    train, gallery = ({frame for a, b in pairs for frame in range(a, b + 1)} for pairs in ranges)
+    if train & gallery:
+        raise UserError(f"{sequence.folder}: frame {min(train & gallery)} would be both training and gallery")
+    return sorted(train)[:: rules.stride], sorted(gallery)[:: rules.stride]
 
 
 def _image(sequence: MotSequence, frame: int, camera: int, recording: int, first_pid: int, rules: SplitRules) -> Item:
     """The image dict of a frame; boxes are rounded to whole pixels and cut to the image."""
-    boxes, pids = [], []
-    for person in sequence.boxes.get(frame, ()):
-        corners = np.rint([person.x1, person.y1, person.x2, person.y2])
-        x1, y1, x2, y2 = corners.clip(0, [sequence.width, sequence.height] * 2).astype(np.int32)
-        if x2 <= x1 or y2 <= y1 or person.visibility < rules.min_visibility:
-            continue
-        large = x2 - x1 >= rules.min_width and y2 - y1 >= rules.min_height
-        boxes.append((x1, y1, x2, y2))
-        pids.append(first_pid + person.track if large and person.track != UNLABELLED else UNLABELLED)
+    here = (sequence.frames == frame) & (sequence.visibility >= rules.min_visibility)
+    boxes = clip_boxes(np.rint(sequence.boxes[here]), sequence.width, sequence.height).astype(np.int32)
+    sides, tracks = boxes[:, 2:] - boxes[:, :2], sequence.tracks[here]
+    recognised = (sides >= (rules.min_width, rules.min_height)).all(axis=1) & (tracks != UNLABELLED)
+    inside = (sides > 0).all(axis=1)
     return {
         "img_name": image_name("prw", frame, camera, recording),
         "img_path": sequence.image(frame),
-        "boxes": np.array(boxes, dtype=np.int32).reshape(-1, 4),
-        "pids": np.array(pids, dtype=np.int32),
+        "boxes": boxes[inside],
+        "pids": np.where(recognised, first_pid + tracks, UNLABELLED)[inside].astype(np.int32),
         "cam_id": camera,
     }

@@ -21,10 +21,10 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from datasets.mot import MotSequence, read_sequence
-from datasets.mot_split import FrameRanges, MotSplit, SplitRules, split_sequences
 from datasets.writers import PRW_CAMERAS, image_folder, write_annotations
 from tools.common import add_traceback_argument, run_program
+from tools.import_mot.sequence import MotSequence, read_sequence
+from tools.import_mot.split import FrameRanges, MotSplit, SplitRules, split_sequences
 from utils.errors import UserError
 
 JPEG_QUALITY = 95

@@ -1,0 +1,1 @@
+"""Turn frames with tracks into a dataset; see datasets/README.md."""
