@@ -1,7 +1,6 @@
-"""The benchmark: its load, its cases in processes of their own, its tables and its errors."""
+"""The benchmark: its load, its cases in processes of their own, its results and its errors."""
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,13 +10,12 @@ from tiny import OPTIONS
 
 from models.roi import RoIAlign
 from tools.benchmark import runs
-from tools.benchmark.__main__ import main, parse_args
+from tools.benchmark.__main__ import describe, main, parse_args
 from tools.benchmark.cases import Case
-from tools.benchmark.evaluation import SIZES, draw_gallery, search_by_loops
-from tools.benchmark.network import drawn_images, drawn_targets, new_network, options_of, stage_times
-from tools.benchmark.runs import measure, measure_apart, run_rounds
-from tools.benchmark.tables import number, tables_of
-from tools.common import run_program
+from tools.benchmark.evaluation import SIZES, draw_gallery
+from tools.benchmark.network import drawn_targets, new_network, options_of
+from tools.benchmark.runs import measure, measure_apart
+from tools.common import INTERRUPTED, run_program
 from utils.evaluation import evaluate_search
 
 CFG = str(Path(__file__).resolve().parents[1] / "configs" / "prw.yaml")
@@ -46,12 +44,6 @@ def test_inference_has_a_defined_load_and_stages(name, cfg, tuned):
     assert all(min(figures[stage]) > 0 for stage in STAGES)
 
 
-def test_hooks_of_stages_are_removed():
-    model = new_network("release", options_of(CASE), CPU).eval()
-    assert set(stage_times(model, lambda: model(drawn_images(1, (96, 160))), 1)) == STAGES
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.children())
-
-
 def test_variants_replace_what_they_say():
     plain, fast = (new_network(name, options_of(CASE), CPU) for name in ("release", "fast"))
     for model, replaced in ((plain, False), (fast, True)):
@@ -71,59 +63,44 @@ def test_targets_are_boxes_in_their_images():
 
 def test_training_and_evaluation_are_measured():
     assert min(measure(replace(CASE, part="training"))["steps/s"]) > 0
-    evaluation = Case("evaluation", "tiny", CFG)
-    assert set(measure(evaluation)) == {"inputs MiB", "boxes", "detection s", "search s", "CBGM s", "peak MiB"}
-    assert "detection s" not in measure(replace(evaluation, name="tiny by loops"))
+    figures = measure(Case("evaluation", "tiny", CFG))
+    assert set(figures) == {"inputs MiB", "boxes", "detection s", "search s", "CBGM s", "peak MiB"}
 
 
 @pytest.mark.parametrize("gallery_size", [0, 12])
-@pytest.mark.parametrize("cbgm", [False, True])
-def test_loops_score_as_blocks_do(gallery_size, cbgm):
+def test_drawn_galleries_are_neither_trivial_nor_hopeless(gallery_size):
     given = draw_gallery(SIZES["tiny"]._replace(gallery_size=gallery_size))
-    blocks = evaluate_search(**given, cbgm=cbgm)
-    assert 0 < blocks["mAP"] < 1
-    assert search_by_loops(given, cbgm) == pytest.approx({n: blocks[n] for n in ("mAP", "top1")}, abs=1e-6)
+    assert 0 < evaluate_search(**given)["mAP"] < 1
+    sizes = {len(gallery.images) for gallery in given["query_set"].galleries()}
+    assert sizes == {gallery_size or SIZES["tiny"].images - 1}
 
 
-def test_killed_process_is_a_failure_of_its_case():
-    assert "terminated abruptly" in measure_apart(1, work=os._exit)["failure"]
+def test_results_are_medians_and_ratios_to_the_first():
+    assert describe({"images/s": [5.0, 3.0, 4.0], "people": [10.0]}, 2.0) == (
+        "images/s 4 [3, 5], times the first 2.00, people 10"
+    )
+    assert describe({"failure": "out of memory"}, None) == "out of memory"
 
 
-def test_rounds_pool_samples_and_leave_failed_cases_out():
-    cases = [replace(CASE, name=name) for name in ("release", "fast", "compiled")]
-    order, reports = [], []
+def test_program_prints_and_writes_each_result_as_it_comes(tmp_path, capsys, monkeypatch):
+    """One case ends, the next one fails, and Ctrl-C comes during the third: two results are printed and written."""
 
-    def run(case):
-        order.append(case.name)
-        return {"failure": "no compiler"} if case.name == "compiled" else {"images/s": [1.0]}
+    def interrupted(case):
+        if case.name == "fast":
+            raise KeyboardInterrupt
+        return measure(case) if case.name == "release" else measure_apart(replace(case, precision="fp8"))
 
-    results = run_rounds(cases, 2, lambda so_far: reports.append(str(so_far[0])), run)
-    assert order == ["release", "fast", "compiled", "release", "fast"]
-    assert reports == ["{'images/s': [1.0]}", "{'images/s': [1.0, 1.0]}"]
-    assert results == [{"images/s": [1.0, 1.0]}] * 2 + [{"failure": "no compiler"}]
-
-
-def test_ratios_are_to_the_first_measured_row_of_a_batch_size():
-    speeds = {("release", 1): [], ("straightforward", 1): [2.0], ("fast", 1): [5.0, 3.0, 4.0], ("fast", 3): [6.0]}
-    cases = [replace(CASE, name=name, batch_size=size) for name, size in speeds]
-    results = [{"images/s": samples} if samples else {"failure": "out of memory"} for samples in speeds.values()]
-    (rows,) = tables_of(cases, results).values()
-    assert [row["times the first"] for row in rows] == ["-", "1.00", "2.00", "1.00"]
-    assert rows[2]["images/s"] == "4.00 [3.00, 5.00]"
-    assert [row["failure"] for row in rows] == ["out of memory", "-", "-", "-"]
-    assert [number(value) for value in (0.01234, 12.34, 1234.5)] == ["0.0123", "12.3", "1234"]
-
-
-def test_program_prints_and_writes_what_it_measured(tmp_path, capsys):
+    monkeypatch.setattr("tools.benchmark.__main__.measure_apart", interrupted)
     out = tmp_path / "speed.json"
-    words = ["inference", *WORDS, "--cfg", CFG, "--image-size", "96", "160", "--seconds", "0.01", "--rounds", "1"]
-    words += ["--variants", "fast", "--precisions", "off", "--batch-sizes", "1", "--json", str(out)]
-    assert run_program(main, parse_args(words)) == 0
-    shown, written = capsys.readouterr().out, json.loads(out.read_text(encoding="utf-8"))
-    assert len(written["tables"]) == 2
-    for title, rows in written["tables"].items():
-        assert title in shown and all(cell in shown for row in rows for cell in row.values())
-    assert written["cases"][0]["figures"]["images/s"]
+    words = ["inference", *WORDS, "--cfg", CFG, "--image-size", "96", "160", "--seconds", "0.01", "--json", str(out)]
+    words += ["--variants", "release", "channels-last", "fast", "--precisions", "off", "--batch-sizes", "1"]
+    assert run_program(main, parse_args(words)) == INTERRUPTED
+    *_, first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("inference, release, precision off, batch 1: images/s ")
+    assert "times the first 1.00" in first and "stem ms" in first
+    assert second.startswith("inference, channels-last, precision off, batch 1: UserError: --precisions")
+    release, failed = json.loads(out.read_text(encoding="utf-8"))["cases"]
+    assert release["figures"]["images/s"] and "UserError" in failed["figures"]["failure"]
 
 
 @pytest.mark.parametrize(

@@ -87,18 +87,18 @@ WRONG = {
     "option as section": ("SEED: {a: 1}", "SEED must be of type int, but is {'a': 1}"),
     "no value": ("SEED:", "SEED must be of type int, but is None"),
     "wrong elements": ("SOLVER: {MILESTONES: [1, a]}", "SOLVER.MILESTONES must be of type list of int"),
-    "key twice": ("SEED: 1\nSEED: 2", r"SEED comes twice \(line 2\)"),
+    "key twice": ("SEED: 1\nSEED: 2", r"SEED comes twice in .*line 2"),
     "list as base": ("BASE: [a]", r"BASE must be the path of a config file, but is \['a'\]"),
     "no base": ("BASE:", "BASE must be the path of a config file, but is None"),
     "recursive section": ("SOLVER: &a {x: *a}", "no option 'SOLVER.x'"),
     "recursive option": ("SEED: &a {x: *a}", "SEED must be of type int"),
-    "nested deeply": ("[" * 3000, "nested too deeply"),
+    "nested deeply": ("[" * 500, "in UTF-8: maximum recursion depth exceeded"),
     "laughs": (f"OUTPUT_DIR: [{LAUGHS}]", "OUTPUT_DIR must be of type str"),
     "laughs as list": (f"SOLVER: {{MILESTONES: [{LAUGHS}]}}", "MILESTONES must be of type list of int"),
     "list": ("- 1", "holds a list"),
     "not UTF-8": (b"OUTPUT_DIR: caf\xe9\n", "is not a YAML file of options in UTF-8: unacceptable character"),
     "unknown alias": ("SEED: *x", "is not a YAML file of options in UTF-8: found undefined alias"),
-    "value unlike its tag": ("SEED: !!timestamp x", "is not a YAML file of options: wrong tags"),
+    "value unlike its tag": ("SEED: !!timestamp x", "is not a YAML file of options in UTF-8: "),
 }
 
 

@@ -2,7 +2,6 @@
 
 import logging
 import sys
-from collections import defaultdict
 from logging.handlers import MemoryHandler
 from pathlib import Path
 
@@ -58,13 +57,10 @@ def log_to_file(path: Path) -> None:
 
 def format_table(rows: list[dict[str, object]]) -> str:
     """Rows (all with the same keys) as aligned text; floats are shown as percentages with two digits."""
-    columns: dict[str, list[str]] = defaultdict(list)
-    for row in rows:
-        for name, value in row.items():
-            columns[name].append(f"{100 * value:.2f}" if isinstance(value, float) else str(value))
-    widths = {name: max(len(name), *map(len, cells)) for name, cells in columns.items()}
-    lines = ["  ".join(name.ljust(width) for name, width in widths.items())]
-    lines.append("  ".join("-" * width for width in widths.values()))
-    for cells in zip(*columns.values(), strict=True):
-        lines.append("  ".join(cell.ljust(width) for cell, width in zip(cells, widths.values(), strict=True)))
+    shown = [
+        [f"{100 * value:.2f}" if isinstance(value, float) else str(value) for value in row.values()] for row in rows
+    ]
+    widths = [max(map(len, column)) for column in zip(rows[0], *shown, strict=True)]
+    table = [list(rows[0]), ["-" * width for width in widths], *shown]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)) for cells in table]
     return "\n".join(line.rstrip() for line in lines)

@@ -97,13 +97,9 @@ def changed_options(before: str, source: str, now: CfgNode) -> list[str]:
 def _parse(text: str | bytes, source: str) -> dict:
     try:
         options = yaml.load(text, Loader=UniqueKeyLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        fault = getattr(error, "problem", None) or str(error).partition("\n")[0]
-        line = f" (line {mark.line + 1})" if mark else ""
-        raise UserError(f"{source} is not a YAML file of options in UTF-8: {fault[:200]}{line}") from error
     except Exception as error:  # values that do not fit their tags, such as !!float x, raise almost anything
-        raise UserError(f"{source} is not a YAML file of options: wrong tags, or nested too deeply") from error
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{source} is not a YAML file of options in UTF-8: {reason}") from error
     if not isinstance(options, dict | None):
         raise UserError(f"{source} must hold options as KEY: VALUE, but holds a {type(options).__name__}")
     return options or {}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import ceil, sqrt
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from utils.drawing import BEST, QUERY, Box, Color, Mark, draw_marks, font
 
@@ -110,10 +110,7 @@ def _paste(
     sheet: Image.Image, image: np.ndarray, corner: tuple[int, int], size: tuple[int, int], frame: Color | None = None
 ) -> None:
     """Fit `image` into the rectangle at `corner`, left and in the middle; `frame`: the colour of a line around it."""
-    picture = Image.fromarray(np.ascontiguousarray(image))
-    scale = min(size[0] / picture.width, size[1] / picture.height)
-    fitted = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
-    picture = picture.resize(fitted, Image.Resampling.LANCZOS)
+    picture = ImageOps.contain(Image.fromarray(np.ascontiguousarray(image)), size, Image.Resampling.LANCZOS)
     x, y = corner[0], corner[1] + (size[1] - picture.height) // 2
     sheet.paste(picture, (x, y))
     if frame:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
+from statistics import median
 
 import torch
 
@@ -18,12 +19,11 @@ from models import build_model
 from tools.benchmark.cases import Case, Figures
 from tools.benchmark.evaluation import SIZES
 from tools.benchmark.network import VARIANTS, options_of
-from tools.benchmark.runs import PARTS, run_rounds
-from tools.benchmark.tables import tables_of
+from tools.benchmark.runs import PARTS, measure_apart
 from tools.common import add_config_arguments, run_program
 from utils.files import write_json
-from utils.logging import format_table, set_up_logging
 
+SPEEDS = ("images/s", "steps/s")
 # Unless the command line says otherwise:
 BATCH_SIZES = {"cpu": (1, 3), "cuda": (1, 3, 16)}
 USUAL_PRECISIONS = {"cpu": ("off", "bf16"), "cuda": ("off", "fp16", "bf16")}
@@ -45,9 +45,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch-sizes", type=int, nargs="+", metavar="N", help="images of a pass of inference")
     parser.add_argument("--image-size", type=int, nargs=2, default=(900, 1500), metavar=("H", "W"), help="pixels")
     parser.add_argument("--galleries", choices=SIZES, default=["prw"], **names, help=f"of {', '.join(SIZES)}")
-    parser.add_argument("--loops", action="store_true", help="also search by loops over images, which takes minutes")
     parser.add_argument("--seconds", type=float, default=10.0, help="for which a process repeats its work, default 10")
-    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="processes of each case, default 3")
+    parser.add_argument("--rounds", type=int, default=1, metavar="N", help="how often all is measured, default 1")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything, raw samples included, to FILE")
     add_config_arguments(parser, default="configs/prw.yaml")
     args = parser.parse_intermixed_args(argv)
@@ -70,11 +69,10 @@ def plan(args: argparse.Namespace) -> list[Case]:
     build_model(cfg)  # wrong options are reported once, not by every case
     precisions = args.precisions or USUAL_PRECISIONS[kind]
     trained = [name for name in args.variants if name != "compiled"]
-    loops = [f"{name} by loops" for name in args.galleries if args.loops]
     combinations = {
         "inference": product(args.batch_sizes or BATCH_SIZES[kind], precisions, args.variants),
         "training": product([cfg.INPUT.BATCH_SIZE_TRAIN], precisions, trained),
-        "evaluation": product([1], ["off"], [*args.galleries, *loops]),
+        "evaluation": product([1], ["off"], args.galleries),
     }
     return [
         replace(first, part=part, name=name, precision=dtype, batch_size=size)
@@ -82,6 +80,21 @@ def plan(args: argparse.Namespace) -> list[Case]:
         if part in args.parts
         for size, dtype, name in combinations[part]
     ]
+
+
+def describe(figures: Figures, first: float | None) -> str:
+    """Medians, of several samples with the lowest and the highest, and the ratio of a speed to the first one."""
+    cells = []
+    for name, samples in figures.items():
+        if isinstance(samples, str):
+            return samples
+        middle, *ends = (
+            f"{value:.3g}" if value < 100 else f"{value:.0f}" for value in (median(samples), min(samples), max(samples))
+        )
+        cells.append(f"{name} {middle}" + (f" [{', '.join(ends)}]" if len(samples) > 1 else ""))
+        if name in SPEEDS:
+            cells.append(f"times the first {median(samples) / first:.2f}")
+    return ", ".join(cells)
 
 
 def describe_machine() -> dict[str, str]:
@@ -99,22 +112,21 @@ def describe_machine() -> dict[str, str]:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Measure, and print the tables."""
-    set_up_logging()
-    cases, machine = plan(args), describe_machine()
-
-    def save(results: list[Figures]) -> None:
-        if args.json:
-            measured = [asdict(case) | {"figures": figures} for case, figures in zip(cases, results, strict=True)]
-            write_json(args.json, {"machine": machine, "tables": tables_of(cases, results), "cases": measured})
-
-    save([{} for _ in cases])  # a file that cannot be written is reported before the work
-    results = run_rounds(cases, args.rounds, save)
-    height, width = args.image_size
-    sys.stdout.write(f"\n{' '.join([args.cfg, *args.opts])}, images of {height} x {width}\n")
+    """Measure, and print each result as it comes."""
+    cases, machine, results = plan(args), describe_machine(), []
+    sys.stdout.write(f"{' '.join([args.cfg, *args.opts])}, images of {' x '.join(map(str, args.image_size))}\n")
     sys.stdout.writelines(f"{name}: {value}\n" for name, value in machine.items())
-    for title, rows in tables_of(cases, results).items():
-        sys.stdout.write(f"\n{title}\n{format_table(rows)}\n")
+    for _ in range(args.rounds):
+        first: dict[tuple[str, int], float] = {}
+        for case in cases:
+            figures = measure_apart(case)
+            for speed in [median(figures[name]) for name in SPEEDS if name in figures]:
+                first.setdefault((case.part, case.batch_size), speed)
+            sys.stdout.write(f"{case}: {describe(figures, first.get((case.part, case.batch_size)))}\n")
+            sys.stdout.flush()
+            results.append(asdict(case) | {"figures": figures})
+            if args.json:
+                write_json(args.json, {"machine": machine, "cases": results})
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import torch
 from torch.utils.benchmark import Timer, timer
 
 Figures = dict[str, list[float] | str]
-"""What processes have measured: samples by name and unit; or, under "failure", why there are none."""
+"""What was measured: samples by name and unit; or, under "failure", why there are none."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Case:
         cfg, opts: config file, and options over it.
         image_size: height and width, pixels.
         precision: a key of `engine.solver.PRECISIONS`.
-        seconds: how long each process repeats the work.
+        seconds: for how long the work is repeated.
     """
 
     part: str
@@ -35,7 +35,8 @@ class Case:
     seconds: float = 10.0
 
     def __str__(self) -> str:
-        return f"{self.part}, {self.name}, precision {self.precision}, batch {self.batch_size}"
+        detail = "" if self.part == "evaluation" else f", precision {self.precision}, batch {self.batch_size}"
+        return f"{self.part}, {self.name}{detail}"
 
 
 def timed(work: Callable[[], object], seconds: float, device: torch.device) -> tuple[list[float], Figures]:

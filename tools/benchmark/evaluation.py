@@ -8,14 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
-from sklearn.metrics import average_precision_score
 from torch.utils.benchmark import timer
 from yacs.config import CfgNode
 
 from datasets.base import QueryGallery
 from tools.benchmark.cases import Case, Figures, peak_memory
-from utils.boxes import pairwise_iou
 from utils.evaluation import evaluate_detection, evaluate_search
 
 DIMENSIONS = 256  # of an embedding (SeqNet; GLCNet has more)
@@ -97,66 +94,16 @@ def _galleries(images: list[dict], queries: list[dict], size: int, *_: object) -
 
 
 def measure_evaluation(case: Case, cfg: CfgNode, _: torch.device) -> Figures:
-    """Seconds of detection, search and search with CBGM for the drawn gallery of the case's name, on the CPU.
-
-    With " by loops" after the name, search by loops over images.
-    """
-    name, _, loops = case.name.partition(" ")
-    given, cpu = draw_gallery(SIZES[name]), torch.device("cpu")
+    """Seconds of detection, search and search with CBGM for the drawn gallery of the case's name, on the CPU."""
+    given, cpu = draw_gallery(SIZES[case.name]), torch.device("cpu")
     figures = {"inputs MiB": [peak_memory(cpu)], "boxes": [sum(map(len, given["gallery_dets"]))]}
     works = {
         "detection s": lambda: evaluate_detection(given["gallery_set"], given["gallery_dets"]),
         "search s": lambda: evaluate_search(**given, block_mb=cfg.EVAL.BLOCK_MB),
         "CBGM s": lambda: evaluate_search(**given, cbgm=True, block_mb=cfg.EVAL.BLOCK_MB),
     }
-    if loops:
-        works = {"search s": lambda: search_by_loops(given), "CBGM s": lambda: search_by_loops(given, cbgm=True)}
     for title, work in works.items():
         start = timer()
         work()
         figures[title] = [timer() - start]
     return figures | {"peak MiB": [peak_memory(cpu)]}
-
-
-def search_by_loops(given: dict[str, Any], cbgm: bool = False) -> dict[str, float]:
-    """`mAP` and `top1` of `evaluate_search` by loops over queries and images, as published code does."""
-    kept = [dets[:, 4] >= 0.5 for dets in given["gallery_dets"]]
-    boxes = [dets[keep, :4] for dets, keep in zip(given["gallery_dets"], kept, strict=True)]
-    feats = [image_feats[keep] for image_feats, keep in zip(given["gallery_feats"], kept, strict=True)]
-    query_set, aps, hits = given["query_set"], [], []
-    for number, gallery in enumerate(query_set.galleries()):
-        if not gallery.num_present:
-            continue
-        query = given["query_feats"][number]
-        sims = {image: feats[image] @ query for image in gallery.images.tolist() if len(feats[image])}
-        if cbgm:
-            _match(sims, feats, given["query_context"][number][1][: query_set.cbgm_k2], query_set.cbgm_k1)
-        truth = dict(zip(gallery.positives.tolist(), gallery.boxes, strict=True))
-        labels = np.concatenate([_labels(sims[image], boxes[image], truth.get(image)) for image in sims])
-        values = np.concatenate(list(sims.values()))
-        recall = labels.sum() / gallery.num_present
-        aps.append(average_precision_score(labels, values) * recall if recall else 0.0)
-        hits.append(labels[values.argmax()])
-    return {"mAP": float(np.mean(aps)), "top1": float(np.mean(hits))}
-
-
-def _labels(sims: np.ndarray, boxes: np.ndarray, truth: np.ndarray | None) -> np.ndarray:
-    """Which detection of an image is true: the most similar one of those that overlap the true box enough."""
-    labels = np.zeros(len(sims), dtype=bool)
-    if truth is not None:
-        width, height = truth[2:] - truth[:2]
-        least = min(0.5, width * height / ((width + 10) * (height + 10)))
-        order = np.argsort(-sims, kind="stable")
-        labels[order[pairwise_iou(boxes, truth[None])[order, 0] >= least][:1]] = True
-    return labels
-
-
-def _match(sims: dict[int, np.ndarray], feats: list[np.ndarray], people: np.ndarray, k1: int) -> None:
-    """CBGM: in the images of the k1 most similar detections, what the query is matched with gets the best weight."""
-    images = np.repeat(list(sims), [len(values) for values in sims.values()])
-    best = np.argsort(-np.concatenate(list(sims.values())), kind="stable")[:k1]
-    for image in set(images[best].tolist()):
-        weights = people @ feats[image].T
-        rows, columns = linear_sum_assignment(weights, maximize=True)
-        if rows[0] == 0:
-            sims[image][columns[0]] = weights[rows, columns].max()
