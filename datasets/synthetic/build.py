@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from itertools import chain, starmap
 from multiprocessing import get_context
@@ -41,21 +41,19 @@ def plan_dataset(config: SyntheticConfig) -> tuple[dict[str, Population], list[T
     return populations, tasks
 
 
-def _chunks(
-    config: SyntheticConfig, folder: Path, populations: Mapping[str, Population], tasks: Sequence[Task]
-) -> Iterator[tuple]:
-    """Arguments of `draw_frames`: the images by camera, a bounded number at a time."""
+def _draw_all(
+    config: SyntheticConfig, folder: Path, populations: dict[str, Population], tasks: Sequence[Task], workers: int
+) -> dict[int, dict]:
+    """What `draw_frames` tells of each image, by number."""
+    jobs = []
     for camera in range(1, config.cameras + 1):
         own = [task for task in tasks if task.plan.camera == camera]
-        for start in range(0, len(own), _CHUNK):
-            yield config, folder, camera, populations, own[start : start + _CHUNK]
-
-
-def _draw_all(jobs: Sequence[tuple], workers: int) -> list[list[tuple[int, dict]]]:
+        chunks = [own[start : start + _CHUNK] for start in range(0, len(own), _CHUNK)]
+        jobs += [(config, folder, camera, populations, chunk) for chunk in chunks]
     if workers <= 1:
-        return list(starmap(draw_frames, jobs))
+        return dict(chain.from_iterable(starmap(draw_frames, jobs)))
     with ProcessPoolExecutor(workers, get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-        return list(pool.map(draw_frames, *zip(*jobs, strict=True)))
+        return dict(chain.from_iterable(pool.map(draw_frames, *zip(*jobs, strict=True))))
 
 
 def build_synthetic(config: SyntheticConfig, root: str | Path, workers: int = 1) -> dict:
@@ -78,7 +76,7 @@ def build_synthetic(config: SyntheticConfig, root: str | Path, workers: int = 1)
         raise FileExistsError(f"{folder} holds images already: choose an empty folder or remove them")
     folder.mkdir(parents=True, exist_ok=True)
     populations, tasks = plan_dataset(config)
-    drawn = dict(chain.from_iterable(_draw_all(list(_chunks(config, folder, populations, tasks)), workers)))
+    drawn = _draw_all(config, folder, populations, tasks, workers)
     items = {split: [drawn[task.number] for task in tasks if task.split == split] for split in SPLITS}
     figures = {split: context_figures(config, populations[split], items[split]) for split in SPLITS}
     rng = np.random.default_rng([config.seed, _PROTOCOL_STREAM])
