@@ -3,7 +3,7 @@
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,9 +22,9 @@ log = logging.getLogger(__name__)
 LISTED_KEYS = 30  # more are counted by module in messages
 
 
-def save_checkpoint(path: Path, state: dict, before_rename: Callable[[], None] | None = None) -> None:
+def save_checkpoint(path: Path, state: dict) -> None:
     """Write a dict of tensors, numbers, text, lists and dicts; see `utils.files.write_atomically`."""
-    write_atomically(path, lambda file: torch.save(state, file), before_rename)
+    write_atomically(path, lambda file: torch.save(state, file))
 
 
 def read_checkpoint(path: Path) -> dict:
@@ -37,15 +37,10 @@ def read_checkpoint(path: Path) -> dict:
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
     checkpoint = read_tensor_file(path, "checkpoint")
-    if not isinstance(checkpoint, dict):
-        fault = f"it holds a {type(checkpoint).__name__}, not a dict"
-    elif not all(isinstance(key, str) for key in checkpoint):
-        fault = "not all its keys are text"
-    elif not isinstance(checkpoint.get("config", ""), str):
-        fault = "its `config` is not text"
-    else:
+    is_dict = isinstance(checkpoint, dict) and all(isinstance(key, str) for key in checkpoint)
+    if is_dict and isinstance(checkpoint.get("config", ""), str):
         return checkpoint
-    raise UserError(f"{path} is not a checkpoint: {fault}; take another file")
+    raise UserError(f"{path} is not a checkpoint: no dict with text as keys and as `config`; take another file")
 
 
 def load_weights(model: PersonSearchModel, source: str | Path | dict, name: str | None = None) -> list[str]:

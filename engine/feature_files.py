@@ -5,7 +5,7 @@ import logging
 import shutil
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from time import monotonic
+from time import monotonic, time_ns
 
 import numpy as np
 import torch
@@ -67,7 +67,7 @@ class Features:
 def save_features(path: Path, features: Features) -> None:
     """Write features as an .npz file of plain arrays."""
     arrays = {"gallery_names": np.array(features.gallery_names), "query_names": np.array(features.query_names)}
-    for name in (*GALLERY_LISTS, *QUERY_LISTS):
+    for name in GALLERY_LISTS + QUERY_LISTS:
         rows = getattr(features, name)
         if rows or name != "ground_truth_feats":
             arrays |= _joined(name, rows)
@@ -92,27 +92,30 @@ def _read(path: Path) -> Features:
     with Path(path).open("rb") as file:
         try:
             with np.load(file, allow_pickle=False) as archive:
-                return _features({name: archive[name] for name in archive.files})
+                arrays = {name: archive[name] for name in archive.files}  # all, which compares all checksums
+            names = {name: arrays[name].tolist() for name in ("gallery_names", "query_names")}
+            numbers = dict.fromkeys(GALLERY_LISTS, len(names["gallery_names"]))
+            numbers |= dict.fromkeys(QUERY_LISTS, len(names["query_names"]))
+            if "ground_truth_feats" not in arrays:
+                del numbers["ground_truth_feats"]
+            features = Features(**names, **{name: _split(name, arrays, numbers[name]) for name in numbers})
+            _check(features)
+            return features
         except Exception as error:  # NumPy trusts what it reads, so a damaged file raises almost anything
             raise UserError(f"{path} is not a valid file of features ({error}): name another file") from error
 
 
-def _features(arrays: dict[str, np.ndarray]) -> Features:
-    names = {f"{split}_names": arrays[f"{split}_names"].tolist() for split in ("gallery", "query")}
-    numbers = dict.fromkeys(GALLERY_LISTS, len(names["gallery_names"]))
-    numbers |= dict.fromkeys(QUERY_LISTS, len(names["query_names"]))
-    if "ground_truth_feats" not in arrays:
-        del numbers["ground_truth_feats"]
-    lists = {name: _split(name, arrays, number) for name, number in numbers.items()}
-    for kind in ("gallery", "context"):
-        dets, counts = arrays[f"{kind}_dets"], arrays[f"{kind}_dets_counts"]
-        if (counts != arrays[f"{kind}_feats_counts"]).any() or (len(dets) and dets.shape[1] != 5):
-            raise ValueError(f"{kind}_dets are not n x 5, or {kind}_feats are not as many")
-    if (arrays["query_feats_counts"] != 1).any():
+def _check(features: Features) -> None:
+    """Raise ValueError where the arrays of an image or query do not fit each other."""
+    pairs = [*zip(features.gallery_dets, features.gallery_feats, strict=True)]
+    pairs += zip(features.context_dets, features.context_feats, strict=True)
+    if any(len(dets) != len(feats) or (len(dets) and dets.shape[1] != 5) for dets, feats in pairs):
+        raise ValueError("detections are not n x 5, or not as many as their embeddings")
+    if any(len(feats) != 1 for feats in features.query_feats):
         raise ValueError("query_feats are not one vector for each query")
-    if len({arrays[name].shape[1] for name in numbers if name.endswith("_feats") and len(arrays[name])}) > 1:
+    embeddings = [*features.gallery_feats, *features.ground_truth_feats, *features.query_feats, *features.context_feats]
+    if len({feats.shape[1] for feats in embeddings if len(feats)}) > 1:
         raise ValueError("the embeddings have different numbers of dimensions")
-    return Features(**lists, **names)
 
 
 def _joined(name: str, rows: list[np.ndarray]) -> dict[str, np.ndarray]:
@@ -125,12 +128,10 @@ def _joined(name: str, rows: list[np.ndarray]) -> dict[str, np.ndarray]:
 def _split(name: str, arrays: dict[str, np.ndarray], number: int) -> list[np.ndarray]:
     """Undo `_joined`; ValueError or KeyError where these are not `number` arrays of finite numbers."""
     rows, counts = arrays[name], arrays[f"{name}_counts"]
-    if rows.ndim != 2 or rows.dtype.kind != "f" or not np.isfinite(rows).all():
+    if rows.ndim != 2 or rows.dtype.kind != "f" or not np.isfinite(rows).all() or (counts < 0).any():
         raise ValueError(f"{name} is not a table of finite numbers")
-    if counts.shape != (number,) or counts.dtype.kind not in "iu" or (counts < 0).any():
-        raise ValueError(f"{name}_counts are not {number} numbers of rows")
-    if sum(counts.tolist()) != len(rows):
-        raise ValueError(f"{name}_counts do not add up to the {len(rows)} rows of {name}")
+    if counts.shape != (number,) or counts.sum() != len(rows):
+        raise ValueError(f"{name} are not {number} arrays with {len(rows)} rows in all")
     return np.split(rows, np.cumsum(counts)[:-1]) if number else []
 
 
@@ -148,7 +149,7 @@ class PartialResults:
 
     def __init__(self, folder: Path):
         self.folder, self.num_found = Path(folder), 0
-        self._pending, self._next, self._last, self._warned = Features(), 0, monotonic(), False
+        self._pending, self._last, self._warned = Features(), monotonic(), False
 
     def read(self) -> tuple[Features, set[str]]:
         """Features found earlier (in the main process; the others get none), and the names of their images."""
@@ -174,8 +175,7 @@ class PartialResults:
         """Write the features not yet on disk; those that cannot be written are kept for the next time."""
         if not self._pending.gallery_names:
             return
-        while (path := self.folder / f"{rank()}-{self._next}.npz").exists():
-            self._next += 1
+        path = self.folder / f"{rank()}-{time_ns()}.npz"
         try:
             save_features(path, self._pending)
             self._pending = Features()

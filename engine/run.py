@@ -8,19 +8,18 @@ from functools import partial
 from pathlib import Path
 from time import monotonic
 
-import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 from yacs.config import CfgNode
 
-from datasets import PersonSearchDataset, build_train_loader, open_split
+from datasets import build_train_loader, open_split
 from engine.checkpoint import load_weights
 from engine.feature_files import Features
 from engine.features import extract_features
 from engine.run_folder import RunFolder
-from engine.scoring import Setting, check_galleries, score_detection, score_search
+from engine.scoring import Setting, check_galleries, score_search
 from engine.searcher import Searcher
 from engine.skipped_samples import SkippedSamples
 from engine.solver import build_optimizer, build_schedule, precision
@@ -29,16 +28,13 @@ from models import build_model
 from models.fast import accelerate
 from utils.distributed import all_cores, any_process, barrier, from_main, is_main, rank, share_buffers, world_size
 from utils.errors import UserError
+from utils.evaluation import evaluate_detection
 from utils.files import remove_parts, write_json, write_text
 from utils.logging import log_to_file
 from utils.options import changed_options
-from utils.sheets import detection_sheet
 from utils.signals import StoppedError, StopSignals
 
 log = logging.getLogger(__name__)
-
-SHEET_IMAGES = 4
-"""Gallery images whose detections are shown in TensorBoard."""
 
 
 class TrainingRun:
@@ -59,7 +55,7 @@ class TrainingRun:
     def __init__(self, cfg: CfgNode, device: torch.device, signals: StopSignals, resume: bool = False):
         self.signals, self.device = signals, device
         self.folder = RunFolder(Path(cfg.OUTPUT_DIR), cfg.CKPT_KEEP)
-        checkpoint, self.resumed_from, self.damaged = from_main(partial(_find_checkpoint, self.folder, resume))
+        checkpoint, path = from_main(partial(_find_checkpoint, self.folder, resume))
         self.train_set, self.gallery_set, self.query_set = (open_split(cfg, s) for s in ("train", "gallery", "query"))
         self.cfg = _with_identities(cfg, self.train_set.num_identities)
         self.setting = Setting(gallery_size=cfg.EVAL.GALLERY_SIZE or None, cross_camera=cfg.EVAL.CROSS_CAMERA)
@@ -75,9 +71,9 @@ class TrainingRun:
         self.optimizer = build_optimizer(cfg, self.model, world_size())
         self.schedule = build_schedule(cfg, self.progress.steps_per_epoch)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.settings.amp is torch.float16)
-        self.samples, self.changed_options = SkippedSamples(), []
+        self.samples = SkippedSamples()
         if checkpoint is not None:
-            self._restore(checkpoint)
+            self._restore(checkpoint, path)
         self.network = DistributedDataParallel(self.model) if world_size() > 1 else self.model
         self.board: SummaryWriter | None = None
         self._saved_at = monotonic()
@@ -108,11 +104,11 @@ class TrainingRun:
             seed=self.cfg.SEED,
         )
 
-    def _restore(self, checkpoint: dict) -> None:
+    def _restore(self, checkpoint: dict, path: Path) -> None:
         """Continue from a checkpoint, but with the learning rates and weight decays of the present options."""
-        path, steps_per_epoch = self.resumed_from, self.progress.steps_per_epoch
         if load_weights(self.model, checkpoint, str(path)):
             raise UserError(f"{path}: the run to resume has identity tables of another training set")
+        steps_per_epoch = self.progress.steps_per_epoch
         try:
             present, saved = self.optimizer.state_dict()["param_groups"], checkpoint["optimizer"]["param_groups"]
             groups = [new | {"params": old["params"], "lr": old["lr"]} for new, old in zip(present, saved, strict=True)]
@@ -120,20 +116,21 @@ class TrainingRun:
             if checkpoint["scaler"]:  # empty where the run was not in float16
                 self.scaler.load_state_dict(checkpoint["scaler"])
             self.progress.load_state_dict(checkpoint)
-            self.samples = SkippedSamples(checkpoint.get("skipped_samples"))
-            config = checkpoint["config"]
+            changed = changed_options(checkpoint["config"], str(path), self.cfg)
         except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
             raise UserError(
                 f"{path} does not fit the training that the options describe ({type(error).__name__}: {error}): give "
                 "the options that it had, or choose another OUTPUT_DIR"
             ) from error
-        self.changed_options = changed_options(config, str(path), self.cfg)
         if self.progress.steps_per_epoch != steps_per_epoch:  # milestones and the place in the epoch would shift
             raise UserError(
                 f"{path}: the run to resume stopped after {self.progress.step} of {self.progress.steps_per_epoch} "
                 f"steps of an epoch, which now has {steps_per_epoch}: give the options and the number of processes "
                 "that it had"
             )
+        log.info("resumed from %s", path)
+        if changed:
+            log.warning("options differ from those the run was started with: %s", "; ".join(changed))
 
     def train(self) -> None:
         """Train up to the last epoch, evaluating and saving as the options say.
@@ -160,11 +157,7 @@ class TrainingRun:
         """Open log and TensorBoard files: nothing that makes a run impossible comes after this."""
         log_to_file(self.folder.path / "log.txt")
         remove_parts(self.folder.path)
-        self.folder.rename_damaged(self.damaged)
-        if self.resumed_from:
-            log.info("resumed from %s", self.resumed_from)
-        if self.changed_options:
-            log.warning("options differ from those the run was started with: %s", "; ".join(self.changed_options))
+        self.folder.rename_damaged()
         images, identities = len(self.train_set), self.train_set.num_identities
         log.info("%s: %d training images, %d identities", self.cfg.INPUT.DATASET, images, identities)
         epoch, step = self.progress.epoch + 1, self.progress.step + 1
@@ -203,17 +196,16 @@ class TrainingRun:
             raise StoppedError(self.signals.received or "another process")
 
     def _save(self) -> None:
-        state = self._state()
         if is_main():
-            self.folder.save(state)
+            self.folder.save(self._state())
         self._saved_at = monotonic()
 
     def _state(self) -> dict:
-        """A checkpoint. All processes must call this."""
+        """A checkpoint."""
         if self.board is not None:
             self.board.flush()
         state = {name: getattr(self, name).state_dict() for name in ("model", "optimizer", "scaler")}
-        return state | asdict(self.progress) | {"skipped_samples": self.samples.gather(), "config": self.cfg.dump()}
+        return state | asdict(self.progress) | {"config": self.cfg.dump()}
 
     def _evaluation_is_due(self) -> bool:
         """Whether the last epoch, or EVAL_PERIOD epochs, are done and not yet evaluated."""
@@ -226,46 +218,45 @@ class TrainingRun:
         if not self._evaluation_is_due():
             return
         self.progress.evaluated = self.progress.epoch
+        inputs, amp = self.cfg.INPUT, precision(self.cfg.EVAL.AMP, "EVAL.AMP")
         with self.signals.stopping_at_once():  # the training up to here is saved
-            features = extract_features(self._build_searcher(), self.gallery_set, self.query_set)
+            searcher = Searcher(
+                self.model,
+                self.device,
+                inputs.BATCH_SIZE_TEST,
+                inputs.NUM_WORKERS,
+                amp,
+                self.cfg.EVAL.COMPILE,
+                inputs.MAX_PIXELS,
+            )
+            features = extract_features(searcher, self.gallery_set, self.query_set)
             mean_ap = from_main(partial(self._score, features))
         if mean_ap > self.progress.best:
             self.progress.best = mean_ap
-            state = self._state()
             if is_main():
-                self.folder.save_best(state)
+                self.folder.save_best(self._state())
         self._save()
-
-    def _build_searcher(self) -> Searcher:
-        return Searcher(
-            self.model,
-            self.device,
-            batch_size=self.cfg.INPUT.BATCH_SIZE_TEST,
-            num_workers=self.cfg.INPUT.NUM_WORKERS,
-            amp=precision(self.cfg.EVAL.AMP, "EVAL.AMP"),
-            compiled=self.cfg.EVAL.COMPILE,
-            max_pixels=self.cfg.INPUT.MAX_PIXELS,
-        )
 
     def _score(self, features: Features) -> float:
         """Score an evaluation, log and write the scores; the search mAP."""
         with all_cores():
             search = score_search(features, self.gallery_set, self.query_set, self.setting, self.cfg.EVAL.BLOCK_MB)
-            detection = score_detection(features, self.gallery_set, self.cfg.EVAL.DETECTION_SCORE_THRESH)
+            detection = evaluate_detection(
+                self.gallery_set, features.gallery_dets, self.cfg.EVAL.DETECTION_SCORE_THRESH
+            )
         metrics = search | {f"detection_{name}": float(value) for name, value in detection.items()}
         epoch, step = self.progress.epoch, self.progress.total_steps
         log.info("epoch %d: %s", epoch, " ".join(f"{name} {100 * value:.2f}" for name, value in metrics.items()))
         for name, value in metrics.items():
             self.board.add_scalar(f"test/{name}", value, step)
-        self.board.add_image("detections", _sheet(self.gallery_set, features), step, dataformats="HWC")
         write_json(self.folder.path / "metrics.json", {"epoch": epoch, **metrics})
         return search["mAP"]
 
 
-def _find_checkpoint(folder: RunFolder, resume: bool) -> tuple[dict | None, Path | None, dict[Path, str]]:
-    """The newest undamaged checkpoint and its path (None: there is none), and the faults of newer ones."""
+def _find_checkpoint(folder: RunFolder, resume: bool) -> tuple[dict, Path] | tuple[None, None]:
+    """The newest undamaged checkpoint and its path, if there is one."""
     if not folder.checkpoints():
-        return None, None, {}
+        return None, None
     if not resume:
         raise UserError(f"{folder.path} holds a run already: continue it (--resume), or choose another OUTPUT_DIR")
     return folder.newest()
@@ -281,11 +272,3 @@ def _with_identities(cfg: CfgNode, num_identities: int) -> CfgNode:
     filled = cfg.clone()
     filled.merge_from_list(["MODEL.OIM.NUM_IDS", configured or num_identities])
     return filled
-
-
-def _sheet(gallery_set: PersonSearchDataset, features: Features) -> np.ndarray:
-    """A picture of some gallery images with their detections, uint8 H x W x 3."""
-    shown = range(0, len(gallery_set), -(-len(gallery_set) // SHEET_IMAGES))
-    pictures = [gallery_set.read_image(gallery_set.annotations[i]["img_path"]) for i in shown]
-    dets = [features.gallery_dets[i] for i in shown]
-    return detection_sheet(pictures, [d[:, :4] for d in dets], [d[:, 4] for d in dets])

@@ -1,4 +1,4 @@
-"""Scores of the features of a test run: detection once, search under any number of settings."""
+"""Search scores of the features of a test run, under any number of settings."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ import numpy as np
 
 from datasets import PersonSearchDataset
 from engine.feature_files import Features
-from utils.evaluation import BLOCK_MB, evaluate_detection, evaluate_search
+from utils.evaluation import BLOCK_MB, evaluate_search
 
 SEARCH_METRICS = ("mAP", "top1", "top5", "top10")
 
@@ -44,11 +44,6 @@ def check_galleries(
     """Read each setting's galleries once; raises as `query_set.galleries` where the dataset has none of such a size."""
     for size, cross_camera in dict.fromkeys((setting.gallery_size, setting.cross_camera) for setting in settings):
         next(iter(query_set.galleries(gallery_set, size, cross_camera)))
-
-
-def score_detection(features: Features, gallery_set: PersonSearchDataset, score_thresh: float) -> dict[str, float]:
-    """Detection recall and AP of the gallery, see `utils.evaluation.evaluate_detection`."""
-    return evaluate_detection(gallery_set, features.gallery_dets, score_thresh)
 
 
 def score_search(

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from models.base import PersonSearchModel
@@ -125,13 +126,15 @@ class Searcher:
                 yield item.index, result
 
     def _decoded(self, requests: Iterable[SearchRequest | ImageSource]) -> Iterable["_Decoded"]:
+        decode = partial(_decode, max_pixels=self.max_pixels)
         if not isinstance(requests, Sequence):
-            return (_decode(index, request, self.max_pixels) for index, request in enumerate(requests))
+            return map(decode, enumerate(requests))
         return DataLoader(
-            _Requests(requests, self.max_pixels),
+            list(enumerate(requests)),
             batch_size=None,
+            collate_fn=decode,
             num_workers=min(self.num_workers, max(len(requests) - 1, 0)),
-            worker_init_fn=_set_up_worker,
+            worker_init_fn=leave_signals_to_parent,
             pin_memory=self.device.type == "cuda",
         )
 
@@ -153,7 +156,7 @@ class Searcher:
     @torch.inference_mode()
     def _search(self, batch: list["_Decoded"]) -> list[ImageResult]:
         images = [item.image.to(self.device, non_blocking=True) for item in batch]
-        results = to_cpu(self.model.search(images, [item.boxes for item in batch]))
+        results = to_cpu(self.model.search(images, [torch.from_numpy(item.boxes) for item in batch]))
         return [_collect(result, item.num_contexts) for result, item in zip(results, batch, strict=True)]
 
 
@@ -162,54 +165,34 @@ class _Decoded(NamedTuple):
 
     index: int
     image: Tensor
-    boxes: Tensor
+    boxes: np.ndarray
     num_contexts: int | None = None
     error: UserError | None = None
 
 
-class _Requests(Dataset):
-    """Decodes the requests, in loader processes too."""
-
-    def __init__(self, requests: Sequence[SearchRequest | ImageSource], max_pixels: int):
-        self.requests, self.max_pixels = requests, max_pixels
-
-    def __len__(self) -> int:
-        return len(self.requests)
-
-    def __getitem__(self, index: int) -> _Decoded:
-        return _decode(index, self.requests[index], self.max_pixels)
-
-
-def _set_up_worker(_: int) -> None:
-    leave_signals_to_parent()
-
-
-def _decode(index: int, request: SearchRequest | ImageSource, max_pixels: int) -> _Decoded:
+def _decode(numbered: tuple[int, SearchRequest | ImageSource], max_pixels: int) -> _Decoded:
+    index, request = numbered
     if not isinstance(request, SearchRequest):
         request = SearchRequest(request)
     boxes = np.zeros((0, 4)) if request.boxes is None else np.asarray(request.boxes)
     try:
         check_boxes(boxes, request.image if isinstance(request.image, str | Path) else f"image {index}")
-        boxes = torch.from_numpy(boxes.astype(np.float32))
-        return _Decoded(index, _tensor_of(request.image, max_pixels), boxes, request.num_contexts)
+        image = _tensor_of(request.image, max_pixels)
+        return _Decoded(index, image, boxes.astype(np.float32), request.num_contexts)
     except UserError as error:  # handed on: raised in a loader process it would end the whole search
-        return _Decoded(index, torch.empty(0), torch.empty(0), error=error)
+        return _Decoded(index, torch.empty(0), boxes, error=error)
 
 
 def _valid(images: Iterable[_Decoded], on_error: ErrorHook | None) -> Iterator[_Decoded]:
     """The images without error; the others go to `on_error`, or the first error is raised."""
     for item in images:
         if item.error is None:
-            yield item._replace(image=_own(item.image), boxes=_own(item.boxes))
+            # A copy: images wait for their batch, and containers have little shared memory for loader processes.
+            yield item._replace(image=item.image.clone()) if item.image.is_shared() else item
         elif on_error is None:
             raise item.error
         else:
             on_error(item.index, item.error)
-
-
-def _own(tensor: Tensor) -> Tensor:
-    """A copy of a loader process's tensor: images wait for their batch, and containers have little shared memory."""
-    return tensor.clone() if tensor.is_shared() else tensor
 
 
 def check_boxes(boxes: np.ndarray, name: str | Path) -> None:
@@ -241,12 +224,12 @@ def _collect(result: SearchResult, num_contexts: int | None) -> ImageResult:
     """The arrays of an image; all are copies, for a view would keep the arrays of the whole batch."""
     queries = range(len(result.query_boxes))[:num_contexts]
     return ImageResult(
-        *_arrays(result.gallery()),
+        **_arrays(result.gallery()),
         query_embeddings=result.query_embeddings.numpy().copy(),
-        contexts=[People(*_arrays(result.query(index)["context"])) for index in queries],
+        contexts=[People(**_arrays(result.query(index)["context"])) for index in queries],
     )
 
 
-def _arrays(people: dict[str, Tensor]) -> list[np.ndarray]:
+def _arrays(people: dict[str, Tensor]) -> dict[str, np.ndarray]:
     # No views of the batch: `gallery` and `query` have indexed and concatenated.
-    return [people[name].numpy() for name in ("boxes", "scores", "embeddings")]
+    return {name: tensor.numpy() for name, tensor in people.items()}

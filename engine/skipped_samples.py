@@ -1,10 +1,11 @@
 """Training images and boxes that were skipped: each named once in the log, and counted in each epoch."""
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from engine.train import Batch
-from utils.distributed import gather_objects, is_main
+from utils.distributed import gather_objects
 
 log = logging.getLogger(__name__)
 
@@ -13,42 +14,30 @@ KINDS = {"damaged": "images that cannot be read", "outside": "boxes outside thei
 
 
 class SkippedSamples:
-    """Reads from the loader's targets what was skipped.
+    """Reads from the loader's targets what was skipped."""
 
-    Args:
-        state: from `gather`, to continue an interrupted run.
-    """
-
-    def __init__(self, state: dict | None = None):
-        self._named = {kind: set(state["named"][kind] if state else ()) for kind in KINDS}
-        self._counts = {kind: state["counts"][kind] if state and is_main() else 0 for kind in KINDS}
+    def __init__(self):
+        self._epoch: list[tuple[str, str]] = []  # kind and message of each sample skipped in this epoch
+        self._named: set[str] = set()
 
     def counted(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """The same batches; counts what was skipped in each as it is taken."""
+        """The same batches; notes what was skipped in each as it is taken."""
         for images, targets in batches:
-            for kind in KINDS:
-                messages = [message for target in targets for message in target.get(kind, ())]
-                self._counts[kind] += len(messages)
-                self._name(kind, messages)
+            skipped = [(kind, message) for kind in KINDS for each in targets for message in each.get(kind, ())]
+            self._epoch += skipped
+            self._name(skipped)
             yield images, targets
 
-    def gather(self) -> dict:
-        """Names and this epoch's counts over all processes, for a checkpoint. All processes must call this."""
-        everyone = gather_objects((self._named, self._counts))
-        for kind in KINDS:
-            self._name(kind, sorted(set().union(*(named[kind] for named, _ in everyone))))
-        counts = {kind: sum(counts[kind] for _, counts in everyone) for kind in KINDS}
-        return {"named": {kind: sorted(messages) for kind, messages in self._named.items()}, "counts": counts}
-
     def finish_epoch(self, epoch: int) -> None:
-        """Log the counts of an epoch and begin the next one. All processes must call this."""
-        for kind, count in self.gather()["counts"].items():
-            if count:
-                log.warning("epoch %d: skipped %d %s (%d so far)", epoch, count, KINDS[kind], len(self._named[kind]))
-            self._counts[kind] = 0
+        """Log what all processes skipped in an epoch, and begin the next one. All processes must call this."""
+        skipped = sum(gather_objects(self._epoch), [])
+        self._name(skipped)
+        for kind, count in Counter(kind for kind, _ in skipped).items():
+            log.warning("epoch %d: skipped %d %s", epoch, count, KINDS[kind])
+        self._epoch = []
 
-    def _name(self, kind: str, messages: list[str]) -> None:
-        for message in messages:
-            if message not in self._named[kind]:
-                self._named[kind].add(message)
+    def _name(self, skipped: list[tuple[str, str]]) -> None:
+        for _, message in skipped:
+            if message not in self._named:
+                self._named.add(message)
                 log.warning("skipped: %s", message)

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from itertools import islice
@@ -113,7 +113,8 @@ def train_one_epoch(
         DivergedError: `max_skipped` steps in a row were skipped.
     """
     network.train()
-    for batches in _in_groups(loader, settings.accumulate):
+    remaining = iter(loader)
+    while batches := list(islice(remaining, settings.accumulate)):  # fewer at the end of an epoch
         torch.manual_seed(_step_seed(settings.seed, progress.epoch, progress.step, rank()))
         rate = set_learning_rate(optimizer, schedule(progress.total_steps))
         buffers = [buffer.clone() for buffer in network.buffers()]  # which the forward pass updates
@@ -189,13 +190,6 @@ def log_losses(progress: Progress, rate: float, board: SummaryWriter | None) -> 
     if board is not None:
         for name, value in {**means, "learning_rate": rate}.items():
             board.add_scalar(f"train/{name}", value, progress.total_steps)
-
-
-def _in_groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
-    """Batches in lists of `size`; the last list may be shorter."""
-    batches = iter(batches)
-    while group := list(islice(batches, size)):
-        yield group
 
 
 def _step_seed(*numbers: int) -> int:

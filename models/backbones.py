@@ -1,6 +1,6 @@
 """Backbones: torchvision's classification networks, cut at stride 16 into stem and tail, or giving maps C3, C4 and C5.
 
-Another torchvision network is one more entry in `BACKBONES`.
+What of them does not learn is a `FreezePolicy`. Another torchvision network is one more entry in `BACKBONES`.
 """
 
 import copy
@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 import torchvision.models as tvm
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 from torchvision.models._utils import IntermediateLayerGetter
 
 from models.roi import Tail
@@ -19,6 +20,9 @@ from utils.errors import UserError
 from utils.tensor_files import read_tensor_file
 
 STRIDE = 16  # pixels of the resized image per cell of the stem's map (C4), the same for every backbone
+
+NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)  # the first: batch and instance norms
+NORM_SCOPES = ("none", "stem", "all")
 
 Layers = OrderedDict[str, nn.Module]
 
@@ -127,3 +131,46 @@ def _read(path: Path) -> dict:
     if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
         raise UserError(f"{path} holds no backbone weights: take another file")
     return state
+
+
+@dataclass(frozen=True)
+class FreezePolicy:
+    """What of a backbone does not learn.
+
+    Attributes:
+        stages: stages whose parameters are frozen, counted from the image; 1 is the first convolution with its
+            normalisation, 2 the next block of layers, and so on.
+        norm_affine: whose normalisation layers have frozen weights and biases: "none" (beyond `stages`), "stem", or
+            "all" (tails too).
+        norm_statistics: whose batch norms normalise by their running statistics in training, and leave them as they
+            are; the same choices.
+    """
+
+    stages: int = 1
+    norm_affine: str = "none"
+    norm_statistics: str = "none"
+
+    def freeze_parameters(self, stem: nn.Module, tails: list[nn.Module]) -> None:
+        """Take gradients off the frozen parameters."""
+        for stage in _stages(stem)[: self.stages]:
+            stage.requires_grad_(False)
+        for norm in _norms(self.norm_affine, stem, tails):
+            norm.requires_grad_(False)
+
+    def freeze_statistics(self, stem: nn.Module, tails: list[nn.Module]) -> None:
+        """Put the frozen normalisation layers into eval mode; to be called after each `train()`."""
+        for norm in _norms(self.norm_statistics, stem, tails):
+            norm.eval()
+
+
+def _norms(scope: str, stem: nn.Module, tails: list[nn.Module]) -> list[nn.Module]:
+    roots = {"none": [], "stem": [stem], "all": [stem, *tails]}[scope]
+    return [module for root in roots for module in root.modules() if isinstance(module, NORMS)]
+
+
+def _stages(stem: nn.Module) -> list[nn.Module]:
+    """The children with parameters; a first convolution and a normalisation beside it are one stage."""
+    children = [child for child in stem.children() if any(True for _ in child.parameters())]
+    if len(children) > 1 and isinstance(children[1], NORMS):
+        return [nn.ModuleList(children[:2]), *children[2:]]
+    return children

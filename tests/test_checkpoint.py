@@ -1,5 +1,6 @@
 """Weights are loaded strictly, and files that are damaged or of another kind are refused in one sentence."""
 
+import io
 import pickle
 import zipfile
 import zlib
@@ -11,9 +12,6 @@ import torch
 from tiny import picture, tiny_model
 
 from engine.checkpoint import load_weights, read_checkpoint, save_checkpoint
-from models.base import Family, PersonSearchModel
-from models.build import FAMILIES
-from models.preprocess import Preprocess
 from utils.errors import UserError
 
 
@@ -38,24 +36,6 @@ def test_tables_of_another_training_set_are_left_out(caplog):
         assert load_weights(model, source.state_dict()) == list(model.identity_memory)
     assert "identity tables are missing or of another size" in caplog.text
     assert (len(model.search_head.oim.lut), model.search_head.oim.header) == (7, 0)
-
-
-class OtherNetwork(PersonSearchModel):
-    """A network that shares no part with those of this project, and remembers no identities."""
-
-    def __init__(self):
-        super().__init__(Preprocess(96, 160))
-        self.encoder = torch.nn.Linear(3, 2)
-
-
-def test_a_network_of_another_family_is_loaded_and_saved_alike(tmp_path, monkeypatch):
-    monkeypatch.setitem(FAMILIES, "other", Family(OtherNetwork, key_prefixes=("encoder.",)))
-    source, model = OtherNetwork(), OtherNetwork()
-    save_checkpoint(tmp_path / "a.pth", {"model": source.state_dict()})
-    assert load_weights(model, tmp_path / "a.pth") == []
-    assert torch.equal(model.encoder.weight, source.encoder.weight)
-    with pytest.raises(UserError, match=r"not in the network: stem.*; 2 missing: encoder.weight, encoder.bias"):
-        load_weights(model, tiny_model().state_dict())
 
 
 @pytest.mark.parametrize(
@@ -83,7 +63,7 @@ def test_a_failed_write_leaves_the_old_checkpoint(tmp_path):
 
 def test_a_checkpoint_that_is_missing_or_cannot_be_opened_is_not_taken_for_a_damaged_one(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match="no checkpoint at .*best.pth"):
-        load_weights(OtherNetwork(), tmp_path / "best.pth")
+        load_weights(tiny_model(), tmp_path / "best.pth")
     save_checkpoint(tmp_path / "a.pth", {"epoch": 1})
 
     def refuse(path, *args, **kwargs):
@@ -121,7 +101,7 @@ def test_a_damaged_checkpoint_is_refused_or_its_content_is_whole(save, tmp_path)
     save(path, CONTENT)
     assert not is_refused(path)
     whole, draw, refused = path.read_bytes(), np.random.default_rng(0), 0
-    for trial in range(300):
+    for trial in range(150):
         damaged = bytearray(whole)
         if trial % 3 == 0:
             del damaged[draw.integers(len(whole) - 20) :]
@@ -130,7 +110,7 @@ def test_a_damaged_checkpoint_is_refused_or_its_content_is_whole(save, tmp_path)
                 damaged[place] ^= draw.integers(1, 256)
         path.write_bytes(damaged)
         refused += is_refused(path)
-    assert refused > 200  # the others changed the padding between tensors
+    assert refused > 100  # the others changed the padding between tensors
 
 
 def test_an_entry_marked_as_a_folder_is_damage(tmp_path):
@@ -142,25 +122,27 @@ def test_an_entry_marked_as_a_folder_is_damage(tmp_path):
     assert is_refused(tmp_path / "a.pth")
 
 
-PICKLES = {
-    "names what it never stored": b"\x80\x02h\x99.",
-    "takes from an empty stack": b"\x80\x02b.",
-    "calls with wrong arguments": b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(K\x01K\x02K\x03K\x04K\x05K\x06tR.",
-    "list": pickle.dumps([1], 2),
-    "number as key": pickle.dumps({1: 2}, 2),
-    "number as config": pickle.dumps({"config": 3}, 2),
+def archive(pickled: bytes) -> bytes:
+    """A file as torch.save writes it, around a pickle made by hand."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as entries:
+        entries.writestr("archive/data.pkl", pickled)
+        entries.writestr("archive/version", "3\n")
+    return file.getvalue()
+
+
+OTHER_FILES = {
+    "names what it never stored": archive(b"\x80\x02h\x99."),
+    "calls with wrong arguments": archive(b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(K\x01K\x02tR."),
+    "list": archive(pickle.dumps([1], 2)),
+    "number as key": archive(pickle.dumps({1: 2}, 2)),
+    "number as config": archive(pickle.dumps({"config": 3}, 2)),
+    "empty": b"",
+    "text": b"version https://git-lfs.github.com/spec/v1\n",
 }
 
 
-@pytest.mark.parametrize("pickled", PICKLES.values(), ids=PICKLES)
-def test_a_pickle_made_by_hand_is_refused(pickled, tmp_path):
-    with zipfile.ZipFile(tmp_path / "a.pth", "w") as archive:
-        archive.writestr("archive/data.pkl", pickled)
-        archive.writestr("archive/version", "3\n")
-    assert is_refused(tmp_path / "a.pth")
-
-
-@pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"version https://git-lfs.github.com/spec/v1\n"])
+@pytest.mark.parametrize("content", OTHER_FILES.values(), ids=OTHER_FILES)
 def test_a_file_of_another_kind_is_refused(content, tmp_path):
     (tmp_path / "a.pth").write_bytes(content)
     assert is_refused(tmp_path / "a.pth")
@@ -193,17 +175,17 @@ def test_whatever_a_reader_raises_is_one_sentence(error, tmp_path, monkeypatch):
         read_checkpoint(tmp_path / "b.pth")
 
 
-@pytest.mark.parametrize(
-    "weights",
-    [
-        {},
-        {1: torch.ones(2)},
-        {"stem.a": {"b": torch.ones(1)}},
-        {"stem.a": torch.ones(2).to_sparse()},
-        {"stem.a": torch.ones(2, device="meta")},
-        3,
-    ],
-)
+NO_WEIGHTS = [
+    {},
+    {1: torch.ones(2)},
+    {"stem.a": {"b": torch.ones(1)}},
+    {"stem.a": torch.ones(2).to_sparse()},
+    {"stem.a": torch.ones(2, device="meta")},
+    3,
+]
+
+
+@pytest.mark.parametrize("weights", NO_WEIGHTS)
 def test_what_holds_no_weights_is_refused_under_its_name(weights):
     with pytest.raises(UserError, match=r"^runs/last.pth holds no weights: .*take another"):
-        load_weights(OtherNetwork(), {"model": weights}, "runs/last.pth")
+        load_weights(tiny_model(), {"model": weights}, "runs/last.pth")

@@ -53,10 +53,8 @@ def test_a_sound_dataset_has_no_faults(fmt, tmp_path):
     ("xywh", "problem", "severity"),
     [
         ([300.0, np.nan, 30, 90], "is not four finite", ERROR),
-        ([np.inf, 20, 30, 90], "is not four finite", ERROR),
         ([300, 20, 1e30, 90], "of a usual size", ERROR),
         ([300, 20, -30, 90], "x 300, y 20, w -30, h 90 has a negative side", ERROR),
-        ([300, 110, 30, -90], "has a negative side", ERROR),
         ([300, 20, 0, 90], "x 300, y 20, w 0, h 90 has no area and is left out", WARNING),
     ],
 )
@@ -124,20 +122,18 @@ QUERY, SHOWN = (
         ("gallery", lambda protocol: protocol[0, 1]["Gallery"][0, 3]),
     )
 )
-NAME = [np.array([name]) for name in TRAVERSALS]
+OUTSIDE = {"imname": np.array(["../s1.jpg"])}
 CHANGES = [
     (IMAGE, {"imname": np.array([[7]])}, r"Images.mat, image 4: expected a name, found 7", ERROR),
-    (IMAGE, {"imname": NAME[0]}, f"Images.mat, image 4: {LEADS_OUT}", ERROR),
+    (IMAGE, OUTSIDE, f"Images.mat, image 4: {LEADS_OUT}", ERROR),
     (FIRST_BOX, {"idlocate": np.array([[1, 2, 3]])}, r"s2.jpg, box 1: the box has the numbers \[1, 2, 3\]", ERROR),
     (FIRST_BOX, {"idlocate": np.array(["abcd"])}, r"s2.jpg, box 1: expected numbers, found", ERROR),
-    (SCENE, {"imname": NAME[1]}, f"Train.mat, identity 2, scene 1: {LEADS_OUT}", ERROR),
-    (SCENE, {"imname": np.array(["x.jpg"])}, "identity 2: this split has no box .* in x.jpg: left out", WARNING),
+    (SCENE, OUTSIDE, f"Train.mat, identity 2, scene 1: {LEADS_OUT}", ERROR),
     (SCENE, {"imname": np.array(["\x1b[31ma\n"])}, r"in \\x1b\[31ma\\n: left", WARNING),
     (SCENE, {"idlocate": np.array([[9, 9, 9, 9]])}, r"2: this split has no box \[9, 9, 18, 18\] .* in s1.jpg", WARNING),
-    *((query, {"imname": NAME[0]}, f"{query[2]}, query 2: {LEADS_OUT}", ERROR) for query in QUERY),
-    *((query, {"imname": np.array([""])}, f"{query[2]}, query 2: expected a name", ERROR) for query in QUERY),
+    *((query, OUTSIDE, f"{query[2]}, query 2: {LEADS_OUT}", ERROR) for query in QUERY),
     *((query, {"idlocate": np.array([[5, 5, 0, 9]])}, "query 2: the box .* has no area", ERROR) for query in QUERY),
-    *((shown, {"imname": NAME[2]}, f"query 2, gallery image 4: {LEADS_OUT}", ERROR) for shown in SHOWN),
+    *((shown, OUTSIDE, f"query 2, gallery image 4: {LEADS_OUT}", ERROR) for shown in SHOWN),
     *((shown, {"idlocate": np.array([[1, 2, np.nan, 4]])}, "image 4: .* y 2, w nan", ERROR) for shown in SHOWN),
 ]
 
@@ -165,21 +161,19 @@ def test_names_in_lists_and_lines_are_not_opened(bad, tmp_path):
         small_tree(fmt, tmp_path)
     append(tmp_path / POOLS["cuhk_sysu"], bad)
     append(tmp_path / "frame_train.mat", bad)
-    with (tmp_path / "query_info.txt").open("a") as file:
-        file.write(f"20 1 2 3 4 {bad}\n")
+    (tmp_path / "query_info.txt").write_text(f"20 1 2 3 4 {bad}\n")
     assert_found("cuhk_sysu", tmp_path, "gallery", f"pool.mat, name 9: {LEADS_OUT}")
     assert_found("prw", tmp_path, "train", f"frame_train.mat, name 6: {LEADS_OUT}")
     if bad != ".":
-        assert_found("prw", tmp_path, "query", f"query_info.txt, line 3: {LEADS_OUT}")
+        assert_found("prw", tmp_path, "query", f"query_info.txt, line 1: {LEADS_OUT}")
 
 
 @pytest.mark.parametrize("fmt", CUHK_LIKE)
 def test_names_without_annotations(fmt, tmp_path):
     small_tree(fmt, tmp_path)
     append(tmp_path / POOLS[fmt], "x.jpg", "y.jpg")
-    for name in ("x", "y"):
-        assert any(f"{name}.jpg: the pool's {name}.jpg" in fault.fact for fault in annotation_faults(fmt, tmp_path))
     assert_found(fmt, tmp_path, "gallery", r"pool\w*.mat, x.jpg: the pool's x.jpg is not in Images.mat; correct")
+    assert [fault.image for fault in annotation_faults(fmt, tmp_path)] == ["x.jpg", "y.jpg"]
     small_tree(fmt, tmp_path)
     for path in (tmp_path / PROTOCOLS).glob("TestG*.mat"):
         rewrite(path, lambda protocol: protocol[0, 1]["Gallery"][0, 3].__setitem__("imname", np.array(["x.jpg"])))
@@ -224,14 +218,17 @@ def test_empty_splits(fmt, tmp_path):
 
 def test_rows_and_query_lines_of_prw(tmp_path):
     small_tree("prw", tmp_path)
-    lines = ["0 1 2 3 4 c1s1_000010", "-2 1 2 3 4 c1s1_000010", "20 1 nan 3 4 c1s1_000010", "20 1 2 0 4 c1s1_000010"]
-    lines += ["20 1 2 3 c1s1_000010", "20 1 2 3 4 other"]
+    lines = {
+        "0 1 2 3 4 c1s1_000010": "id 0: ids are",
+        "-2 1 2 3 4 c1s1_000010": "asks for somebody without",
+        "20 1 2 0 4 c1s1_000010": "the box x 1, y 2, w 0, h 4 has no",
+        "20 1 2 3 c1s1_000010": "expected pid x y w h name",
+        "20 1 2 3 4 other": "frame name 'other.jpg' has no camera",
+    }
     (tmp_path / "query_info.txt").write_text("\n".join(lines))
     savemat(tmp_path / FRAME, {"box_new": np.array([[1.5, 1, 2, 3, 4], [5, 10, 20, 30, 90], [0, 1, 2, 3, 4]])})
     problems = {fault.record: fault.problem for fault in annotation_faults("prw", tmp_path)}
-    expected = ["id 0: ids are", "asks for somebody without", "the box x 1, y nan", "the box x 1, y 2, w 0, h 4 has no"]
-    expected += ["expected pid x y w h name", "frame name 'other.jpg' has no camera"]
-    for number, problem in enumerate(expected, start=1):
+    for number, problem in enumerate(lines.values(), start=1):
         assert problems[f"line {number}"].startswith(problem)
     assert problems["row 1"].startswith("id 1.5: ids are whole numbers")
     assert problems["row 3"].startswith("id 0: ids are whole numbers")

@@ -5,13 +5,12 @@ import re
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from scipy.io import loadmat, savemat
-from trees import NAMES, PROTOCOLS, gallery_and_query, rewrite, scene, small_tree
+from trees import NAMES, PROTOCOLS, gallery_and_query, rewrite, scene, small_tree, with_images
 
 from datasets import DatasetError, build_dataset, dataset_root, writers
 from datasets.annotation_file import numbers, records, text
-from datasets.writers import cell, image_folder, image_name, struct, write_annotations
+from datasets.writers import cell, image_folder, struct, write_annotations
 
 
 def by_name(annotations):
@@ -111,19 +110,17 @@ def test_movienet_training_sets_and_pools(tmp_path, monkeypatch):
         build_dataset("MovieNet-CS", tmp_path, "train", train_appearances=20)
 
 
-def test_boxes_without_area_are_dropped_and_unsigned_numbers_widened(tmp_path, caplog):
+def test_unsigned_numbers_are_widened_and_boxes_of_no_image_lose_their_identity(tmp_path, caplog):
     small_tree("cuhk_sysu", tmp_path)
-    boxes = [(np.array([[200, 10, 100, 250]], np.uint8), 0), (np.array([[5, 5, 0, 9]], np.uint8), 0)]
 
     def change(images):
-        images[0, 0]["box"] = struct(boxes, ("idlocate", "ishard"))
+        images[0, 0]["box"] = struct([(np.array([[200, 10, 100, 250]], np.uint8), 0)], ("idlocate", "ishard"))
 
     rewrite(tmp_path / "annotation/Images.mat", change)
     dataset = build_dataset("CUHK-SYSU", tmp_path, "train")
     assert re.search(r"Train.mat, identity 2: this split has no box \[10, 20, 40, 110\] .* in s1.jpg", caplog.text)
     annotation = by_name(dataset.annotations)["s1.jpg"]
-    assert annotation["boxes"].tolist() == [[200, 10, 300, 260]]
-    assert annotation["pids"].tolist() == [-1]
+    assert (annotation["boxes"].tolist(), annotation["pids"].tolist()) == ([[200, 10, 300, 260]], [-1])
     assert dataset.num_identities == 3  # identities keep their numbers
 
 
@@ -185,25 +182,20 @@ def test_names_splits_options_and_roots(tmp_path):
 
 
 def test_items(fmt, tmp_path):
-    small_tree(fmt, tmp_path)
+    train, *_ = small_tree(fmt, tmp_path)
+    with_images(fmt, tmp_path, train[:1], size=(120, 100))
     dataset = build_dataset(NAMES[fmt], tmp_path, "train")
-    index = dataset.image_index[image_name(fmt, 1, 1)]
-    annotation = dataset.annotations[index]
-    path = image_folder(fmt, tmp_path) / annotation["img_name"]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (120, 100), (10, 20, 30)).save(path)
+    index = dataset.image_index[train[0]["img_name"]]
     image, target = dataset[index]
-    assert image.shape == (3, 100, 120)
-    assert image.dtype == torch.uint8
-    assert image[:, 50, 60].tolist() == pytest.approx([10, 20, 30], abs=3)
+    assert (image.shape, image.dtype) == ((3, 100, 120), torch.uint8)
+    assert image[:, 50, 60].tolist() == pytest.approx([90, 120, 60], abs=3)
     # The first box is cut to the image, the second lies outside and is of no use in training.
     assert target["boxes"].tolist() == [[10, 20, 40, 100]]
     assert target["labels"].tolist() == [2]
     (told,) = target["outside"]
-    assert re.search(
-        r", train split, \S+: \[300, 20, 330, 110\] \(.*\) lies outside the 120 x 100 pixels of the image; ", told
-    )
+    outside = r", train split, \S+: \[300, 20, 330, 110\] \(.*\) lies outside the 120 x 100 pixels of the image; "
+    assert re.search(outside, told)
     assert (target["boxes"].dtype, target["labels"].dtype) == (torch.float32, torch.int64)
-    assert (target["img_name"], target["index"]) == (annotation["img_name"], index)
+    assert (target["img_name"], target["index"]) == (train[0]["img_name"], index)
     target["boxes"] += 1
-    assert annotation["boxes"].tolist() == [[10, 20, 40, 110], [300, 20, 330, 110]]
+    assert dataset.annotations[index]["boxes"].tolist() == [[10, 20, 40, 110], [300, 20, 330, 110]]

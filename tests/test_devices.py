@@ -145,15 +145,9 @@ def test_errors_of_the_user_and_the_machine_are_one_sentence(error, code, messag
     assert message in printed and printed.count("\n") == 1
 
 
-@pytest.mark.parametrize("error", [ValueError("a bug"), KeyError("name"), RuntimeError("a bug"), TypeError("a bug")])
-def test_a_bug_keeps_its_traceback(error):
-    with pytest.raises(type(error)):
-        run_program(raising(error), argparse.Namespace(traceback=False))
-
-
-def test_a_batch_that_no_machine_can_hold_is_a_lack_of_memory(capsys):
-    assert run_program(lambda _: torch.empty(2**60), argparse.Namespace(traceback=False)) == 1
-    assert MEMORY in capsys.readouterr().err
+def test_a_bug_keeps_its_traceback():
+    with pytest.raises(ValueError, match="a bug"):
+        run_program(raising(ValueError("a bug")), argparse.Namespace(traceback=False))
 
 
 def raising(error: Exception):

@@ -6,9 +6,11 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from test_train import real_step
 from tiny import picture, target, tiny_model
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -109,7 +111,7 @@ def extract(data: Path, partial: PartialResults | None, passes: int | None = Non
         return None, sum(seen)
 
 
-def extraction_worker(number: int, data: Path, folder: Path) -> dict:
+def extraction_worker(data: Path, folder: Path) -> dict:
     """Each process is interrupted after one pass, and continues."""
     stopped, first = extract(data, PartialResults(folder), passes=1)
     assert stopped is None
@@ -125,7 +127,7 @@ def extraction_worker(number: int, data: Path, folder: Path) -> dict:
 
 
 def damaged_worker(rank: int) -> dict:
-    """What each process logs and would save: both meet a.jpg, the second alone b.jpg."""
+    """What each process logs: both meet a.jpg, the second alone b.jpg."""
     lines = []
     handler = logging.Handler()
     handler.emit = lambda record: lines.append(record.getMessage())
@@ -133,12 +135,9 @@ def damaged_worker(rank: int) -> dict:
     samples = SkippedSamples()
     targets = [{"damaged": ["a.jpg"]}, {"damaged": ["a.jpg", "b.jpg"]} if rank else {}]
     assert len(list(samples.counted([([], targets)]))) == 1
-    saved = samples.gather()
-    resumed = SkippedSamples(saved)
     for epoch in (1, 2):
         samples.finish_epoch(epoch)
-        resumed.finish_epoch(epoch)
-    return {"lines": lines, "saved": saved, "shared": from_main(lambda: f"read by {rank}")} | refused()
+    return {"lines": lines, "shared": from_main(lambda: f"read by {rank}")} | refused()
 
 
 def refused() -> dict:
@@ -154,8 +153,28 @@ def refused() -> dict:
     return {}
 
 
-def test_oim_of_two_processes_is_that_of_their_joint_batch(tmp_path):
-    ours = in_two_processes(oim_worker, tmp_path)
+def worker(number: int, data: Path, folder: Path) -> dict:
+    """What one of two processes gives to the tests; each start of processes takes seconds."""
+    return {
+        "oim": oim_worker(number),
+        "training": model_worker(number, tiny_model),
+        "training without batch statistics": model_worker(number, model_without_batch_statistics),
+        "spoiled step": real_step(1, DistributedDataParallel),
+        "extraction": extraction_worker(data, folder),
+        "damaged": damaged_worker(number),
+    }
+
+
+@pytest.fixture(scope="module")
+def results(cuhk, tmp_path_factory) -> Callable[[str], list[dict]]:
+    """What the two processes give under one of the names in `worker`."""
+    folder = tmp_path_factory.mktemp("processes")
+    both = in_two_processes(partial(worker, data=cuhk, folder=folder / "parts"), folder)
+    return lambda name: [each[name] for each in both]
+
+
+def test_oim_of_two_processes_is_that_of_their_joint_batch(results):
+    ours = results("oim")
     features, labels = (torch.cat(parts) for parts in zip(batch(0), batch(1), strict=True))
     joint = run_oim(features, labels)
     for result in ours:
@@ -167,8 +186,8 @@ def test_oim_of_two_processes_is_that_of_their_joint_batch(tmp_path):
     torch.testing.assert_close(torch.cat([result["grad"] for result in ours]) / 2, joint["grad"])
 
 
-def test_parameters_batch_norms_and_tables_of_two_processes_stay_equal(tmp_path):
-    one, other = in_two_processes(partial(model_worker, build=tiny_model), tmp_path)
+def test_parameters_batch_norms_and_tables_of_two_processes_stay_equal(results):
+    one, other = results("training")
     for part in ("parameters", "buffers"):
         for name, value in one[part].items():
             assert torch.equal(value, other[part][name]), name
@@ -176,8 +195,16 @@ def test_parameters_batch_norms_and_tables_of_two_processes_stay_equal(tmp_path)
     assert one["buffers"]["stem.layer1.0.bn1.running_mean"].any()
 
 
-def test_two_processes_learn_what_one_does_from_the_joint_batch(tmp_path):
-    ours = in_two_processes(partial(model_worker, build=model_without_batch_statistics), tmp_path)
+def test_a_fault_of_one_of_two_processes_changes_nothing_in_a_real_network_and_is_named_by_both(results):
+    for result in results("spoiled step"):
+        assert result["changed"] == [] and result["skipped"] == 1
+        assert "loss_box_reg not finite; images 11.jpg, 12.jpg" in result["lines"][0]
+    changed = real_step(None)["changed"]
+    assert {"search_head.oim.lut", "stem.layer1.0.bn1.running_mean", "stem.layer2.0.conv1.weight"} <= set(changed)
+
+
+def test_two_processes_learn_what_one_does_from_the_joint_batch(results):
+    ours = results("training without batch statistics")
     model = model_without_batch_statistics()
     before = {name: value.clone() for name, value in model.named_parameters()}
     joint = [[sum(halves, []) for halves in zip(*shares(step), strict=True)] for step in range(3)]
@@ -191,8 +218,8 @@ def test_two_processes_learn_what_one_does_from_the_joint_batch(tmp_path):
     assert max(changes) > 1e-2, "far more than the tolerance, to which rounding grows in three steps"
 
 
-def test_an_interrupted_extraction_continues_in_two_processes(cuhk, tmp_path):
-    main, other = in_two_processes(partial(extraction_worker, data=cuhk, folder=tmp_path / "parts"), tmp_path)
+def test_an_interrupted_extraction_continues_in_two_processes(cuhk, results):
+    main, other = results("extraction")
     features, total = extract(cuhk, None)
     expected = [*features.gallery_feats, *features.query_feats]
     assert main["searched"][0] == other["searched"][0] == 2
@@ -203,12 +230,9 @@ def test_an_interrupted_extraction_continues_in_two_processes(cuhk, tmp_path):
         np.testing.assert_allclose(ours.numpy().reshape(theirs.shape), theirs, atol=1e-4)
 
 
-def test_skipped_images_of_all_processes_are_counted_and_what_the_main_one_reads_is_shared(tmp_path):
-    for result in in_two_processes(damaged_worker, tmp_path):
+def test_skipped_images_of_all_processes_are_counted_and_what_the_main_one_reads_is_shared(results):
+    for result in results("damaged"):
         assert result["shared"] == "read by 0"
         assert result["error"] == "last.pth is damaged" and result["any"] == [True, False]
         assert sorted(result["lines"][:2]) == ["skipped: a.jpg", "skipped: b.jpg"]
-        assert result["lines"][2:] == ["epoch 1: skipped 4 images that cannot be read (2 so far)"] * 2
-        assert result["saved"] == {
-            "named": {"damaged": ["a.jpg", "b.jpg"], "outside": []}, "counts": {"damaged": 4, "outside": 0}
-        }  # fmt: skip
+        assert result["lines"][2:] == ["epoch 1: skipped 4 images that cannot be read"]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from utils.drawing import BEST, CASING, FOUND, MIN_LONG_SIDE, QUERY, Mark, draw_detections, draw_marks, font
-from utils.sheets import CROP, TILE, Match, crop_region, detection_sheet, overview, shorten
+from utils.sheets import CROP, Match, crop_region, overview, shorten
 
 GREY = np.full((480, 640, 3), 128, dtype=np.uint8)
 
@@ -83,16 +83,6 @@ def test_overview_has_the_query_left_and_a_cell_for_each_match():
         assert number == 0 or reds.max() < blues.min()
         areas.append(blues.size)
     assert areas == [0, areas[1], 3 * areas[1], 4 * areas[1]] and areas[1]
-
-
-def test_detection_sheet_tiles_pictures_of_any_size():
-    images = [GREY, GREY[:, :200], np.zeros((50, 400, 3), dtype=np.uint8)]
-    sheet = detection_sheet(images, [[(10, 100, 60, 200)], [], []], [[0.9], [], []])
-    assert sheet.shape == (2 * TILE[1], 2 * TILE[0], 3)
-    assert (np.abs(sheet[: TILE[1], : TILE[0]].astype(int) - FOUND).sum(axis=2) < 40).any()
-    assert not (np.abs(sheet[TILE[1] :].astype(int) - FOUND).sum(axis=2) < 40).any()
-    with pytest.raises(ValueError, match="no images"):
-        detection_sheet([], [], [])
 
 
 def test_long_names_are_shortened_in_the_middle():

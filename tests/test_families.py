@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from releases import NO_CONTEXT, ONE_HEAD
 from tiny import picture, target, tiny_model
 
 from engine.checkpoint import load_weights
@@ -15,15 +16,11 @@ from models.two_stage.pixelwise import PixelwiseEmbedding, _coverage
 from models.two_stage.rpn import ProposalNetwork
 from utils.errors import UserError
 
-NO_CONTEXT = {"MODEL__CONTEXT__SCENE": "none", "MODEL__CONTEXT__GROUP": "none"}
-SINGLE = NO_CONTEXT | {"MODEL__DETECTION_HEAD__TYPE": "none"}
 NETWORKS = {
-    "oim": SINGLE | {"MODEL__SEARCH_HEAD__TYPE": "linear", "MODEL__SEARCH_HEAD__BOX_BATCH_NORM": False},
-    "nae": SINGLE | {"MODEL__SEARCH_HEAD__BACKGROUND_IOU": 0.1},
-    "nae_plus": SINGLE | {"MODEL__SEARCH_HEAD__TYPE": "pixelwise", "MODEL__SEARCH_HEAD__BACKGROUND_IOU": 0.1},
+    "oim": ONE_HEAD | {"MODEL__SEARCH_HEAD__TYPE": "linear", "MODEL__SEARCH_HEAD__BOX_BATCH_NORM": False},
+    "nae": ONE_HEAD | {"MODEL__SEARCH_HEAD__BACKGROUND_IOU": 0.1},
+    "nae_plus": ONE_HEAD | {"MODEL__SEARCH_HEAD__TYPE": "pixelwise", "MODEL__SEARCH_HEAD__BACKGROUND_IOU": 0.1},
     "seqnet": NO_CONTEXT,
-    "glcnet_scene": {"MODEL__CONTEXT__GROUP": "none"},
-    "glcnet_group": {"MODEL__CONTEXT__SCENE": "none"},
     "glcnet": {},
     "glcnet_parts": {"MODEL__PARTS": True, "MODEL__ROI_ALIGN__SIZE": 14, "MODEL__SEARCH_HEAD__BATCH_SIZE": 4},
 }

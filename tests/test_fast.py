@@ -8,14 +8,13 @@ import torch
 from matching import assert_same_people
 from tiny import picture, target, tiny_model
 from torch import Tensor, nn
-from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.models.resnet import Bottleneck
 
 from models.fast import accelerate, nms, prepare_for_inference
 from models.fast.roi_align import gathered_crops
 from models.fast.tails import begins_with_bottleneck, tail_on_rois
 from models.roi import RoIAlign, RoIs, Tail
-from models.two_stage.context import GROUP_EXTRACTORS, SCENE_EXTRACTORS
+from models.two_stage.context import GROUP_EXTRACTORS
 from models.two_stage.person_search import PersonSearch
 
 PIXELS, TOLERANCE = 1e-3, 1e-3
@@ -153,7 +152,6 @@ def test_accelerate_replaces_methods_of_instances_and_copies_keep_their_own_weig
     assert not replaced(plain)
     assert replaced(fast) == {"RoIAlign", "ProposalNetwork", "Tail"}
     assert replaced(accelerate(tiny_model())) == {"RoIAlign", "ProposalNetwork"}, "ResNet-18 has no bottlenecks"
-    assert RegionProposalNetwork.filter_proposals is type(plain.rpn).filter_proposals
     assert list(fast.state_dict()) == list(plain.state_dict())
     other = copy.deepcopy(fast)
     for tail in fast.tails():
@@ -203,8 +201,8 @@ NETWORKS = {
     "resnet50": {"MODEL__BACKBONE__NAME": "resnet50"},
     "mobilenet_v2": {"MODEL__BACKBONE__NAME": "mobilenet_v2"},
     "parts": {"MODEL__PARTS": True, "MODEL__ROI_ALIGN__SIZE": 14},
-    **{f"scene {name}": {"MODEL__CONTEXT__SCENE": name} for name in SCENE_EXTRACTORS},
-    **{f"group {name}": {"MODEL__CONTEXT__GROUP": name} for name in GROUP_EXTRACTORS},
+    **{name: {"MODEL__CONTEXT__SCENE": name, "MODEL__CONTEXT__GROUP": name} for name in GROUP_EXTRACTORS},
+    "gate": {"MODEL__CONTEXT__SCENE": "gate"},
 }
 
 

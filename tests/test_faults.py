@@ -211,7 +211,7 @@ def test_a_process_that_fails_ends_the_others_with_its_message(action, place, do
         assert (state["epoch"], state["step"]) == done  # of two steps an epoch
 
 
-def test_images_left_out_are_counted_as_in_a_run_that_was_never_stopped(cuhk, tmp_path):
+def test_images_left_out_are_named_as_in_a_run_that_was_never_stopped(cuhk, tmp_path):
     data, whole, broken = (tmp_path / name for name in ("data", "whole", "broken"))
     shutil.copytree(cuhk, data)
     for image in build_dataset("CUHK-SYSU", data, "train").annotations[::2]:
@@ -222,4 +222,7 @@ def test_images_left_out_are_counted_as_in_a_run_that_was_never_stopped(cuhk, tm
     assert re.search("epoch 2: skipped [0-9]+ images that cannot be read", (whole / "log.txt").read_text())
     assert ended(start(small(data, broken, **options), tmp_path / "screen", ("terminate", 0, 1))) == STOPPED
     assert run(["--resume", *small(data, broken, **options)]) == 0
-    assert_ends_as(whole, broken)
+    left = [left_by(folder) for folder in (broken, whole)]
+    assert_same(left[0]["checkpoints"]["last.pth"], left[1]["checkpoints"]["last.pth"])
+    named = [[line for line in each["log"] if line.startswith(("skipped: ", "epoch 2: skipped"))] for each in left]
+    assert named[0] == named[1]

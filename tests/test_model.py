@@ -1,6 +1,5 @@
 """The assembled two-stage network: batches, queries, empty images, contexts, training targets, waits for the device."""
 
-import copy
 import itertools
 
 import pytest
@@ -54,16 +53,6 @@ def test_a_gallery_lies_in_its_image_by_falling_score_and_weighted_by_it_if_so_c
     torch.testing.assert_close(result["embeddings"].norm(dim=1), scores if weighted else torch.ones_like(scores))
 
 
-def test_context_starts_with_the_given_boxes_and_is_not_weighted():
-    result = eager_model().query([IMAGES[0]], [TWO])[0]
-    context = result["context"]
-    assert torch.equal(context["boxes"][:2], TWO)
-    assert torch.equal(context["scores"][:2], torch.ones(2))
-    assert torch.equal(context["embeddings"][:2], result["embeddings"])
-    assert len(context["boxes"]) > 2
-    torch.testing.assert_close(context["embeddings"].norm(dim=1), torch.ones(len(context["boxes"])))
-
-
 def test_where_nobody_is_found_results_are_empty_and_each_query_is_its_own_group():
     lonely, crowded = eager_model(**NOBODY), eager_model()
     empty = lonely([IMAGES[0]])[0]
@@ -92,23 +81,6 @@ def test_boxes_that_do_not_fit_are_refused(images, boxes, message):
 
 
 # ---------------------------------------------------------------- context
-@pytest.mark.parametrize("scene, group", [("none", "none"), ("none", "stack"), ("stack", "stack")])
-def test_each_context_fills_a_slice_of_the_embedding(scene, group):
-    model = eager_model(MODEL__CONTEXT__SCENE=scene, MODEL__CONTEXT__GROUP=group)
-    names = [name for name, chosen in (("scene", scene), ("group", group)) if chosen != "none"]
-    before = model.query([IMAGES[0]], [BOX])[0]["embeddings"][0]
-    assert len(before) == 384 + 128 * len(names)
-    for index, name in enumerate(names):
-        changed = copy.deepcopy(model)
-        for parameter in changed.search_head.contexts[name].extractor.parameters():
-            torch.nn.init.normal_(parameter, std=0.2)
-        after = changed.query([IMAGES[0]], [BOX])[0]["embeddings"][0]
-        own = torch.zeros(len(before), dtype=torch.bool)
-        own[384 + 128 * index : 512 + 128 * index] = True
-        torch.testing.assert_close(direction(after[~own]), direction(before[~own]), atol=1e-5, rtol=0)
-        assert (direction(after[own]) - direction(before[own])).abs().max() > 1e-3
-
-
 def test_the_scene_is_the_image_and_the_group_the_mean_of_its_people():
     rois = RoIs(RoIAlign(4, 2, 1.0), torch.rand(2, 3, 9, 9), [TWO, BOX])
     res5, groups = torch.rand(3, 5), [torch.tensor([True]), torch.tensor([True, False])]

@@ -71,6 +71,8 @@ def test_a_query_suppresses_its_duplicates_and_is_never_suppressed():
     found.boxes[0] = found.query_boxes[1]
     context = found.query()["context"]
     assert torch.equal(context["boxes"][:2], found.query_boxes) and context["scores"][:2].tolist() == [1, 1]
+    norms = context["embeddings"].norm(dim=1)
+    torch.testing.assert_close(norms, torch.ones_like(norms), atol=0.01, rtol=0)  # not weighted by scores
     assert not (context["boxes"][2:] == found.boxes[0]).all(1).any()
     assert len(context["boxes"]) <= 5
     one = found.query(1)

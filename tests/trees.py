@@ -10,8 +10,8 @@ from tools.check_dataset import check_dataset
 
 NAMES = {"cuhk_sysu": "CUHK-SYSU", "prw": "PRW", "movienet_cs": "MovieNet-CS"}
 PROTOCOLS = "annotation/test/train_test"
-SIZE = (340, 120)
-"""Width and height of the pictures."""
+SIZE = 340, 120
+"""Width and height of the pictures, which all boxes fit in."""
 CUHK_LIKE = ["cuhk_sysu", "movienet_cs"]
 TRAIN_FILES = {"cuhk_sysu": "Train.mat", "movienet_cs": "Train_app70.mat"}
 QUERY_FILES = {"cuhk_sysu": "TestG50.mat", "movienet_cs": "TestG2000.mat"}
@@ -43,12 +43,12 @@ def small_tree(fmt, root, num_others=4):
     return train, gallery, queries
 
 
-def with_images(fmt, root, items):
-    """Save a picture for each of the items (see `scene`), large enough for their boxes."""
+def with_images(fmt, root, items, size=SIZE):
+    """Save a picture for each of the items, see `scene`."""
     folder = image_folder(fmt, root)
     folder.mkdir(parents=True, exist_ok=True)
     for item in items:
-        Image.new("RGB", SIZE, (90, 120, 60)).save(folder / item["img_name"])
+        Image.new("RGB", size, (90, 120, 60)).save(folder / item["img_name"])
 
 
 def rewrite(path, change):

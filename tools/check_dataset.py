@@ -69,10 +69,6 @@ class DatasetCheck:
         """Faults that would make training or scores fail or be wrong."""
         return sum(fault.severity == ERROR for fault in self.faults)
 
-    def as_json(self) -> dict[str, Any]:
-        """Everything, in plain types."""
-        return asdict(self) | {"affected": self.num_errors > 0}
-
 
 def main(args: argparse.Namespace) -> None:
     """Check as the arguments say; raises UserError where something is wrong."""
@@ -91,7 +87,7 @@ def main(args: argparse.Namespace) -> None:
     )
     sys.stdout.write("\n".join(_summary(check, args.show)) + "\n")
     if args.json:
-        write_json(args.json, check.as_json())
+        write_json(args.json, asdict(check) | {"affected": check.num_errors > 0})
     if check.num_errors:
         raise UserError(f"{check.num_errors} faults of {check.root} affect training or evaluation: see above")
 

@@ -16,13 +16,14 @@ from engine.checkpoint import load_weights, read_checkpoint
 from engine.devices import select_device
 from engine.feature_files import Features, PartialResults, extraction_id, load_features, save_features
 from engine.features import extract_features, names_of
-from engine.scoring import Setting, check_galleries, score_detection, score_search
+from engine.scoring import Setting, check_galleries, score_search
 from engine.searcher import Searcher
 from engine.solver import precision
 from models import build_model
 from tools.common import add_config_arguments, load_options, run_program
 from utils.distributed import all_cores, from_main, is_main, process_group
 from utils.errors import UserError
+from utils.evaluation import evaluate_detection
 from utils.files import write_json
 from utils.logging import format_table, set_up_logging
 
@@ -117,7 +118,7 @@ def main(args: argparse.Namespace) -> None:
 def _score(args: argparse.Namespace, cfg: CfgNode, sets: Sets, features: Features, settings: list[Setting]) -> None:
     start, name = monotonic(), cfg.INPUT.DATASET
     with all_cores():
-        detection = score_detection(features, sets[0], cfg.EVAL.DETECTION_SCORE_THRESH)
+        detection = evaluate_detection(sets[0], features.gallery_dets, cfg.EVAL.DETECTION_SCORE_THRESH)
         rows = [each.describe() | score_search(features, *sets, each, cfg.EVAL.BLOCK_MB) for each in settings]
     log.info("scored in %.1f s", monotonic() - start)
     out = _out(args, cfg) / "metrics.json"

@@ -8,15 +8,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 
-def write_atomically(
-    path: Path, write: Callable[[BinaryIO], object], before_rename: Callable[[], None] | None = None
-) -> None:
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Write a file beside `path`, flush it to disk and rename it: after a crash the old file or the new one is there.
 
     Args:
         path: file to write; its folder is made if missing.
         write: called with a binary file in memory: torch.save on a real file reports a full disk as a failed assertion.
-        before_rename: called when the new file is complete, just before it replaces the old one.
 
     Raises:
         OSError: the disk is full or not writable; the message names the file. The old file is untouched.
@@ -30,8 +27,6 @@ def write_atomically(
             file.write(content.getbuffer())
             file.flush()
             os.fsync(file.fileno())
-        if before_rename is not None:
-            before_rename()
         part.replace(path)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error

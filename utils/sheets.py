@@ -1,4 +1,4 @@
-"""Sheets of several pictures: a query with its ranked matches, and detections side by side."""
+"""A sheet of several pictures: a query with its ranked matches."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,6 @@ CAPTION = 26
 TITLE = 34
 QUERY_CROP = (230, 506)
 CROP_MARGIN = 0.15  # of the box's sides, shown around it
-TILE = (480, 360)
 
 
 @dataclass(frozen=True)
@@ -78,26 +77,6 @@ def overview(query_image: np.ndarray, query_box: Box, matches: Sequence[Match], 
         row, column = divmod(rank - 1, columns)
         corner = left + GAP + column * (cell[0] + GAP), TITLE + GAP + row * (cell[1] + GAP)
         _draw_match(sheet, corner, rank, match)
-    return np.asarray(sheet)
-
-
-def detection_sheet(
-    images: Sequence[np.ndarray], boxes: Sequence[Sequence[Box]], scores: Sequence[Sequence[float]]
-) -> np.ndarray:
-    """Pictures (uint8 H x W x 3 RGB, of any sizes) with the people found (n x 4 each) and their scores, two in a row.
-
-    Returns:
-        uint8 H x W x 3 RGB. Raises ValueError for an empty list.
-    """
-    if not images:
-        raise ValueError("detection_sheet: no images")
-    columns = min(2, len(images))
-    rows = ceil(len(images) / columns)
-    sheet = Image.new("RGB", (columns * TILE[0], rows * TILE[1]), PAPER)
-    for number, (image, found, confidence) in enumerate(zip(images, boxes, scores, strict=True)):
-        marks = [Mark(box, f"{score:.2f}") for box, score in zip(found, confidence, strict=True)]
-        row, column = divmod(number, columns)
-        _paste(sheet, draw_marks(image, marks), (column * TILE[0], row * TILE[1]), TILE)
     return np.asarray(sheet)
 
 

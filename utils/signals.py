@@ -52,7 +52,7 @@ class StopSignals:
             raise StoppedError(self.received)
 
 
-def leave_signals_to_parent() -> None:
+def leave_signals_to_parent(_worker: int = 0) -> None:
     """Have a loader process ignore all signals but a SIGTERM from its parent.
 
     A signal often reaches all processes of a group, but the parent still needs images to finish its step; without this

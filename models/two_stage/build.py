@@ -4,8 +4,7 @@ from operator import attrgetter
 
 from yacs.config import CfgNode
 
-from models.backbones import BACKBONES, STRIDE, SplitBackbone, build_backbone
-from models.freezing import NORM_SCOPES, FreezePolicy
+from models.backbones import BACKBONES, NORM_SCOPES, STRIDE, FreezePolicy, SplitBackbone, build_backbone
 from models.oim import OIMLoss
 from models.preprocess import Preprocess
 from models.results import Thresholds

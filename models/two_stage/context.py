@@ -46,12 +46,12 @@ class Gate(nn.Module):
 class ChannelAttention(nn.Module):
     """A weight in (0, 1) for each channel, B x C x 1 x 1, from its mean and its maximum."""
 
-    def __init__(self, channels: int, reduction: int = 16):
+    def __init__(self, channels: int):
         super().__init__()
         self.fc = nn.Sequential(
-            nn.Conv2d(channels, channels // reduction, 1, bias=False),
+            nn.Conv2d(channels, channels // 16, 1, bias=False),
             nn.ReLU(inplace=True),
-            nn.Conv2d(channels // reduction, channels, 1, bias=False),
+            nn.Conv2d(channels // 16, channels, 1, bias=False),
         )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
+from models.backbones import FreezePolicy
 from models.base import PersonSearchModel, Targets
-from models.freezing import FreezePolicy
 from models.preprocess import ImageBatch, Preprocess
 from models.results import SearchResult
 from models.roi import Tail
