@@ -22,9 +22,9 @@ from tools.common import add_traceback_argument, positive_int, run_program
 from utils.errors import UserError
 
 if TYPE_CHECKING:  # imported in `main`, for PyTorch takes seconds, in which --help would wait
-    from engine.gallery_search import GalleryRequest, GalleryResults
     from engine.searcher import Searcher
-    from utils.output_folder import OutputFolder
+    from tools.photos.output_folder import OutputFolder
+    from tools.photos.search import GalleryRequest, GalleryResults
 
 ROOT = Path(__file__).resolve().parent
 QUICKSTART = ROOT / "outputs/quickstart"
@@ -57,12 +57,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     """Build the network, search, print where the results are; raises UserError where gallery images failed."""
     from engine.devices import select_device
-    from engine.gallery_search import search_gallery, write_results
     from engine.networks import open_network
     from engine.searcher import Searcher
     from engine.solver import precision
+    from tools.photos.output_folder import OutputFolder
+    from tools.photos.search import search_gallery, write_results
     from utils.images import read_photo
-    from utils.output_folder import OutputFolder
 
     request, others = read_request(args)
     folders = [place for place in args.gallery or () if place.is_dir()]
@@ -96,8 +96,8 @@ def read_request(args: argparse.Namespace) -> tuple["GalleryRequest", Counter]:
     Raises:
         UserError: one of the options is missing, or the gallery holds no images besides the query.
     """
-    from engine.gallery_search import GalleryRequest
-    from utils.photo_files import find_photos
+    from tools.photos.files import find_photos
+    from tools.photos.search import GalleryRequest
 
     if args.query is None and args.gallery is None:
         file = _of_quickstart("data/demo.json")
@@ -125,7 +125,7 @@ def choose_person(
     Raises:
         UserError: there is nobody, or no such person.
     """
-    from engine.gallery_search import find_people, write_people
+    from tools.photos.search import find_people, write_people
 
     boxes = find_people(searcher, request.query)
     if not boxes:
@@ -147,7 +147,9 @@ def report(results: "GalleryResults", others: Counter, out: Path) -> None:
     """Print the outcome; raises UserError, for an exit status of its own, where images could not be searched."""
     people, matches = sum(len(image["boxes"]) for image in results.images), sum(row["match"] for row in results.ranked)
     write = sys.stdout.write
-    write(f"{people} people in {len(results.images)} images; {matches} images match (similarity {results.threshold}):\n")
+    write(
+        f"{people} people in {len(results.images)} images; {matches} images match (similarity {results.threshold}):\n"
+    )
     for rank, row in enumerate(results.ranked[: max(matches, SHOWN)], start=1):
         verdict = {None: "", True: "  right", False: "  wrong"}[row["right"]]
         write(f"  {rank}. {row['similarity']:.3f}{'' if row['match'] else '  no match'}{verdict}  {row['file']}\n")

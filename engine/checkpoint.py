@@ -2,7 +2,6 @@
 
 import logging
 import re
-from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +18,7 @@ from utils.tensor_files import read_tensor_file
 
 log = logging.getLogger(__name__)
 
-LISTED_KEYS = 30  # more are counted by module in messages
+LISTED_KEYS = 4  # in messages
 
 
 def save_checkpoint(path: Path, state: dict) -> None:
@@ -193,8 +192,6 @@ def _translate(release: Release, state: dict[str, Tensor], name: str) -> Weights
 
 
 def list_keys(keys: Collection[str]) -> str:
-    """Keys for a message, or the number of keys in each module where there are many."""
-    if len(keys) <= LISTED_KEYS:
-        return ", ".join(keys)
-    modules = Counter(".".join(key.split(".")[:-1][:3]) for key in keys)
-    return ", ".join(f"{module}.* ({count})" for module, count in modules.items())
+    """The first keys, and how many more there are, for a message."""
+    more = len(keys) - LISTED_KEYS
+    return ", ".join([*keys][:LISTED_KEYS]) + (f" and {more} more" if more > 0 else "")

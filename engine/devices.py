@@ -22,8 +22,10 @@ def select_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise UserError(f"DEVICE {name!r} is not a device: use auto, cpu, cuda or cuda:N") from error
-    if device.type != "cuda":
+    if device.type == "cpu":
         return device
+    if device.type != "cuda":
+        raise UserError(f"DEVICE {name!r} is not supported: use auto, cpu, cuda or cuda:N")
     count, processes = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     index = device.index or 0
     if processes > 1:

@@ -7,7 +7,8 @@ import torch.distributed as dist
 
 from datasets import PersonSearchDataset
 from engine.feature_files import Features, PartialResults
-from engine.searcher import ImageResult, Searcher, SearchRequest, check_boxes
+from engine.requests import SearchRequest, check_boxes
+from engine.searcher import ImageResult, Searcher
 from utils.distributed import is_distributed, is_main, rank, world_size
 from utils.errors import UserError
 

@@ -3,11 +3,13 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from yacs.config import CfgNode
 
 from defaults import load_cfg, read_cfg
 from engine.checkpoint import identify, load_weights, read_checkpoint
+from engine.solver import precision
 from models import build_model
 from models.base import PersonSearchModel
 from utils.errors import UserError
@@ -45,9 +47,18 @@ def open_network(
     return cfg, model
 
 
-def options_of(
-    checkpoint: dict, name: str, cfg_file: str | Path | None = None, opts: Sequence[str] = ()
-) -> CfgNode:
+def search_settings(cfg: CfgNode) -> dict[str, Any]:
+    """Arguments of `engine.searcher.Searcher` that options determine."""
+    return {
+        "batch_size": cfg.INPUT.BATCH_SIZE_TEST,
+        "num_workers": cfg.INPUT.NUM_WORKERS,
+        "amp": precision(cfg.EVAL.AMP, "EVAL.AMP"),
+        "compiled": cfg.EVAL.COMPILE,
+        "max_pixels": cfg.INPUT.MAX_PIXELS,
+    }
+
+
+def options_of(checkpoint: dict, name: str, cfg_file: str | Path | None = None, opts: Sequence[str] = ()) -> CfgNode:
     """The options to use a checkpoint with.
 
     From the lowest to the highest precedence: the config file, or without one the options that the checkpoint carries
@@ -76,12 +87,12 @@ def options_of(
     raise UserError(f"{name} does not carry the options of its network: name its config file with --cfg")
 
 
-def _network_words(carried: CfgNode, given: CfgNode, name: str) -> list[str]:
-    """The network's options in a checkpoint as command-line words; logs those that the config file has otherwise."""
-    options, others = dict(flatten(carried)), dict(flatten(given))
+def _network_words(carried: CfgNode, given: CfgNode, name: str) -> list:
+    """The network's options in a checkpoint, keys and values in turn; logs those that the config file has otherwise."""
+    options, others = flatten(carried), flatten(given)
     network = {key: value for key, value in options.items() if key.startswith(NETWORK_OPTIONS)}
     differing = [key for key in network if network[key] != others[key] and key not in NOT_COMPARED]
     if differing:
         told = ", ".join(f"{key} {network[key]} instead of {others[key]}" for key in differing)
         log.info("the network is that of %s: %s", name, told)
-    return [word for key, value in network.items() for word in (key, repr(value))]
+    return [word for key, value in network.items() for word in (key, value)]

@@ -18,6 +18,7 @@ from datasets import build_train_loader, open_split
 from engine.checkpoint import load_weights
 from engine.feature_files import Features
 from engine.features import extract_features
+from engine.networks import search_settings
 from engine.run_folder import RunFolder
 from engine.scoring import Setting, check_galleries, score_search
 from engine.searcher import Searcher
@@ -30,6 +31,7 @@ from utils.distributed import all_cores, any_process, barrier, from_main, is_mai
 from utils.errors import UserError
 from utils.evaluation import evaluate_detection
 from utils.files import remove_parts, write_json, write_text
+from utils.images import read_image
 from utils.logging import log_to_file
 from utils.options import changed_options
 from utils.signals import StoppedError, StopSignals
@@ -172,7 +174,7 @@ class TrainingRun:
         batches = self.samples.counted(self.loader)
         train_one_epoch(
             self.network,
-            tqdm(batches, desc=name, total=total, initial=done, leave=False, disable=not is_main()),
+            tqdm(batches, desc=name, total=total, initial=done, leave=False, disable=None if is_main() else True),
             self.optimizer,
             self.schedule,
             self.scaler,
@@ -220,15 +222,7 @@ class TrainingRun:
         self.progress.evaluated = self.progress.epoch
         inputs, amp = self.cfg.INPUT, precision(self.cfg.EVAL.AMP, "EVAL.AMP")
         with self.signals.stopping_at_once():  # the training up to here is saved
-            searcher = Searcher(
-                self.model,
-                self.device,
-                inputs.BATCH_SIZE_TEST,
-                inputs.NUM_WORKERS,
-                amp,
-                self.cfg.EVAL.COMPILE,
-                inputs.MAX_PIXELS,
-            )
+            searcher = Searcher(self.model, self.device, read=read_image, **search_settings(self.cfg))
             features = extract_features(searcher, self.gallery_set, self.query_set)
             mean_ap = from_main(partial(self._score, features))
         if mean_ap > self.progress.best:

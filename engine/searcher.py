@@ -9,39 +9,25 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from engine.devices import select_device
+from engine.networks import open_network
+from engine.requests import ImageSource, SearchRequest, check_boxes, check_inside, tensor_of
 from models.base import PersonSearchModel
 from models.fast import prepare_for_inference
 from models.results import SearchResult, to_cpu
 from utils.distributed import is_main
 from utils.errors import UserError
-from utils.images import MAX_PIXELS, read_image
+from utils.images import MAX_PIXELS, read_photo
 from utils.signals import leave_signals_to_parent
 
 WAITING_BYTES = 256 * 2**20
 """Bytes of decoded images that wait for others of their padded size, unless a single batch takes more."""
 
-ImageSource: TypeAlias = str | Path | np.ndarray | Tensor | Image.Image
 ErrorHook: TypeAlias = Callable[[int, UserError], None]
-
-
-@dataclass(frozen=True)
-class SearchRequest:
-    """An image to search, with the boxes of query people in it, if any.
-
-    Attributes:
-        image: a path, a uint8 RGB array H x W x 3, an RGB tensor 3 x H x W (uint8, or float in [0, 1]), or a PIL image.
-        boxes: g x 4, x1, y1, x2, y2 in pixels of the image; None for no query.
-        num_contexts: compute the contexts of this many boxes, the first ones; None: of all.
-    """
-
-    image: ImageSource
-    boxes: np.ndarray | Sequence | None = None
-    num_contexts: int | None = None
 
 
 @dataclass
@@ -72,34 +58,52 @@ class ImageResult(People):
     contexts: list[People]
 
 
+class Found(NamedTuple):
+    """A person found: the image as it was given, the `box` (x1, y1, x2, y2 in its pixels), detection score, similarity."""
+
+    image: ImageSource
+    box: list[float]
+    score: float
+    similarity: float
+
+
 class Searcher:
     """Runs a network over images in batches, with loader processes and a progress bar.
 
     A batch holds images of one padded size, so that no result depends on the other images of its batch.
 
     Args:
-        model: moved to `device`; a copy of it, prepared for inference, searches.
-        device: where to run.
+        model: a network, moved to `device`, of which a copy, prepared for inference, searches; or the path of a
+            checkpoint that carries its options, or of a published one.
+        device: where to run; "auto" is CUDA where there is one, else the CPU.
         batch_size: images in a forward pass.
         num_workers: loader processes; 0 decodes in the main process.
         amp: bfloat16 or float16 for reduced precision, None for float32.
         compiled: run parts of the network through torch.compile.
         max_pixels: larger image files (width x height) are refused.
+        read: reads an image file, given its path and `max_pixels`: `utils.images.read_photo` turns photos upright,
+            `read_image` keeps the pixels as stored, to which the boxes of datasets refer.
+
+    Raises:
+        OSError, UserError: see `engine.networks.open_network` and `engine.devices.select_device`.
     """
 
     def __init__(
         self,
-        model: PersonSearchModel,
-        device: torch.device | str,
+        model: PersonSearchModel | str | Path,
+        device: torch.device | str = "auto",
         batch_size: int = 1,
         num_workers: int = 0,
         amp: torch.dtype | None = None,
         compiled: bool = False,
         max_pixels: int = MAX_PIXELS,
+        read: Callable[[str | Path, int], np.ndarray] = read_photo,
     ):
-        self.device = torch.device(device)
+        if not isinstance(model, PersonSearchModel):
+            _, model = open_network(model)
+        self.device = select_device(device) if isinstance(device, str) else device
         self.model = prepare_for_inference(model.to(self.device), amp, compiled)
-        self.batch_size, self.num_workers, self.max_pixels = batch_size, num_workers, max_pixels
+        self.batch_size, self.num_workers, self.max_pixels, self.read = batch_size, num_workers, max_pixels, read
 
     def __call__(
         self, requests: Iterable[SearchRequest | ImageSource], on_error: ErrorHook | None = None
@@ -125,8 +129,49 @@ class Searcher:
             for item, result in zip(batch, self._search(batch), strict=True):
                 yield item.index, result
 
+    def search(self, query: ImageSource, box: Sequence[float], gallery: Sequence[ImageSource]) -> list[Found]:
+        """All people in the gallery images, by falling similarity to the person in a box of the query image.
+
+        Args, Raises: see `compare`; an image that cannot be read is a UserError.
+        """
+        found = [
+            Found(gallery[index], people.boxes[row].tolist(), float(people.scores[row]), float(similarities[row]))
+            for index, people, similarities in self.compare(query, box, gallery)
+            for row in range(len(similarities))
+        ]
+        return sorted(found, key=lambda person: -person.similarity)
+
+    def compare(
+        self,
+        query: ImageSource,
+        box: Sequence[float],
+        gallery: Iterable[ImageSource],
+        on_error: ErrorHook | None = None,
+    ) -> Iterator[tuple[int, ImageResult, np.ndarray]]:
+        """Search gallery images for the person in a box of the query image.
+
+        Args:
+            query: the image that shows the person, see SearchRequest.
+            box: x1, y1, x2, y2 in pixels of the query image.
+            gallery: images.
+            on_error: see `__call__`.
+
+        Yields:
+            The index of a gallery image, the people found in it, and the similarity of each to the person: the inner
+            product of their embeddings, at most 1.
+
+        Raises:
+            UserError: the query image cannot be read, or the box is not inside it or too small.
+            ValueError: an image of another shape, type or range.
+        """
+        image = tensor_of(query, self.read, self.max_pixels)
+        check_inside(box, image, query if isinstance(query, str | Path) else "the query image")
+        [(_, asked)] = self([SearchRequest(image, [box])])
+        for index, people in self(gallery, on_error):
+            yield index, people, people.embeddings @ asked.query_embeddings[0]
+
     def _decoded(self, requests: Iterable[SearchRequest | ImageSource]) -> Iterable["_Decoded"]:
-        decode = partial(_decode, max_pixels=self.max_pixels)
+        decode = partial(_decode, read=self.read, max_pixels=self.max_pixels)
         if not isinstance(requests, Sequence):
             return map(decode, enumerate(requests))
         return DataLoader(
@@ -170,14 +215,14 @@ class _Decoded(NamedTuple):
     error: UserError | None = None
 
 
-def _decode(numbered: tuple[int, SearchRequest | ImageSource], max_pixels: int) -> _Decoded:
+def _decode(numbered: tuple[int, SearchRequest | ImageSource], read: Callable, max_pixels: int) -> _Decoded:
     index, request = numbered
     if not isinstance(request, SearchRequest):
         request = SearchRequest(request)
     boxes = np.zeros((0, 4)) if request.boxes is None else np.asarray(request.boxes)
     try:
         check_boxes(boxes, request.image if isinstance(request.image, str | Path) else f"image {index}")
-        image = _tensor_of(request.image, max_pixels)
+        image = tensor_of(request.image, read, max_pixels)
         return _Decoded(index, image, boxes.astype(np.float32), request.num_contexts)
     except UserError as error:  # handed on: raised in a loader process it would end the whole search
         return _Decoded(index, torch.empty(0), boxes, error=error)
@@ -193,31 +238,6 @@ def _valid(images: Iterable[_Decoded], on_error: ErrorHook | None) -> Iterator[_
             raise item.error
         else:
             on_error(item.index, item.error)
-
-
-def check_boxes(boxes: np.ndarray, name: str | Path) -> None:
-    """Refuse boxes of an image that are not g x 4 (ValueError), or of which one has no area (UserError)."""
-    if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise ValueError(f"the boxes of {name} must be g x 4, but are {boxes.shape}")
-    has_area = (boxes[:, 2:] > boxes[:, :2]).all(axis=1) & np.isfinite(boxes).all(axis=1)
-    if not has_area.all():
-        raise UserError(
-            f"{name} has a box without area, {boxes[~has_area][0].tolist()}: correct it; boxes are x1, y1, x2, y2 in "
-            "pixels with x1 < x2 and y1 < y2"
-        )
-
-
-def _tensor_of(image: ImageSource, max_pixels: int) -> Tensor:
-    if isinstance(image, str | Path):
-        image = read_image(image, max_pixels)
-    elif isinstance(image, Image.Image):
-        image = np.array(image.convert("RGB"))
-    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3:
-        image = torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1)
-    if not isinstance(image, Tensor) or image.ndim != 3 or len(image) != 3:
-        what = f"{type(image).__name__} {getattr(image, 'dtype', '')} {list(getattr(image, 'shape', []))}"
-        raise ValueError(f"an image is a path, a PIL image, a uint8 array H x W x 3 or a tensor 3 x H x W, not {what}")
-    return image
 
 
 def _collect(result: SearchResult, num_contexts: int | None) -> ImageResult:

@@ -42,15 +42,17 @@ def build_schedule(cfg: CfgNode, steps_per_epoch: int) -> Callable[[int], float]
 
     Step i of the W warm-up steps has the factor f + (1 - f) i / (W - 1), f being WARMUP_FACTOR (NAE, SeqNet).
 
+    Milestones after the last epoch have no effect, of which the log warns.
+
     Raises:
-        UserError: a milestone that is not within the epochs, or milestones that do not rise.
+        UserError: milestones that are not positive or do not rise.
     """
     solver = cfg.SOLVER
-    milestones, epochs = list(solver.MILESTONES), solver.MAX_EPOCHS
-    if milestones != sorted(set(milestones)) or any(not 0 < m < epochs for m in milestones):
-        raise UserError(
-            f"SOLVER.MILESTONES {milestones} must rise and lie between 0 and SOLVER.MAX_EPOCHS ({epochs}); [] for none"
-        )
+    milestones = list(solver.MILESTONES)
+    if milestones != sorted(set(milestones)) or any(milestone < 1 for milestone in milestones):
+        raise UserError(f"SOLVER.MILESTONES {milestones} must rise and be 1 or more; [] for none")
+    if any(milestone >= solver.MAX_EPOCHS for milestone in milestones):
+        log.warning("SOLVER.MILESTONES %s: training ends after epoch %d", milestones, solver.MAX_EPOCHS)
     warmup_steps = round(solver.WARMUP_EPOCHS * steps_per_epoch)
 
     def factor(step: int) -> float:

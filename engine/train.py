@@ -15,15 +15,12 @@ from torch.optim import Optimizer
 from torch.utils.tensorboard import SummaryWriter
 
 from utils.distributed import gather_objects, gather_rows, rank, world_size
+from utils.errors import DivergedError
 
 log = logging.getLogger(__name__)
 
 Batch = tuple[list[Tensor], list[dict]]
 """Images and targets, as the training loader gives them."""
-
-
-class DivergedError(RuntimeError):
-    """Too many optimiser steps in a row had losses or gradients that were not finite."""
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "defaults": {"utils"},
     "datasets": {"utils"},
     "models": {"utils"},
-    "engine": {"utils", "datasets", "models"},
+    "engine": {"utils", "datasets", "models", "defaults"},
     "tools": {"utils", "datasets", "models", "engine", "defaults"},
     "demo": {"utils", "datasets", "models", "engine", "defaults", "tools"},
 }
@@ -35,6 +35,7 @@ CONFIG_READERS = (
     "models/build.py",
     "models/*/build.py",
     "datasets/build.py",
+    "engine/networks.py",
     "engine/run.py",
     "engine/solver.py",
     "utils/options.py",

@@ -108,7 +108,10 @@ def test_what_cannot_be_done_is_refused_in_one_sentence(model, own, release, tmp
     for arguments, message in (
         ((own, own, "--strip"), "is the file that is read: name another one to write"),
         ((own, "--half"), "name a file OUT"),
-        ((tmp_path / "bare.pth", out), "bare.pth does not hold the config of its network: name it with --cfg"),
+        (
+            (tmp_path / "bare.pth", out),
+            "bare.pth does not carry the options of its network: name its config file with --cfg",
+        ),
         ((release, out), "do not fit the network"),  # the release's config: this network is tiny
         ((large, out, "--half"), f"{large}: stem.bn1.running_var holds values up to 70000"),
     ):

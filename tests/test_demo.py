@@ -11,11 +11,11 @@ from tiny import tiny_cfg
 
 import demo
 from engine import networks, searcher
-from engine.gallery_search import GalleryRequest, rank_images, search_gallery, write_results
 from engine.searcher import ImageResult, Searcher
 from models import build_model
 from tools.common import run_program
-from utils.drawing import BEST, FOUND
+from tools.photos.drawing import BEST, FOUND
+from tools.photos.search import GalleryRequest, rank_images, search_gallery, write_results
 from utils.errors import UserError
 from utils.images import MAX_PIXELS, ImageError, read_photo
 
@@ -43,8 +43,10 @@ class StubSearcher(Searcher):
                 raise KeyboardInterrupt
             image = getattr(request, "image", request)
             try:
-                pixels = read_photo(image) if isinstance(image, Path) else np.asarray(image)
+                pixels = read_photo(image) if isinstance(image, Path) else image.numpy()
             except ImageError as error:
+                if on_error is None:
+                    raise
                 on_error(index, error)
                 continue
             people = PEOPLE[round(float(pixels.mean()))]
@@ -159,7 +161,7 @@ def test_right_and_wrong_are_told_where_the_truth_is_known():
         (["--query", "query.jpg", "--gallery", "query.jpg"], "no images besides the query"),
         (["--query", "query.jpg", "--gallery", "none"], "there is no none"),
         (["--query", "none.jpg", "--gallery", "gallery"], "no image file none.jpg"),
-        (["--query", "query.jpg", "--gallery", "gallery", "--box", 0.1, 0.1, 0.4, 0.9], "boxes are in pixels"),
+        (["--query", "query.jpg", "--gallery", "gallery", "--box", 0.1, 0.1, 0.4, 0.9], "edge of the person in pixels"),
         (["--query", "query.jpg", "--gallery", "gallery", "--box", 10, 20, 641, 50], "640 x 480"),
         ([], "sh quickstart.sh"),
     ],

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from engine.devices import select_device
-from engine.train import DivergedError
 from tools.common import run_program
 from utils import distributed
 from utils.errors import UserError

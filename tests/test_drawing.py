@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from utils.drawing import BEST, CASING, FOUND, MIN_LONG_SIDE, QUERY, Mark, draw_detections, draw_marks, font
-from utils.sheets import CROP, Match, crop_region, overview, shorten
+from tools.photos.drawing import BEST, CASING, FOUND, MIN_LONG_SIDE, QUERY, Mark, draw_detections, draw_marks, font
+from tools.photos.sheets import CROP, Match, crop_region, overview, shorten
 
 GREY = np.full((480, 640, 3), 128, dtype=np.uint8)
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tools.photos.files import find_photos
+from tools.photos.output_folder import MANIFEST, OutputFolder
 from utils.errors import UserError
 from utils.images import ImageError, read_image, read_photo
-from utils.output_folder import MANIFEST, OutputFolder
-from utils.photo_files import find_photos
 
 ORIENTATION = 0x0112
 

@@ -25,10 +25,16 @@ def test_warm_up_factor_and_length_count():
     assert seen == pytest.approx([0.5, 0.75, 1])
 
 
-@pytest.mark.parametrize("milestones", ["[30]", "[0]", "[3, 2]", "[25]"])
-def test_milestones_must_rise_within_the_epochs(milestones):
+@pytest.mark.parametrize("milestones", ["[0]", "[3, 2]", "[2, 2]"])
+def test_milestones_must_rise(milestones):
     with pytest.raises(UserError, match="MILESTONES"):
         rates(1, 1, SOLVER__MILESTONES=milestones)
+
+
+def test_a_milestone_after_the_last_epoch_is_warned_of(caplog):
+    late = rates(4, 2, SOLVER__MAX_EPOCHS=2, SOLVER__MILESTONES="[1, 2]", SOLVER__WARMUP_EPOCHS=0.0)
+    assert "training ends after epoch 2" in caplog.text
+    assert late == rates(4, 2, SOLVER__MAX_EPOCHS=2, SOLVER__MILESTONES="[1]", SOLVER__WARMUP_EPOCHS=0.0)
 
 
 def test_the_rate_scales_with_the_total_batch_only_if_asked():

@@ -1,12 +1,16 @@
 """The program that tests: what it refuses before the network runs, and what an interruption leaves."""
 
+import json
 from pathlib import Path
 
 import pytest
-from tiny import words
+import torch
+from tiny import tiny_cfg, words
 
 from engine.searcher import Searcher
+from models import build_model
 from tools import test as test_tool
+from tools import testing
 from tools.common import run_program
 from utils.errors import UserError
 
@@ -15,9 +19,12 @@ DETECTING = {"MODEL__DETECTION_HEAD__SCORE_THRESH": 0.3, "MODEL__SEARCH_HEAD__SC
 
 
 def run(data: Path, out: Path, *arguments: str, **options) -> int:
-    """Test an untrained network."""
+    """Test a network with random weights, which it saves as the best of a run."""
+    if not (out / "best.pth").exists():
+        cfg = tiny_cfg(**DETECTING)
+        torch.save({"model": build_model(cfg).state_dict(), "config": cfg.dump()}, out / "best.pth")
     given = words(data, out, **DETECTING | options)
-    return run_program(test_tool.main, test_tool.parse_args(["--cfg", CFG, "--untrained", *given, *arguments]))
+    return run_program(test_tool.main, test_tool.parse_args(["--cfg", CFG, *given, *arguments]))
 
 
 def partial_in(out: Path) -> list[Path]:
@@ -64,7 +71,7 @@ def test_partial_results_are_kept_until_the_features_are_safe(saved, cuhk, tmp_p
     def fails(*_):
         raise UserError("scoring fails")
 
-    monkeypatch.setattr(test_tool, "score_search", fails)
+    monkeypatch.setattr(testing, "score_search", fails)
     features = tmp_path / "features.npz"
     assert run(cuhk, tmp_path, *(["--features", str(features)] if saved else [])) == 1
     assert features.exists() == saved
@@ -94,3 +101,20 @@ def test_features_without_what_a_setting_needs_are_refused(cuhk, tmp_path, capsy
     (tmp_path / "features.npz").write_bytes(b"not features")
     assert run(cuhk, tmp_path, *features) == 1
     assert "not a valid file of features" in capsys.readouterr().err
+
+
+def test_an_untrained_network_is_scored_with_ground_truth_boxes(cuhk, tmp_path, capsys):
+    assert run(cuhk, tmp_path, "--untrained") == 0
+    [row] = json.loads((tmp_path / "test" / "metrics.json").read_text())["search"]
+    assert row["boxes"] == "ground truth" and row["mAP"] > 0
+
+
+def test_features_that_cannot_be_written_are_refused_before_the_search(cuhk, tmp_path, images_seen, capsys):
+    (tmp_path / "file").touch()
+    assert run(cuhk, tmp_path, "--features", str(tmp_path / "file" / "features.npz")) == 1
+    assert str(tmp_path / "file") in capsys.readouterr().err and not images_seen
+
+
+def test_a_checkpoint_or_a_config_is_needed(capsys):
+    assert run_program(test_tool.main, test_tool.parse_args(["--gt"])) == 1
+    assert "give --ckpt FILE, or --cfg FILE" in capsys.readouterr().err

@@ -10,7 +10,7 @@ from torch import nn
 from training_process import assert_same
 
 from engine.solver import build_optimizer
-from engine.train import DivergedError, Progress, TrainSettings, train_one_epoch
+from engine.train import Progress, TrainSettings, train_one_epoch
 from utils.distributed import rank
 
 FAULTS = {

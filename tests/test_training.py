@@ -130,7 +130,7 @@ def test_each_format_trains_and_tests_through_the_shell_scripts(fmt, tmp_path):
     [
         ({"INPUT__DATA_ROOT": "nowhere"}, "nowhere is no folder"),
         ({"MODEL__OIM__NUM_IDS": 3}, "NUM_IDS is 3, but the training set has 6"),
-        ({"SOLVER__MILESTONES": "[7]"}, "SOLVER.MILESTONES"),
+        ({"SOLVER__MILESTONES": "[0]"}, "SOLVER.MILESTONES"),
         ({"SOLVER__AMP": "fp12"}, "SOLVER.AMP 'fp12' is not one of off, fp16, bf16"),
         ({"INPUT__BATCH_SIZE_TRAIN": 1}, "GROUP needs INPUT.BATCH_SIZE_TRAIN of 2"),
         ({"CKPT_PERIOD": 0}, "CKPT_PERIOD must be 1 or more"),

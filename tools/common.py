@@ -1,23 +1,28 @@
-"""What the command-line programs share: arguments, options, and errors as one sentence."""
+"""What the command-line programs share: arguments, options, and errors as one sentence.
+
+Programs import PyTorch, and what imports it, within their `main`: that takes seconds, in which `--help` would wait.
+"""
 
 import argparse
+import os
 import sys
 import traceback
 from collections.abc import Callable
 from functools import reduce
+from typing import TYPE_CHECKING
 
-import torch
-from yacs.config import CfgNode
-
-from defaults import load_cfg
-from engine.solver import precision
-from engine.train import DivergedError
 from utils.allocator import keep_freed_memory
-from utils.errors import UserError
+from utils.errors import DivergedError, UserError
 from utils.signals import StoppedError
+
+if TYPE_CHECKING:
+    from yacs.config import CfgNode
 
 FAILED, DIVERGED, STOPPED, INTERRUPTED = 1, 70, 75, 130
 """Exit codes: an error, diverged training, training stopped by a signal after saving, Ctrl-C in other programs."""
+
+OWN_PACKAGES = ("datasets", "defaults", "engine", "models", "tools", "utils")
+INSTALL = "activate the project's environment (. .venv/bin/activate), or pip install -r requirements.txt"
 
 PRINTED = (UserError, OSError, DivergedError)
 """Errors that are printed as one sentence."""
@@ -56,10 +61,9 @@ REMEDY = (
 """Added to the message of DivergedError."""
 
 
-def add_config_arguments(parser: argparse.ArgumentParser, default: str | None = None) -> None:
-    """Add the arguments of programs that build a network; `--cfg` is required where there is no default."""
-    note = f", default {default}" if default else ""
-    parser.add_argument("--cfg", required=not default, default=default, help=f"config file, see configs/{note}")
+def add_config_arguments(parser: argparse.ArgumentParser, **cfg: object) -> None:
+    """Add the arguments of programs that build a network; `cfg` goes to `add_argument` of --cfg, as `required=True`."""
+    parser.add_argument("--cfg", help="config file, see configs/", **cfg)
     add_traceback_argument(parser)
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="options over the config's, see defaults.py")
 
@@ -69,9 +73,25 @@ def add_traceback_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--traceback", action="store_true", help="show where in the code an error comes from")
 
 
-def load_options(args: argparse.Namespace) -> CfgNode:
+def positive_int(text: str) -> int:
+    """An argument that is 1 or more."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return number
+
+
+def load_options(args: argparse.Namespace) -> "CfgNode":
     """The options of `add_config_arguments`; UserError for one that does not exist or is out of range."""
-    cfg = load_cfg(args.cfg, args.opts)
+    from defaults import load_cfg
+
+    return check_options(load_cfg(args.cfg, args.opts))
+
+
+def check_options(cfg: "CfgNode") -> "CfgNode":
+    """The same options; UserError for one that is out of range."""
+    from engine.solver import precision
+
     for option, least in LEAST.items():
         value = reduce(getattr, option.split("."), cfg)
         if value < least:
@@ -86,9 +106,16 @@ def run_program(main: Callable[[argparse.Namespace], None], args: argparse.Names
 
     Errors of the user or the system, a lack of memory and stops are printed so; others are bugs, and raised.
     """
+    # Threads that wait for others of their group would take the processor from other programs. Before torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     keep_freed_memory()
     try:
         main(args)
+    except ModuleNotFoundError as error:
+        if not error.name or error.name.partition(".")[0] in OWN_PACKAGES:
+            raise
+        sys.stderr.write(f"error: {error.name} is not installed for {sys.executable}: {INSTALL}\n")
+        return FAILED
     except (*PRINTED, MemoryError, RuntimeError) as error:
         lacks_memory = _lacks_memory(error)
         if not lacks_memory and not isinstance(error, PRINTED):
@@ -110,8 +137,11 @@ def run_program(main: Callable[[argparse.Namespace], None], args: argparse.Names
 def _lacks_memory(error: Exception) -> bool:
     """Whether CUDA, PyTorch's CPU allocator or Python could not allocate."""
     words = ("can't allocate memory", "not enough memory", "STATUS_ALLOC_FAILED")
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    of_cuda = type(error).__name__ == "OutOfMemoryError"  # torch's
+    return (
+        of_cuda
+        or isinstance(error, MemoryError)
+        or (isinstance(error, RuntimeError) and any(word in str(error) for word in words))
     )
 
 

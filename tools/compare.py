@@ -5,6 +5,8 @@ import json
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python tools/compare.py`
+
 from tools.common import add_traceback_argument, run_program
 from utils.errors import UserError
 from utils.logging import format_table

@@ -10,14 +10,13 @@ import torch
 from torch import Tensor
 from yacs.config import CfgNode
 
-from defaults import load_cfg, read_cfg
 from engine.checkpoint import Weights, fit_weights, identify, read_checkpoint, save_checkpoint
+from engine.networks import options_of
 from models import build_model
 from tools.common import add_traceback_argument, run_program
 from utils.errors import UserError
 from utils.files import write_text
 
-ROOT = Path(__file__).resolve().parents[1]
 TABLES = {"lut": "MODEL.OIM.NUM_IDS", "cq": "MODEL.OIM.QUEUE_SIZE"}
 """Buffers of the OIM loss -> the option that holds their number of rows."""
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked", "lut", "cq", "header")
@@ -66,15 +65,9 @@ def _tables(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def read_options(cfg_file: str | None, checkpoint: dict, weights: Weights, name: str) -> CfgNode:
-    """The options of the network, from a config file or the checkpoint or its release, with tables as large as its."""
+    """The options of the network, with tables as large as its, see `engine.networks.options_of`."""
     opts = [word for table, rows in _tables(weights.state).items() for word in (TABLES[table], str(len(rows)))]
-    if cfg_file:
-        return load_cfg(cfg_file, opts)
-    if "config" in checkpoint:
-        return read_cfg(checkpoint["config"], f"the config in {name}", opts)
-    if weights.release:
-        return load_cfg(ROOT / weights.release.config_files(weights.state)[0], opts)
-    raise UserError(f"{name} does not hold the config of its network: name it with --cfg")
+    return options_of(checkpoint, name, cfg_file, opts)
 
 
 def convert(checkpoint: dict, cfg: CfgNode, name: str, *, strip: bool, half: bool) -> dict:

@@ -3,13 +3,12 @@
 import argparse
 import logging
 import sys
+from pathlib import Path
 
-from engine.devices import select_device
-from engine.run import TrainingRun
-from engine.train import DivergedError
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python tools/train.py`
+
 from tools.common import add_config_arguments, load_options, run_program
-from utils.distributed import is_main, process_group
-from utils.logging import set_up_logging
+from utils.errors import DivergedError
 from utils.signals import StoppedError, StopSignals
 
 log = logging.getLogger(__name__)
@@ -19,12 +18,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tools.train", description=__doc__.partition(":")[0])
     help_resume = "continue from the newest checkpoint in OUTPUT_DIR; from scratch where there is none"
     parser.add_argument("--resume", action="store_true", help=help_resume)
-    add_config_arguments(parser)
+    add_config_arguments(parser, required=True)
     return parser.parse_intermixed_args(argv)
 
 
 def main(args: argparse.Namespace) -> None:
     """Train as the arguments say."""
+    from engine.devices import select_device
+    from engine.run import TrainingRun
+    from utils.distributed import is_main, process_group
+    from utils.logging import set_up_logging
+
     cfg = load_options(args)
     device = select_device(cfg.DEVICE)
     with process_group(device), StopSignals() as signals:

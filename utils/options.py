@@ -71,7 +71,7 @@ def merge(defaults: CfgNode, sources: Iterable[Source]) -> CfgNode:
 
     Raises UserError for a key that does not exist, with the nearest one, or a value of the wrong type.
     """
-    cfg, known = defaults.clone(), dict(_flatten(defaults, defaults))
+    cfg, known = defaults.clone(), flatten(defaults)
     for source, options in sources:
         for key, value in _flatten(options, defaults):
             if key not in known:
@@ -87,9 +87,14 @@ def merge(defaults: CfgNode, sources: Iterable[Source]) -> CfgNode:
     return cfg
 
 
+def flatten(tree: CfgNode) -> dict[str, object]:
+    """The options of a tree under their dotted names."""
+    return dict(_flatten(tree, tree))
+
+
 def changed_options(before: str, source: str, now: CfgNode) -> list[str]:
     """Options that differ between a YAML text (from `source`) and a tree: "NAME old value -> new value"."""
-    old, new = dict(_flatten(_parse(before, source), now)), dict(_flatten(now, now))
+    old, new = dict(_flatten(_parse(before, source), now)), flatten(now)
     names = [name for name in {**new, **old} if old.get(name) != new.get(name)]
     return [f"{name} {old.get(name)} -> {new.get(name)}" for name in names]
 

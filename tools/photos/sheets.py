@@ -7,7 +7,7 @@ from math import ceil, sqrt
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from utils.drawing import BEST, QUERY, RIGHT, Box, Color, Mark, draw_marks, font
+from tools.photos.drawing import BEST, QUERY, RIGHT, Box, Color, Mark, draw_marks, font
 
 PAPER, INK, FAINT = (255, 255, 255), (30, 30, 30), (110, 110, 110)
 GAP, INNER_GAP = 16, 6

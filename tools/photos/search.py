@@ -1,4 +1,4 @@
-"""Search photos for one person and write what was found: pictures and a file of results."""
+"""Search photos for one person, and write what was found: pictures and a file of results."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from engine.searcher import ImageResult, Searcher, SearchRequest
+from engine.requests import SearchRequest
+from engine.searcher import ImageResult, Searcher
+from tools.photos.drawing import draw_detections, draw_numbered
+from tools.photos.sheets import Match, overview
 from utils.boxes import paired_iou
-from utils.drawing import draw_detections, draw_numbered
 from utils.errors import UserError
 from utils.files import write_atomically, write_json
 from utils.images import read_photo
-from utils.sheets import Match, overview
 
 JPEG_QUALITY = 92
 TRUE_IOU = 0.5

@@ -1,0 +1,1 @@
+"""Finding a person in photos: what demo.py does."""

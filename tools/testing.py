@@ -1,0 +1,130 @@
+"""What tools.test does: search the images of a dataset, or read features from a file, and score them."""
+
+import argparse
+import logging
+import sys
+import tempfile
+from pathlib import Path
+from time import monotonic
+from typing import TypeAlias
+
+import torch
+from yacs.config import CfgNode
+
+from datasets import PersonSearchDataset, open_split
+from defaults import load_cfg
+from engine.checkpoint import load_weights, read_checkpoint
+from engine.devices import select_device
+from engine.feature_files import Features, PartialResults, extraction_id, load_features, save_features
+from engine.features import extract_features, names_of
+from engine.networks import options_of, search_settings
+from engine.scoring import Setting, check_galleries, score_search
+from engine.searcher import Searcher
+from models import build_model
+from models.base import PersonSearchModel
+from tools.common import check_options
+from utils.distributed import all_cores, from_main, is_main, process_group
+from utils.errors import UserError
+from utils.evaluation import evaluate_detection
+from utils.files import write_json
+from utils.images import read_image
+from utils.logging import format_table, set_up_logging
+
+log = logging.getLogger("test")
+
+Sets: TypeAlias = tuple[PersonSearchDataset, PersonSearchDataset]  # gallery, queries
+
+
+def run_test(args: argparse.Namespace) -> None:
+    """Test as the arguments of tools.test say."""
+    device = select_device(load_cfg(args.cfg, args.opts).DEVICE)
+    with process_group(device):
+        set_up_logging(quiet=not is_main())
+        cfg, checkpoint, name = _read_options(args)
+        sets = open_split(cfg, "gallery"), open_split(cfg, "query")
+        settings = _settings(args, cfg)
+        check_galleries(settings, *sets)
+        if args.features and args.features.exists():
+            if is_main():
+                _score(args, cfg, sets, _load_features(args, sets), settings)
+            return
+        _check_writable(args.features)
+        torch.manual_seed(cfg.SEED)
+        model = build_model(cfg)
+        if checkpoint is not None:
+            load_weights(model, checkpoint, name)
+        features, partial = _extract(args, cfg, model, device, sets)
+        if is_main():
+            _score(args, cfg, sets, features, settings)
+            partial.remove()
+
+
+def _read_options(args: argparse.Namespace) -> tuple[CfgNode, dict | None, str]:
+    """The options, and the checkpoint with its name; no checkpoint where none is needed."""
+    given = load_cfg(args.cfg, args.opts)
+    path = args.ckpt or Path(given.OUTPUT_DIR) / "best.pth"
+    if args.untrained or (args.ckpt is None and args.features and args.features.exists()):
+        return check_options(given), None, ""
+    checkpoint = from_main(lambda: read_checkpoint(path))
+    return check_options(options_of(checkpoint, str(path), args.cfg, args.opts)), checkpoint, str(path)
+
+
+def _settings(args: argparse.Namespace, cfg: CfgNode) -> list[Setting]:
+    if args.untrained:  # it detects nobody
+        kinds = [{"ground_truth": True}]
+    else:
+        kinds = [{}] + [{"cbgm": True}] * args.cbgm + [{"ground_truth": True}] * args.gt
+    common = {"cross_camera": cfg.EVAL.CROSS_CAMERA}
+    sizes = args.gallery_size or [cfg.EVAL.GALLERY_SIZE]
+    return [Setting(gallery_size=size or None, **common, **kind) for size in sizes for kind in kinds]
+
+
+def _load_features(args: argparse.Namespace, sets: Sets) -> Features:
+    log.info("scoring the features of %s, without the network", args.features)
+    features = load_features(args.features, *names_of(*sets))
+    if args.gt and not features.ground_truth_feats:
+        raise UserError(f"{args.features} holds no ground-truth boxes: extract again, with --gt, to another file")
+    return features
+
+
+def _check_writable(file: Path | None) -> None:
+    """Raise OSError, before the search, where the features could not be written after it."""
+    if file is not None and is_main():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=file.parent).close()
+
+
+def _extract(
+    args: argparse.Namespace, cfg: CfgNode, model: PersonSearchModel, device: torch.device, sets: Sets
+) -> tuple[Features | None, PartialResults]:
+    """Features and their partial results on disk; no features in a process beside the main one."""
+    with_ground_truth, inputs = args.gt or args.untrained, cfg.INPUT
+    settings = (cfg.MODEL, inputs.MIN_SIZE, inputs.MAX_SIZE, inputs.BATCH_SIZE_TEST, cfg.EVAL.AMP, with_ground_truth)
+    partial = PartialResults(_out(args, cfg) / f"partial-{extraction_id(model, *sets, *settings)}")
+    start = monotonic()
+    searcher = Searcher(model, device, read=read_image, **search_settings(cfg))
+    features = extract_features(searcher, *sets, with_ground_truth, partial)
+    files = {row["img_path"] for split in sets for row in split.annotations}
+    log.info("searched %d of %d images in %.1f s", len(files) - partial.num_found, len(files), monotonic() - start)
+    if args.features and features is not None:
+        save_features(args.features, features)
+        partial.remove()
+        log.info("features are in %s", args.features)
+    return features, partial
+
+
+def _out(args: argparse.Namespace, cfg: CfgNode) -> Path:
+    return args.out or Path(cfg.OUTPUT_DIR) / "test"
+
+
+def _score(args: argparse.Namespace, cfg: CfgNode, sets: Sets, features: Features, settings: list[Setting]) -> None:
+    start, name = monotonic(), cfg.INPUT.DATASET
+    with all_cores():
+        detection = evaluate_detection(sets[0], features.gallery_dets, cfg.EVAL.DETECTION_SCORE_THRESH)
+        rows = [each.describe() | score_search(features, *sets, each, cfg.EVAL.BLOCK_MB) for each in settings]
+    log.info("scored in %.1f s", monotonic() - start)
+    out = _out(args, cfg) / "metrics.json"
+    write_json(out, {"dataset": name, "detection": detection, "search": rows})
+    sys.stdout.write(f"\n{name}: detection (%)\n{format_table([detection])}\n")
+    sys.stdout.write(f"\n{name}: search (%)\n{format_table(rows)}\n\n")
+    log.info("written to %s", out)
