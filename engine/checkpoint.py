@@ -164,11 +164,17 @@ def identify(checkpoint: dict, name: str) -> Weights:
 def _state_dict(checkpoint: dict, name: str) -> dict[str, Tensor]:
     """The state dict in a checkpoint, without the prefix `module.`; UserError where there is none."""
     state = checkpoint.get("model", checkpoint)
-    is_dict = isinstance(state, dict) and all(isinstance(key, str) for key in state)
-    if not is_dict or not state or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not state or not all(_is_weight(*item) for item in state.items()):
         raise UserError(f"{name} holds no weights: neither it nor its `model` maps names to tensors; take another")
     prefix = "module." if all(key.startswith("module.") for key in state) else ""
     return {key.removeprefix(prefix): value for key, value in state.items()}
+
+
+def _is_weight(key: object, value: object) -> bool:
+    """Whether an entry is a name with a dense tensor of real numbers; files may hold sparse, meta or complex ones."""
+    if not isinstance(key, str) or not isinstance(value, Tensor):
+        return False
+    return value.layout is torch.strided and not (value.is_meta or value.is_quantized or value.is_complex())
 
 
 def _translate(release: Release, state: dict[str, Tensor], name: str) -> Weights:

@@ -98,9 +98,24 @@ def _read(path: Path) -> Features:
             numbers |= dict.fromkeys(QUERY_LISTS, len(names["query_names"]))
             if "ground_truth_feats" not in arrays:
                 del numbers["ground_truth_feats"]
-            return Features(**names, **{name: _split(name, arrays, numbers[name]) for name in numbers})
+            features = Features(**names, **{name: _split(name, arrays, numbers[name]) for name in numbers})
+            _check(features)
+            return features
         except Exception as error:  # NumPy trusts what it reads, so a damaged file raises almost anything
             raise UserError(f"{path} is not a valid file of features ({error}): name another file") from error
+
+
+def _check(features: Features) -> None:
+    """Raise ValueError where the arrays of an image or query do not fit each other."""
+    pairs = [*zip(features.gallery_dets, features.gallery_feats, strict=True)]
+    pairs += zip(features.context_dets, features.context_feats, strict=True)
+    if any(len(dets) != len(feats) or (len(dets) and dets.shape[1] != 5) for dets, feats in pairs):
+        raise ValueError("detections are not n x 5, or not as many as their embeddings")
+    if any(len(feats) != 1 for feats in features.query_feats):
+        raise ValueError("query_feats are not one vector for each query")
+    embeddings = [*features.gallery_feats, *features.ground_truth_feats, *features.query_feats, *features.context_feats]
+    if len({feats.shape[1] for feats in embeddings if len(feats)}) > 1:
+        raise ValueError("the embeddings have different numbers of dimensions")
 
 
 def _joined(name: str, rows: list[np.ndarray]) -> dict[str, np.ndarray]:
@@ -111,8 +126,10 @@ def _joined(name: str, rows: list[np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _split(name: str, arrays: dict[str, np.ndarray], number: int) -> list[np.ndarray]:
-    """Undo `_joined`; ValueError or KeyError where these are not `number` arrays."""
+    """Undo `_joined`; ValueError or KeyError where these are not `number` arrays of finite numbers."""
     rows, counts = arrays[name], arrays[f"{name}_counts"]
+    if rows.ndim != 2 or rows.dtype.kind != "f" or not np.isfinite(rows).all() or (counts < 0).any():
+        raise ValueError(f"{name} is not a table of finite numbers")
     if counts.shape != (number,) or counts.sum() != len(rows):
         raise ValueError(f"{name} are not {number} arrays with {len(rows)} rows in all")
     return np.split(rows, np.cumsum(counts)[:-1]) if number else []

@@ -117,7 +117,7 @@ class TrainingRun:
                 self.scaler.load_state_dict(checkpoint["scaler"])
             self.progress.load_state_dict(checkpoint)
             changed = changed_options(checkpoint["config"], str(path), self.cfg)
-        except (LookupError, ValueError) as error:
+        except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
             raise UserError(
                 f"{path} does not fit the training that the options describe ({type(error).__name__}: {error}): give "
                 "the options that it had, or choose another OUTPUT_DIR"

@@ -22,6 +22,9 @@ from utils.errors import UserError
 from utils.images import MAX_PIXELS, read_image
 from utils.signals import leave_signals_to_parent
 
+WAITING_BYTES = 256 * 2**20
+"""Bytes of decoded images that wait for others of their padded size, unless a single batch takes more."""
+
 ImageSource: TypeAlias = str | Path | np.ndarray | Tensor | Image.Image
 ErrorHook: TypeAlias = Callable[[int, UserError], None]
 
@@ -136,13 +139,18 @@ class Searcher:
         )
 
     def _batches(self, images: Iterable["_Decoded"]) -> Iterator[list["_Decoded"]]:
-        """Lists of `batch_size` images of one padded size, and at the end of fewer."""
+        """Lists of `batch_size` images of one padded size; fewer where too many images wait, and at the end."""
         waiting: dict[tuple[int, int], list[_Decoded]] = defaultdict(list)
+        waiting_bytes = 0
         for item in images:
             size = self.model.preprocess.padded_size(*item.image.shape[-2:])
             waiting[size].append(item)
-            if len(waiting[size]) == self.batch_size:
-                yield waiting.pop(size)
+            waiting_bytes += item.image.nbytes
+            full = len(waiting[size]) == self.batch_size
+            if full or (waiting_bytes > WAITING_BYTES and sum(map(len, waiting.values())) > self.batch_size):
+                batch = waiting.pop(size if full else max(waiting, key=lambda key: len(waiting[key])))
+                waiting_bytes -= sum(each.image.nbytes for each in batch)
+                yield batch
         yield from waiting.values()
 
     @torch.inference_mode()

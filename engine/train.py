@@ -78,9 +78,12 @@ class Progress:
         return self.epoch * self.steps_per_epoch + self.step
 
     def load_state_dict(self, checkpoint: dict) -> None:
-        """Take the fields that a checkpoint has."""
+        """Take the fields that a checkpoint has; TypeError where one is of another type."""
         for name, value in asdict(self).items():
-            setattr(self, name, checkpoint.get(name, value))
+            saved = checkpoint.get(name, value)
+            if type(saved) is not type(value):
+                raise TypeError(f"{name} is {saved!r}")
+            setattr(self, name, saved)
 
 
 def train_one_epoch(

@@ -175,7 +175,17 @@ def test_whatever_a_reader_raises_is_one_sentence(error, tmp_path, monkeypatch):
         read_checkpoint(tmp_path / "b.pth")
 
 
-@pytest.mark.parametrize("weights", [{}, {1: torch.ones(2)}, {"stem.a": {"b": torch.ones(1)}}, 3])
+NO_WEIGHTS = [
+    {},
+    {1: torch.ones(2)},
+    {"stem.a": {"b": torch.ones(1)}},
+    {"stem.a": torch.ones(2).to_sparse()},
+    {"stem.a": torch.ones(2, device="meta")},
+    3,
+]
+
+
+@pytest.mark.parametrize("weights", NO_WEIGHTS)
 def test_what_holds_no_weights_is_refused_under_its_name(weights):
     with pytest.raises(UserError, match=r"^runs/last.pth holds no weights: .*take another"):
         load_weights(tiny_model(), {"model": weights}, "runs/last.pth")

@@ -130,6 +130,10 @@ def batches_of(search: Searcher, arrays: list, monkeypatch) -> list[list[int]]:
 def test_batches_have_one_padded_size(num_workers, model, arrays, monkeypatch):
     search = Searcher(model, "cpu", batch_size=2, num_workers=num_workers)
     assert batches_of(search, arrays, monkeypatch) == [[0, 2], [1, 4], [3], [5]]
+    monkeypatch.setattr(searcher_module, "WAITING_BYTES", arrays[0].nbytes * 2)
+    assert batches_of(search, [arrays[i] for i in (0, 1, 3, 2, 4)], monkeypatch) == [[0], [1], [2], [3], [4]]
+    search.batch_size = 3
+    assert batches_of(search, arrays, monkeypatch)[0] == [0, 2], "a batch may take what it needs, but no more"
 
 
 def test_results_of_a_batch_come_in_one_transfer_and_keep_nothing_of_it(model, arrays, monkeypatch):

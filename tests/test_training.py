@@ -73,6 +73,7 @@ WRONG_STATES = {
         lambda state: state | {"config": None},
         "is not a checkpoint: no dict with text as keys and as `config`",
     ),
+    "number of epochs in words": (lambda state: state | {"epoch": "two"}, "epoch is 'two'"),
     "of another network": (lambda state: state | {"model": {"stem.a": torch.zeros(1)}}, "do not fit the network"),
     "no weights": (lambda state: state | {"model": {1: 2}}, "holds no weights"),
     "no optimiser": (lambda state: state | {"optimizer": {}}, r"KeyError: 'param_groups'\): give the options"),
