@@ -131,19 +131,17 @@ def test_batches_of_damaged_images_alone_are_filled():
         batches(build_train_loader(Damaged(set(range(11))), 2, 0, 3, damaged="skip"))
 
 
-def test_skipped_samples_are_counted_on_after_an_interruption(caplog):
-    """Named once, counted as in one go: also where a run was interrupted within an epoch."""
-    seen = [([], [{"damaged": ["a.jpg"]}]), ([], [{"damaged": ["a.jpg"], "outside": ["b.jpg, box 1"]}, {}])]
-    whole, before = SkippedSamples(), SkippedSamples()
-    list(whole.counted(seen))
-    whole.finish_epoch(1)
-    expected = ["skipped: a.jpg", "skipped: b.jpg, box 1", "epoch 1: skipped 2 images that cannot be read"]
-    expected.append("epoch 1: skipped 1 boxes outside their images")
+def test_skipped_samples_are_named_once_and_counted_in_each_epoch(caplog):
+    skipped = SkippedSamples()
+    for epoch in (1, 2):
+        list(
+            skipped.counted([([], [{"damaged": ["a.jpg"]}]), ([], [{"damaged": ["a.jpg"], "outside": ["b.jpg"]}, {}])])
+        )
+        skipped.finish_epoch(epoch)
+    counts = ["skipped 2 images that cannot be read", "skipped 1 boxes outside their images"]
+    expected = [
+        "skipped: a.jpg",
+        "skipped: b.jpg",
+        *(f"epoch {epoch}: {count}" for epoch in (1, 2) for count in counts),
+    ]
     assert [record.getMessage() for record in caplog.records] == expected
-    caplog.clear()
-    next(before.counted(seen))
-    after = SkippedSamples(before.gather())
-    list(after.counted(seen[1:]))
-    after.finish_epoch(1)
-    assert [record.getMessage() for record in caplog.records] == expected
-    assert after.gather() == whole.gather()
