@@ -26,9 +26,6 @@ LONGEST_LIFE = 1.5
 """Seconds after which a training is killed at the latest; an uninterrupted one takes two to three."""
 STOPPED = 75
 SMALL = {
-    "MODEL__BACKBONE__NAME": "mobilenet_v2",
-    "MODEL__CONTEXT__SCENE": "none",
-    "MODEL__CONTEXT__GROUP": "none",
     "MODEL__DETECTION_HEAD__SCORE_THRESH": 0.0,
     "MODEL__SEARCH_HEAD__SCORE_THRESH": 0.0,
     "SOLVER__ACCUMULATE": 1,
