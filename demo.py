@@ -5,7 +5,7 @@
 CKPT is a checkpoint of this project or a published one (README.md says where they are offered). PHOTO shows the person;
 where it shows several people, the first call numbers them in DIR/people.jpg, and --person says which one is meant.
 PLACE is an image file, or a folder, searched with its subfolders. Written to DIR: `overview.jpg`, the person beside the
-best matches; `gallery/`, the images with a match; `results.json`. DIR is replaced as a whole if an earlier call wrote it.
+best matches; `gallery/`, the images with a match; `results.json`. What an earlier call wrote there is replaced.
 
 Without --ckpt it takes the network that quickstart.sh trains, without --query the sample that quickstart.sh draws.
 """

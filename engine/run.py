@@ -220,7 +220,6 @@ class TrainingRun:
         if not self._evaluation_is_due():
             return
         self.progress.evaluated = self.progress.epoch
-        inputs, amp = self.cfg.INPUT, precision(self.cfg.EVAL.AMP, "EVAL.AMP")
         with self.signals.stopping_at_once():  # the training up to here is saved
             searcher = Searcher(self.model, self.device, read=read_image, **search_settings(self.cfg))
             features = extract_features(searcher, self.gallery_set, self.query_set)

@@ -59,7 +59,7 @@ class ImageResult(People):
 
 
 class Found(NamedTuple):
-    """A person found: the image as it was given, the `box` (x1, y1, x2, y2 in its pixels), detection score, similarity."""
+    """A person found: the image as given, the `box` (x1, y1, x2, y2 in its pixels), detection score, similarity."""
 
     image: ImageSource
     box: list[float]

@@ -1,5 +1,6 @@
 """Photos as phones and people leave them: found, read upright; and output that never touches them."""
 
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -24,7 +25,10 @@ def save(path: Path, size: tuple[int, int] = (30, 20), **options) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("orientation", "shape", "red"), [(1, (20, 30), (10, 2)), (3, (20, 30), (10, 28)), (6, (30, 20), (2, 10)), (8, (30, 20), (28, 10))])  # fmt: skip
+@pytest.mark.parametrize(
+    ("orientation", "shape", "red"),
+    [(1, (20, 30), (10, 2)), (3, (20, 30), (10, 28)), (6, (30, 20), (2, 10)), (8, (30, 20), (28, 10))],
+)
 def test_a_photo_is_read_upright(tmp_path, orientation, shape, red):
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
@@ -42,7 +46,7 @@ def test_a_photo_in_heif_format(tmp_path):
 
 
 def test_without_pillow_heif_its_requirement_file_is_named(tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "pillow_heif", None)
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
     (tmp_path / "a.heic").write_bytes(b"x")
     with pytest.raises(ImageError, match="a.heic is in HEIF format: pip install -r requirements-heif.txt"):
         read_photo(tmp_path / "a.heic")

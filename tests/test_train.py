@@ -12,6 +12,7 @@ from training_process import assert_same
 from engine.solver import build_optimizer
 from engine.train import Progress, TrainSettings, train_one_epoch
 from utils.distributed import rank
+from utils.errors import DivergedError
 
 FAULTS = {
     "loss": lambda loss: loss * float("nan"),

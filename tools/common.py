@@ -106,7 +106,7 @@ def run_program(main: Callable[[argparse.Namespace], None], args: argparse.Names
 
     Errors of the user or the system, a lack of memory and stops are printed so; others are bugs, and raised.
     """
-    # Threads that wait for others of their group would take the processor from other programs. Before torch is imported.
+    # Before torch is imported: threads that wait for others of their group shall not keep the processor busy.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     keep_freed_memory()
     try:

@@ -43,7 +43,7 @@ class Mark:
 def draw_detections(
     image: np.ndarray, boxes: Sequence[Box], similarities: Sequence[float], match: int | None = None
 ) -> np.ndarray:
-    """People found (n x 4), with their similarities to the query (n) to two digits; `match` is the matching one's row."""
+    """People found (n x 4), with their similarities to the query (n) to two digits; `match`: the matching one's row."""
     rows = [(box, f"{similarity:.2f}") for box, similarity in zip(boxes, similarities, strict=True)]
     marks = [Mark(box, label) for row, (box, label) in enumerate(rows) if row != match]
     if match is not None:
@@ -100,7 +100,7 @@ def _outline(draw: ImageDraw.ImageDraw, box: Box, color: Color, width: int) -> N
 def _label_place(
     box: Box, label: str, text_font: ImageFont.FreeTypeFont, size: tuple[int, int], boxes: list[Box], placed: list[Box]
 ) -> Box:
-    """The rectangle for a label: at an edge of its box, outside or inside, where it is least likely taken for another's.
+    """The rectangle for a label: at an edge of its box, where it is least likely to be taken for another's.
 
     It touches its own box (`box`, one of `boxes`), and covers as little as possible of other people and labels.
     """

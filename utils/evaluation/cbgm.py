@@ -55,7 +55,7 @@ def rerank(sims: np.ndarray, gallery: Gallery, searched: np.ndarray, people: np.
     ends = np.cumsum(gallery.counts[images])[:-1]
     for own, block in zip(np.split(detections, ends), np.split(weights, ends, axis=1), strict=True):
         rows, columns = linear_sum_assignment(block, maximize=True)
-        if rows[0] == 0:  # rows rise; where there are fewer detections than people the query may be left over
+        if 0 in rows:  # the first, as rows rise; where there are fewer detections than people it may be left over
             sims[own[columns[0]]] = block[rows, columns].max()
 
 
