@@ -201,7 +201,6 @@ class TrainingRun:
         self._saved_at = monotonic()
 
     def _state(self) -> dict:
-        """A checkpoint."""
         if self.board is not None:
             self.board.flush()
         state = {name: getattr(self, name).state_dict() for name in ("model", "optimizer", "scaler")}
@@ -218,16 +217,11 @@ class TrainingRun:
         if not self._evaluation_is_due():
             return
         self.progress.evaluated = self.progress.epoch
-        inputs, amp = self.cfg.INPUT, precision(self.cfg.EVAL.AMP, "EVAL.AMP")
+        inputs, options = self.cfg.INPUT, self.cfg.EVAL
+        amp, workers = precision(options.AMP, "EVAL.AMP"), inputs.NUM_WORKERS
         with self.signals.stopping_at_once():  # the training up to here is saved
             searcher = Searcher(
-                self.model,
-                self.device,
-                inputs.BATCH_SIZE_TEST,
-                inputs.NUM_WORKERS,
-                amp,
-                self.cfg.EVAL.COMPILE,
-                inputs.MAX_PIXELS,
+                self.model, self.device, inputs.BATCH_SIZE_TEST, workers, amp, options.COMPILE, inputs.MAX_PIXELS
             )
             features = extract_features(searcher, self.gallery_set, self.query_set)
             mean_ap = from_main(partial(self._score, features))

@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from datasets import QueryGallery
-from utils.boxes import box_areas, clip_boxes, paired_iou, pairwise_iou
+from utils.boxes import box_areas, clip_boxes, paired_iou
 from utils.evaluation import detection, evaluate_detection, evaluate_search
 from utils.evaluation.cbgm import images_of_best
 from utils.evaluation.ranking import Gallery
@@ -284,5 +284,4 @@ def test_boxes():
     assert clip_boxes(np.array([[-5, 3, 30, 40]])).tolist() == [[0, 3, 30, 40]]
     assert box_areas(np.array([[0, 0, 2, 3], [2, 0, 0, 3]])).tolist() == [6, 0]
     boxes, others = np.array([[0, 0, 10, 10], [0, 0, 0, 0]]), np.array([[0, 5, 10, 15], [20, 0, 30, 10], [0, 0, 0, 0]])
-    np.testing.assert_allclose(pairwise_iou(boxes, others), [[1 / 3, 0, 0], [0, 0, 0]])
-    np.testing.assert_allclose(paired_iou(boxes, others[:2]), [1 / 3, 0])
+    np.testing.assert_allclose(paired_iou(boxes[:, None], others), [[1 / 3, 0, 0], [0, 0, 0]])
