@@ -8,7 +8,7 @@ import torch
 from scipy.io import loadmat, savemat
 from trees import NAMES, PROTOCOLS, gallery_and_query, rewrite, scene, small_tree, with_images
 
-from datasets import DatasetError, build_dataset, dataset_root, writers
+from datasets import SPLITS, DatasetError, build_dataset, dataset_root, writers
 from datasets.annotation_file import numbers, records, text
 from datasets.writers import cell, image_folder, struct, write_annotations
 
@@ -17,37 +17,32 @@ def by_name(annotations):
     return {annotation["img_name"]: annotation for annotation in annotations}
 
 
-def test_training_split(fmt, tmp_path):
-    train, _, _ = small_tree(fmt, tmp_path)
-    dataset = build_dataset(NAMES[fmt], tmp_path, "train")
-    read, numbers = by_name(dataset.annotations), {2: 1, 5: 2, 9: 3, -1: -1}
-    # MovieNet-CS trains on the images that show an identity, the other two on all.
-    kept = [item for item in train if fmt != "movienet_cs" or (item["pids"] > 0).any()]
-    assert sorted(read) == sorted(item["img_name"] for item in kept)
-    for item in kept:
+def assert_equal(read, written, pids):
+    """Annotations as written, whose people have got the numbers `pids`."""
+    read = by_name(read)
+    assert sorted(read) == sorted(item["img_name"] for item in written)
+    for item in written:
         annotation = read[item["img_name"]]
         np.testing.assert_array_equal(annotation["boxes"], item["boxes"])
-        assert annotation["pids"].tolist() == [numbers[pid] for pid in item["pids"].tolist()]
+        assert annotation["pids"].tolist() == [pids[pid] for pid in item["pids"].tolist()]
         assert annotation["boxes"].dtype == annotation["pids"].dtype == np.int32
-        assert annotation["img_path"] == str(image_folder(fmt, tmp_path) / item["img_name"])
-        assert annotation.get("cam_id") == (item["cam_id"] if fmt == "prw" else None)
-    assert dataset.num_identities == 3
 
 
-def test_gallery_and_queries(fmt, tmp_path):
-    _, gallery, queries = small_tree(fmt, tmp_path)
-    gallery_set, query_set = gallery_and_query(fmt, tmp_path)
-    numbers = {20: 20, 30: 30, -1: -1} if fmt == "prw" else {30: 1, 20: 2, -1: -1}  # query i is identity i + 1
-    assert sorted(gallery_set.image_index) == sorted(item["img_name"] for item in gallery)
-    for item in gallery:
-        annotation = by_name(gallery_set.annotations)[item["img_name"]]
-        np.testing.assert_array_equal(annotation["boxes"], item["boxes"])
-        assert annotation["pids"].tolist() == [numbers[pid] for pid in item["pids"].tolist()]
-    for query, annotation in zip(queries, query_set.annotations, strict=True):
-        assert annotation["img_name"] == query["img_name"]
-        assert annotation["boxes"].tolist() == [query["box"].tolist()]
-        assert annotation["pids"].tolist() == [numbers[query["pid"]]]
-    assert gallery_set.num_identities == 2
+def test_what_was_written_is_read(fmt, tmp_path):
+    train, gallery, queries = small_tree(fmt, tmp_path)
+    train_set, gallery_set, query_set = (build_dataset(NAMES[fmt], tmp_path, split) for split in SPLITS)
+    # MovieNet-CS trains on the images that show an identity, the other two on all.
+    kept = [item for item in train if fmt != "movienet_cs" or (item["pids"] > 0).any()]
+    assert_equal(train_set.annotations, kept, {2: 1, 5: 2, 9: 3, -1: -1})
+    pids = {20: 20, 30: 30, -1: -1} if fmt == "prw" else {30: 1, 20: 2, -1: -1}  # query i is identity i + 1
+    assert_equal(gallery_set.annotations, gallery, pids)
+    asked = [{"img_name": q["img_name"], "boxes": [q["box"]], "pids": np.array([q["pid"]])} for q in queries]
+    assert_equal(query_set.annotations, asked, pids)
+    assert [annotation["pids"][0] for annotation in query_set.annotations] == [pids[30], pids[20]]
+    assert (train_set.num_identities, gallery_set.num_identities) == (3, 2)
+    for annotation in train_set.annotations:
+        assert annotation["img_path"] == str(image_folder(fmt, tmp_path) / annotation["img_name"])
+        assert annotation.get("cam_id") == (1 if fmt == "prw" else None)
 
 
 def test_galleries(fmt, tmp_path):
@@ -57,16 +52,12 @@ def test_galleries(fmt, tmp_path):
     for size in (None, -1):
         for query, found in zip(queries, query_set.galleries(gallery_set, size), strict=True):
             others = [item for item in gallery if item["img_name"] != query["img_name"]]
-            holders = {item["img_name"]: item for item in others if query["pid"] in item["pids"]}
-            assert {names[image] for image in found.positives} == set(holders)
+            boxes = {item["img_name"]: item["boxes"][item["pids"] == query["pid"]].tolist() for item in others}
+            holders = {name: box for name, box in boxes.items() if box}
+            assert {names[i]: [box.tolist()] for i, box in zip(found.positives, found.boxes, strict=True)} == holders
             assert found.num_present == len(holders)
-            for image, box in zip(found.positives, found.boxes, strict=True):
-                item = holders[names[image]]
-                np.testing.assert_array_equal(box, item["boxes"][item["pids"] == query["pid"]][0])
-            shown = {names[image] for image in found.images}
-            assert len(shown) == len(found.images)
             # A protocol lists people of other queries' images only where they are not the person asked for.
-            assert shown == {item["img_name"] for item in others}
+            assert sorted(names[image] for image in found.images) == sorted(boxes)
 
 
 def test_prw_galleries_of_other_cameras(tmp_path):
@@ -110,18 +101,23 @@ def test_movienet_training_sets_and_pools(tmp_path, monkeypatch):
         build_dataset("MovieNet-CS", tmp_path, "train", train_appearances=20)
 
 
-def test_unsigned_numbers_are_widened_and_boxes_of_no_image_lose_their_identity(tmp_path, caplog):
+def test_numbers_of_one_byte_do_not_wrap_around_and_people_of_no_box_are_left_out(tmp_path):
     small_tree("cuhk_sysu", tmp_path)
-
-    def change(images):
-        images[0, 0]["box"] = struct([(np.array([[200, 10, 100, 250]], np.uint8), 0)], ("idlocate", "ishard"))
-
-    rewrite(tmp_path / "annotation/Images.mat", change)
+    other = struct([(np.array([[200, 10, 100, 250]], np.uint8), 0)], ("idlocate", "ishard"))
+    rewrite(tmp_path / "annotation/Images.mat", lambda images: images[0, 0].__setitem__("box", other))
     dataset = build_dataset("CUHK-SYSU", tmp_path, "train")
-    assert re.search(r"Train.mat, identity 2: this split has no box \[10, 20, 40, 110\] .* in s1.jpg", caplog.text)
     annotation = by_name(dataset.annotations)["s1.jpg"]
     assert (annotation["boxes"].tolist(), annotation["pids"].tolist()) == ([[200, 10, 300, 260]], [-1])
     assert dataset.num_identities == 3  # identities keep their numbers
+
+
+@pytest.mark.parametrize(
+    ("fmt", "file", "axis"), [("prw", "frame_test.mat", 0), ("cuhk_sysu", "annotation/Images.mat", 1)]
+)
+def test_images_listed_twice_count_once(fmt, file, axis, tmp_path):
+    small_tree(fmt, tmp_path)
+    rewrite(tmp_path / file, lambda listed: np.concatenate([listed, listed], axis))
+    assert len(build_dataset(NAMES[fmt], tmp_path, "gallery")) == 8
 
 
 def test_positives_after_negatives_and_images_listed_twice(tmp_path):
@@ -156,18 +152,15 @@ def test_prw_boxes_are_clipped_after_they_have_corners(tmp_path):
 
 @pytest.mark.parametrize("wrap", [lambda v: v, lambda v: cell([v]), lambda v: cell([cell([v])])])
 def test_nesting_of_any_depth(wrap, tmp_path):
+    fields = ("imname", "idlocate", "ishard")
     row = [np.array(["a.jpg"]), np.array([[1], [2], [3], [4]], np.uint8), 0]
-    one = cell([wrap(value) for value in row], columns=3)
-    as_struct = struct([tuple(row)], ("imname", "idlocate", "ishard"))
-    many = [(cell([part] * 3, columns), 3) for part in (one, as_struct) for columns in (1, 3)]
-    rows = cell([wrap(value) for value in row * 2], columns=3)
-    for value, count in [(one, 1), (wrap(one), 1), (as_struct, 1), (wrap(as_struct), 1), (rows, 2), *many]:
+    one, as_struct = cell([wrap(value) for value in row], columns=3), struct([tuple(row)], fields)
+    values = {1: [one, wrap(one), as_struct, wrap(as_struct)], 2: [cell([wrap(value) for value in row * 2], columns=3)]}
+    values[3] = [cell([part] * 3, columns) for part in (one, as_struct) for columns in (1, 3)]
+    for count, value in ((count, value) for count, held in values.items() for value in held):
         savemat(tmp_path / "a.mat", {"x": value})
-        read = list(records(loadmat(tmp_path / "a.mat")["x"], ("imname", "idlocate", "ishard")))
-        assert len(read) == count
-        for name, locate, _ in read:
-            assert text(name) == "a.jpg"
-            assert numbers(locate) == [1, 2, 3, 4]
+        read = [(text(name), numbers(box)) for name, box, _ in records(loadmat(tmp_path / "a.mat")["x"], fields)]
+        assert read == [("a.jpg", [1, 2, 3, 4])] * count
 
 
 def test_names_splits_options_and_roots(tmp_path):
@@ -175,6 +168,8 @@ def test_names_splits_options_and_roots(tmp_path):
         build_dataset("COCO", tmp_path, "train")
     with pytest.raises(ValueError, match="'val': PRW has train, gallery, query"):
         build_dataset("PRW", tmp_path, "val")
+    with pytest.raises(DatasetError, match=r"nowhere is no folder; .*DATA_ROOT"):
+        build_dataset("PRW", tmp_path / "nowhere", "train")
     folders = {"CUHK-SYSU": "cuhk_sysu", "PRW": "prw", "MovieNet-CS": "MovieNet-PS"}
     for name, folder in folders.items():
         assert dataset_root(name, tmp_path) == tmp_path / "datasets/ps" / folder
@@ -192,9 +187,7 @@ def test_items(fmt, tmp_path):
     # The first box is cut to the image, the second lies outside and is of no use in training.
     assert target["boxes"].tolist() == [[10, 20, 40, 100]]
     assert target["labels"].tolist() == [2]
-    (told,) = target["outside"]
-    outside = r", train split, \S+: \[300, 20, 330, 110\] \(.*\) lies outside the 120 x 100 pixels of the image; "
-    assert re.search(outside, told)
+    assert re.search(r"\S+: \[300, 20, 330, 110\] \(.*\) lies outside the 120 x 100 pixels", *target["outside"])
     assert (target["boxes"].dtype, target["labels"].dtype) == (torch.float32, torch.int64)
     assert (target["img_name"], target["index"]) == (train[0]["img_name"], index)
     target["boxes"] += 1

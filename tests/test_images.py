@@ -10,42 +10,37 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 from PIL import Image
+from trees import cut_off
 
 from defaults import get_default_cfg
-from utils.errors import UserError
 from utils.images import MAX_PIXELS, ImageError, read_image
 
-RED, GREY = (200, 30, 40), 120
+RED, GREY, WHITE = (200, 30, 40), (120,) * 3, (255,) * 3
 
 
-def test_rgb_is_read_as_stored(tmp_path):
+def test_rgb_is_read_as_stored_and_the_tag_of_orientation_is_not_applied(tmp_path):
+    """Boxes refer to the pixels as stored."""
     pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "a.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # "rotate by a quarter"
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
     read = read_image(str(tmp_path / "a.png"))
     assert read.dtype == np.uint8 and read.flags.writeable
     np.testing.assert_array_equal(read, pixels)
 
 
-def converted(mode):
-    """A 3 x 2 red or grey image in a mode, and the colour that reading it ought to give."""
-    if mode in ("L", "LA", "1"):
-        value = {"1": 255}.get(mode, GREY)
-        return Image.new("L", (3, 2), value).convert(mode), (value,) * 3
+KINDS = [(WHITE, "1", "png"), (GREY, "L", "png"), (GREY, "LA", "png"), (GREY, "I;16", "png"), (GREY, "I;16", "tif")]
+KINDS += [(RED, "P", "png"), (RED, "P", "gif"), (RED, "RGBA", "png"), (RED, "CMYK", "tif")]
+KINDS += [(RED, "RGB", suffix) for suffix in ("bmp", "webp", "ppm", "mpo", "jpg")]
+
+
+@pytest.mark.parametrize(("colour", "mode", "suffix"), KINDS)
+def test_every_mode_becomes_rgb(colour, mode, suffix, tmp_path):
+    image = Image.new("RGB", (3, 2), colour)
     if mode == "I;16":
-        return Image.fromarray(np.full((2, 3), GREY * 257, dtype=np.uint16)), (GREY,) * 3
-    if mode == "P":
-        return Image.new("RGB", (3, 2), RED).quantize(4), RED
-    return Image.new("RGB", (3, 2), RED).convert(mode), RED
-
-
-GREYS = [("L", "png"), ("LA", "png"), ("1", "png"), ("I;16", "png"), ("I;16", "tif")]
-COLOURS = [("P", "png"), ("P", "gif"), ("RGBA", "png"), ("CMYK", "tif")]
-SUFFIXES = [("RGB", suffix) for suffix in ("bmp", "webp", "ppm", "mpo", "jpg")]
-
-
-@pytest.mark.parametrize(("mode", "suffix"), GREYS + COLOURS + SUFFIXES)
-def test_every_mode_becomes_rgb(mode, suffix, tmp_path):
-    image, colour = converted(mode)
+        image = Image.fromarray(np.full((2, 3), colour[0] * 257, dtype=np.uint16))
+    elif mode != "RGB":
+        image = image.quantize(4) if mode == "P" else image.convert(mode)
     image.save(tmp_path / f"a.{suffix}")
     read = read_image(tmp_path / f"a.{suffix}")
     assert read.shape == (2, 3, 3)
@@ -62,39 +57,32 @@ def test_transparent_palette_keeps_its_colours_without_a_warning(tmp_path):
         assert read_image(tmp_path / "a.png").tolist() == [[list(RED), [0] * 3, [255] * 3]]
 
 
-def test_orientation_tag_is_not_applied(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # "rotate by a quarter": boxes refer to the pixels as stored
-    Image.new("RGB", (30, 20), RED).save(tmp_path / "a.jpg", exif=exif)
-    assert read_image(tmp_path / "a.jpg").shape == (20, 30, 3)
-
-
 def test_files_that_cannot_be_read_are_named(tmp_path):
-    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
     for suffix in ("jpg", "png", "bmp"):
-        whole = tmp_path / f"whole.{suffix}"
-        Image.fromarray(noise).save(whole)
-        (tmp_path / f"truncated.{suffix}").write_bytes(whole.read_bytes()[:1500])
+        noise.save(tmp_path / f"truncated.{suffix}")
+        cut_off(tmp_path / f"truncated.{suffix}")
     (tmp_path / "empty.jpg").touch()
     (tmp_path / "text.jpg").write_text("no picture")
     (tmp_path / "folder.jpg").mkdir()
     Image.fromarray(np.ones((2, 3), dtype=np.float32)).save(tmp_path / "float.tif")
-    reasons = {
-        **dict.fromkeys(["truncated.jpg", "truncated.png", "truncated.bmp"], "cannot be read as an image"),
-        "empty.jpg": "is an empty file",
-        "text.jpg": "is not an image of a known kind",
-        "folder.jpg": "is not a file",
-        "none.jpg": "no image file",
-        "float.tif": "floating point pixels",
-        "a\0.jpg": "jpg",
-    }
-    for name, reason in reasons.items():
+    for name, shown, reason in (
+        *(
+            (f"truncated.{suffix}", "", r"cannot be read as an image \(.*\): copy it again")
+            for suffix in ("jpg", "png", "bmp")
+        ),
+        ("empty.jpg", "", "is an empty file"),
+        ("text.jpg", "", "is not an image of a known kind"),
+        ("folder.jpg", "", "is not a file"),
+        ("none.jpg", "", "no image file"),
+        ("float.tif", "", "floating point pixels"),
+        ("a\0.jpg", "a\\x00.jpg", None),
+        ("a\ud800.jpg", "jpg", None),
+        ("\x1b[31mé\n.jpg", "\\x1b[31mé\\n.jpg", None),
+    ):
         with pytest.raises(ImageError, match=reason) as caught:
             read_image(tmp_path / name)
-        assert name.replace("\0", "\\x00") in str(caught.value)
-    with pytest.raises(ImageError):
-        read_image(tmp_path / "a\ud800.jpg")
-    assert issubclass(ImageError, UserError)
+        assert (shown or name) in str(caught.value) and str(caught.value).isprintable()
     again = pickle.loads(pickle.dumps(caught.value))  # noqa: S301 - as a loader process sends it
     assert type(again) is ImageError and str(again) == str(caught.value)
 
@@ -119,8 +107,6 @@ def test_a_raised_limit_holds_beyond_the_library_s_own(tmp_path, monkeypatch):
     """Pillow warns beyond a limit of its own, and refuses twice as many pixels whatever is asked for."""
     Image.new("1", (60, 50)).save(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    with pytest.raises(ImageError, match="a.png is too large.*raise MAX_PIXELS"):
-        read_image(tmp_path / "a.png", max_pixels=900)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert read_image(tmp_path / "a.png", max_pixels=3000).shape == (50, 60, 3)
@@ -145,9 +131,3 @@ def test_whatever_pillow_raises_names_the_file(damage, tmp_path, monkeypatch):
     monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", Mock(side_effect=damage))
     with pytest.raises(ImageError, match=r"a.png cannot be read as an image \((x|MemoryError)\): copy it again"):
         read_image(tmp_path / "a.png")
-
-
-def test_names_in_messages_do_not_steer_the_terminal(tmp_path):
-    with pytest.raises(ImageError, match="jpg") as caught:
-        read_image(tmp_path / "\x1b[31mé\n.jpg")
-    assert "\\x1b[31mé\\n.jpg" in str(caught.value) and str(caught.value).isprintable()

@@ -40,6 +40,12 @@ def frame_names(out, split):
     return [str(cell[0]) for cell in loadmat(out / f"frame_{split}.mat")[f"img_index_{split}"].ravel()]
 
 
+@pytest.fixture
+def sequence(tmp_path):
+    """Person 3 in eight frames."""
+    return make_sequence(tmp_path / "seq", mot15_rows(3, range(1, 9)))
+
+
 def test_boxes_start_at_zero_and_are_cut_to_the_image(tmp_path):
     rows = mot15_rows(3, range(1, 9)) + mot15_rows(4, range(1, 9), left=-3) + mot15_rows(5, range(1, 9), left=61)
     rows += mot15_rows(6, [2, 6, 7], left=31)
@@ -55,17 +61,18 @@ def test_boxes_start_at_zero_and_are_cut_to_the_image(tmp_path):
 
 def test_queries_are_the_people_of_every_nth_gallery_image(tmp_path):
     rows = mot15_rows(3, range(1, 9)) + mot15_rows(4, range(1, 8), left=31) + mot15_rows(6, [5], left=45)
-    folder, out = make_sequence(tmp_path / "seq", rows), tmp_path / "out"
-    split = import_mot([folder], out, SplitRules(train=((1, 1), (2, 4)), gallery=((5, 8),), stride=3, query_every=1))
-    assert frame_names(out, "train") == ["c1s1_000001", "c1s1_000004"]
-    # Frames 5 and 8; persons 4 and 6 are in no second gallery image.
-    assert [(query["pid"], query["img_name"]) for query in split.queries] == [
-        (3, "c1s1_000005.jpg"),
-        (3, "c1s1_000008.jpg"),
-    ]
-    assert (out / "query_info.txt").read_bytes().startswith(b"3 10.000000 5.000000 12.000000 30.000000 c1s1_000005\r\n")
-    split = import_mot([folder], tmp_path / "more", SplitRules(query_every=3))
-    assert [(query["pid"], query["img_name"][8:11]) for query in split.queries] == [(3, "005"), (4, "005"), (3, "008")]
+    folder, rules = (
+        make_sequence(tmp_path / "seq", rows),
+        {"train": ((1, 1), (2, 4)), "gallery": ((5, 8),), "stride": 3},
+    )
+    # Of frames 5 and 8; persons 4 and 6 are in no second gallery image.
+    for name, options, expected in (
+        ("out", rules | {"query_every": 1}, [(3, "005"), (3, "008")]),
+        ("more", {"query_every": 3}, [(3, "005"), (4, "005"), (3, "008")]),
+    ):
+        queries = import_mot([folder], tmp_path / name, SplitRules(**options)).queries
+        assert [(query["pid"], query["img_name"][8:11]) for query in queries] == expected
+    assert frame_names(tmp_path / "out", "train") == ["c1s1_000001", "c1s1_000004"]
 
 
 def test_mot15_flags_are_not_heeded_and_mot16_keeps_visible_pedestrians(tmp_path):
@@ -78,26 +85,24 @@ def test_mot15_flags_are_not_heeded_and_mot16_keeps_visible_pedestrians(tmp_path
     assert boxes_of(tmp_path / "out", "c1s1_000001") == [[3, 10, 5, 12, 30]]
 
 
-def test_several_sequences_keep_their_identities_apart(tmp_path):
-    folders = [make_sequence(tmp_path / f"seq{k}", mot15_rows(3, range(1, 9))) for k in range(3)]
-    split = import_mot(folders, tmp_path / "out", SplitRules(), cameras=[1, 2, 2])
+def test_several_sequences_keep_their_identities_apart(sequence, tmp_path):
+    split = import_mot([sequence] * 3, tmp_path / "out", SplitRules(), cameras=[1, 2, 2])
     pids = {image["img_name"]: image["pids"].tolist() for image in split.train}
     assert (pids["c1s1_000001.jpg"], pids["c2s1_000001.jpg"], pids["c2s2_000001.jpg"]) == ([3], [6], [9])
     assert {image["cam_id"] for image in split.gallery} == {1, 2}
     with pytest.raises(ValueError, match="--cameras"):
-        import_mot(folders * 3, tmp_path / "more", SplitRules())
+        import_mot([sequence] * 9, tmp_path / "more", SplitRules())
 
 
-def test_images_are_linked_or_copied_and_become_jpeg(tmp_path):
-    rows = mot15_rows(3, range(1, 9))
-    folder = make_sequence(tmp_path / "seq", rows)
-    source = folder / "img1" / "000001.jpg"
+def test_images_are_linked_or_copied_and_become_jpeg(sequence, tmp_path):
+    source = sequence / "img1" / "000001.jpg"
     for name, copy in (("linked", False), ("copied", True)):
-        import_mot([folder], tmp_path / name, SplitRules(), copy=copy)
+        import_mot([sequence], tmp_path / name, SplitRules(), copy=copy)
         placed = tmp_path / name / "frames" / "c1s1_000001.jpg"
         assert placed.samefile(source) != copy
         assert placed.read_bytes() == source.read_bytes()
-    import_mot([make_sequence(tmp_path / "png", rows, extension=".png")], tmp_path / "jpeg", SplitRules())
+    png = make_sequence(tmp_path / "png", mot15_rows(3, range(1, 9)), extension=".png")
+    import_mot([png], tmp_path / "jpeg", SplitRules())
     with Image.open(tmp_path / "jpeg" / "frames" / "c1s1_000004.jpg") as picture:
         assert picture.format == "JPEG"
         assert np.abs(np.asarray(picture).astype(int) - (4, 90, 90)).max() <= 3
@@ -125,28 +130,27 @@ def test_a_broken_line_is_named(tmp_path, file, line, text):
         read_sequence(folder)
 
 
-def test_missing_files_and_frames_are_named(tmp_path):
-    folder = make_sequence(tmp_path / "seq", mot15_rows(3, range(1, 9)))
-    with pytest.raises(ValueError, match="frames 5-9 asked for, has frames 1 to 8"):
-        import_mot([folder], tmp_path / "out", SplitRules(gallery=((5, 9),)))
-    with pytest.raises(ValueError, match="frame 4 would be both"):
-        import_mot([folder], tmp_path / "out", SplitRules(gallery=((4, 8),)))
-    (folder / "img1" / "000005.jpg").unlink()
+def test_missing_files_and_frames_are_named(sequence, tmp_path):
+    for rules, message in (({"gallery": ((5, 9),)}, "frames 5-9 asked for"), ({"gallery": ((4, 8),)}, "frame 4 would")):
+        with pytest.raises(ValueError, match=message):
+            import_mot([sequence], tmp_path / "out", SplitRules(**rules))
+    (sequence / "img1" / "000005.jpg").unlink()
     with pytest.raises(ValueError, match=r"000005.jpg is missing \(1 images"):
-        import_mot([folder], tmp_path / "out", SplitRules())
+        import_mot([sequence], tmp_path / "out", SplitRules())
     assert not (tmp_path / "out").exists()
-    (folder / "gt" / "gt.txt").unlink()
+    (sequence / "gt" / "gt.txt").unlink()
     with pytest.raises(ValueError, match="gt.txt: cannot be read"):
-        read_sequence(folder)
+        read_sequence(sequence)
 
 
-def test_command_line(tmp_path, capsys):
-    folder, out = make_sequence(tmp_path / "seq", mot15_rows(3, range(1, 9))), tmp_path / "out"
+def test_command_line(sequence, tmp_path, capsys):
+    call = [str(sequence), "--out", str(tmp_path / "out")]
     options = ["--train", "1-3,4-4", "--gallery", "5-8", "--query-every", "2"]
-    assert run_program(main, parse_args([str(folder), "--out", str(out), *options])) == 0
+    assert run_program(main, parse_args([*call, *options])) == 0
     assert "4 training images with 1 identities, 4 gallery images, 2 queries" in capsys.readouterr().out
-    assert [item["pids"].tolist() for item in build_dataset("PRW", out, "train").annotations] == [[1]] * 4
-    assert run_program(main, parse_args([str(folder), "--out", str(out)])) == 1
+    read = build_dataset("PRW", tmp_path / "out", "train").annotations
+    assert [item["pids"].tolist() for item in read] == [[1]] * 4
+    assert run_program(main, parse_args(call)) == 1
     assert "already holds images" in capsys.readouterr().err
 
 

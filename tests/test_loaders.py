@@ -44,19 +44,17 @@ def batches(loader, epoch=0, start_batch=0):
 
 
 def test_epochs_differ_and_repeat_and_leave_nothing_out():
-    loader = build_train_loader(Numbered(), 2, 0, seed=3)
-    first, second = batches(loader, 0), batches(loader, 1)
-    assert len(loader) == len(first) == 5
-    assert len({index for batch in first for index, _ in batch}) == 10
-    assert first != second
-    assert batches(build_train_loader(Numbered(), 2, 0, seed=4), 1) != second
-    left_out = {frozenset(range(11)) - {i for batch in batches(loader, e) for i, _ in batch} for e in range(12)}
-    assert len(left_out) > 3
+    loader, other_seed = build_train_loader(Numbered(), 2, 0, seed=3), build_train_loader(Numbered(), 2, 0, seed=4)
+    epochs = [batches(loader, epoch) for epoch in range(12)]
+    assert len(loader) == len(epochs[0]) == 5
+    assert epochs[0] != epochs[1] != batches(other_seed, 1)
+    taken = [{index for batch in epoch for index, _ in batch} for epoch in epochs]
+    assert {len(images) for images in taken} == {10}
+    assert len({frozenset(range(11)) - images for images in taken}) > 3  # another one is left out
 
 
 def test_workers_change_nothing_and_a_resumed_epoch_continues():
-    alone = build_train_loader(Numbered(), 2, 0, seed=3)
-    shared = build_train_loader(Numbered(), 2, 2, seed=3)
+    alone, shared = (build_train_loader(Numbered(), 2, workers, seed=3) for workers in (0, 2))
     random_state = torch.get_rng_state()
     for epoch in range(2):
         assert batches(shared, epoch) == batches(alone, epoch)
@@ -66,29 +64,25 @@ def test_workers_change_nothing_and_a_resumed_epoch_continues():
 
 def test_processes_share_an_epoch():
     taken = [list(TrainBatchSampler(23, 2, seed=1, rank=rank, world_size=3)) for rank in range(3)]
-    assert [len(part) for part in taken] == [3, 3, 3]
     # Together they take what one process with the whole batch takes.
-    whole = list(TrainBatchSampler(23, 6, seed=1))
-    assert [sum((part[k] for part in taken), []) for k in range(3)] == whole
+    assert [sum(parts, []) for parts in zip(*taken, strict=True)] == list(TrainBatchSampler(23, 6, seed=1))
     with pytest.raises(ValueError, match="7 training images do not fill one batch of 4 on 2 processes"):
         TrainBatchSampler(7, 4, seed=0, world_size=2)
 
 
-def test_share_of_mirrored_images():
-    for share in (0.0, 0.3, 1.0):
-        sampler = TrainBatchSampler(5000, 100, seed=2, flip_prob=share)
-        assert np.mean([key.flip for batch in sampler for key in batch]) == pytest.approx(share, abs=0.03)
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_share_of_mirrored_images(share):
+    sampler = TrainBatchSampler(5000, 100, seed=2, flip_prob=share)
+    assert np.mean([key.flip for batch in sampler for key in batch]) == pytest.approx(share, abs=0.03)
 
 
 def test_horizontal_flip_edits_no_target():
     image = torch.arange(3 * 4 * 5).reshape(3, 4, 5)
     target = {"boxes": torch.tensor([[0.0, 1.0, 3.0, 4.0]]), "labels": torch.tensor([7])}
     mirrored, moved = horizontal_flip(image, target)
-    assert moved["boxes"].tolist() == [[2, 1, 5, 4]]
+    assert (moved["boxes"].tolist(), target["boxes"].tolist()) == ([[2, 1, 5, 4]], [[0, 1, 3, 4]])
     assert torch.equal(mirrored[..., 2:5].flip(-1), image[..., 0:3])
-    assert target["boxes"].tolist() == [[0, 1, 3, 4]]
-    empty = horizontal_flip(image, {"boxes": torch.zeros(0, 4)})[1]
-    assert empty["boxes"].shape == (0, 4)
+    assert horizontal_flip(image, {"boxes": torch.zeros(0, 4)})[1]["boxes"].shape == (0, 4)
 
 
 class Damaged(Numbered):
@@ -137,19 +131,17 @@ def test_batches_of_damaged_images_alone_are_filled():
         batches(build_train_loader(Damaged(set(range(11))), 2, 0, 3, damaged="skip"))
 
 
-def test_skipped_samples_are_counted_on_after_an_interruption(caplog):
-    """Named once, counted as in one go: also where a run was interrupted within an epoch."""
-    seen = [([], [{"damaged": ["a.jpg"]}]), ([], [{"damaged": ["a.jpg"], "outside": ["b.jpg, box 1"]}, {}])]
-    whole, before = SkippedSamples(), SkippedSamples()
-    list(whole.counted(seen))
-    whole.finish_epoch(1)
-    expected = ["skipped: a.jpg", "skipped: b.jpg, box 1", "epoch 1: skipped 2 images that cannot be read (1 so far)"]
-    expected.append("epoch 1: skipped 1 boxes outside their images (1 so far)")
+def test_skipped_samples_are_named_once_and_counted_in_each_epoch(caplog):
+    skipped = SkippedSamples()
+    for epoch in (1, 2):
+        list(
+            skipped.counted([([], [{"damaged": ["a.jpg"]}]), ([], [{"damaged": ["a.jpg"], "outside": ["b.jpg"]}, {}])])
+        )
+        skipped.finish_epoch(epoch)
+    counts = ["skipped 2 images that cannot be read", "skipped 1 boxes outside their images"]
+    expected = [
+        "skipped: a.jpg",
+        "skipped: b.jpg",
+        *(f"epoch {epoch}: {count}" for epoch in (1, 2) for count in counts),
+    ]
     assert [record.getMessage() for record in caplog.records] == expected
-    caplog.clear()
-    next(before.counted(seen))
-    after = SkippedSamples(before.gather())
-    list(after.counted(seen[1:]))
-    after.finish_epoch(1)
-    assert [record.getMessage() for record in caplog.records] == expected
-    assert after.gather() == whole.gather()

@@ -61,12 +61,9 @@ def item(name: str, pids: list[int], visibility: float = 1.0) -> dict:
     return {"img_name": name, "boxes": boxes, "pids": np.array(pids), "visibility": np.full(len(pids), visibility)}
 
 
-def test_identities_seen_once_lose_their_identity():
+def test_identities_seen_once_lose_theirs_and_queries_take_turns_and_prefer_clear_views():
     kept = drop_rare([item("a", [1, 2]), item("b", [1, -1])])
     assert [entry["pids"].tolist() for entry in kept] == [[1, -1], [1, -1]]
-
-
-def test_queries_take_turns_and_prefer_clear_views():
     gallery = [item("a", [1], 0.4), item("b", [1, 2]), item("c", [2, 3], 0.5), item("d", [-1])]
     queries = choose_queries(gallery, 2, np.random.default_rng(0))
     assert sorted((query["pid"], query["img_name"]) for query in queries) == [(1, "b"), (2, "b")]

@@ -38,14 +38,19 @@ def folder(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def assert_refused(program, arguments: list, named: str, capsys, recwarn) -> None:
-    """Run a program: it fails with one sentence that names the file, and no code has run."""
-    code = run_program(program.main, program.parse_args([str(word) for word in arguments]))
-    sentences = [line for line in capsys.readouterr().err.splitlines() if " INFO " not in line]
-    assert code == 1
-    assert len(sentences) == 1 and sentences[0].startswith("error: ") and named in sentences[0], sentences
-    assert not [str(warning.message) for warning in recwarn]
-    assert not Path(MARK).exists()
+@pytest.fixture
+def refused(capsys, recwarn) -> Callable[..., None]:
+    """Runs a program: it fails with one sentence that names the file, and no code has run."""
+
+    def check(program, arguments: list, named: str) -> None:
+        code = run_program(program.main, program.parse_args(arguments))
+        sentences = [line for line in capsys.readouterr().err.splitlines() if " INFO " not in line]
+        assert code == 1
+        assert len(sentences) == 1 and sentences[0].startswith("error: ") and named in sentences[0], sentences
+        assert not [str(warning.message) for warning in recwarn]
+        assert not Path(MARK).exists()
+
+    return check
 
 
 def test_the_code_would_run():
@@ -76,24 +81,22 @@ FILES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("kind", FILES)
-def test_a_checkpoint_with_code_is_refused(kind, folder, cuhk, capsys, recwarn):
+def test_a_checkpoint_with_code_is_refused(kind, folder, cuhk, refused):
     FILES[kind](folder / "stranger.pth")
-    assert_refused(convert_checkpoint, ["stranger.pth"], "stranger.pth is damaged, or is not", capsys, recwarn)
-    arguments = ["--cfg", CFG, "--ckpt", "stranger.pth", "--out", "out", *words(cuhk, Path("run"))]
-    assert_refused(test_tool, arguments, "stranger.pth is damaged, or is not", capsys, recwarn)
-    start = words(cuhk, Path("run"), MODEL__BACKBONE__WEIGHTS="stranger.pth")
-    assert_refused(train_tool, ["--cfg", CFG, *start], "stranger.pth is damaged, or is not", capsys, recwarn)
+    damaged, cfg, options = "stranger.pth is damaged, or is not", ["--cfg", CFG], words(cuhk, Path("run"))
+    refused(convert_checkpoint, ["stranger.pth"], damaged)
+    refused(test_tool, [*cfg, "--ckpt", "stranger.pth", "--out", "out", *options], damaged)
+    refused(train_tool, [*cfg, *options, "MODEL.BACKBONE.WEIGHTS", "stranger.pth"], damaged)
     Path("run").mkdir(exist_ok=True)
     shutil.move("stranger.pth", "run/last.pth")
-    resume = ["--resume", "--cfg", CFG, *words(cuhk, Path("run"))]
-    assert_refused(train_tool, resume, "last.pth is damaged, or is not", capsys, recwarn)
+    refused(train_tool, ["--resume", *cfg, *options], "last.pth is damaged, or is not")
 
 
 @pytest.mark.parametrize("kind", ["npy", "npz", "pickle of protocol 0", "zip"])
-def test_features_with_code_are_refused(kind, folder, cuhk, capsys, recwarn):
+def test_features_with_code_are_refused(kind, folder, cuhk, refused):
     FILES[kind](folder / "stranger.npz")
     arguments = ["--cfg", CFG, "--features", "stranger.npz", *words(cuhk, Path("run"))]
-    assert_refused(test_tool, arguments, "stranger.npz is not a valid file of features", capsys, recwarn)
+    refused(test_tool, arguments, "stranger.npz is not a valid file of features")
 
 
 CONFIGS = {
@@ -107,14 +110,13 @@ CONFIGS = {
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
-def test_a_config_with_code_is_refused(kind, folder, capsys, recwarn):
+def test_a_config_with_code_is_refused(kind, folder, refused):
     (folder / "stranger.yaml").write_text(CONFIGS[kind])
-    assert_refused(train_tool, ["--cfg", "stranger.yaml"], "stranger.yaml", capsys, recwarn)
+    refused(train_tool, ["--cfg", "stranger.yaml"], "stranger.yaml")
     save_checkpoint(folder / "stranger.pth", {"model": {"stem.a": torch.zeros(1)}, "config": CONFIGS[kind]})
-    arguments = ["stranger.pth", "--save-config", "config.yaml"]
-    assert_refused(convert_checkpoint, arguments, "the config in stranger.pth", capsys, recwarn)
+    refused(convert_checkpoint, ["stranger.pth", "--save-config", "config.yaml"], "the config in stranger.pth")
 
 
 @pytest.mark.parametrize("option", ["SEED", "SOLVER.MILESTONES", "SOLVER.BASE_LR", "DETERMINISTIC"])
-def test_an_option_with_code_is_refused(option, capsys, recwarn):
-    assert_refused(train_tool, ["--cfg", CFG, option, EXPRESSION], f"{option} must be of type", capsys, recwarn)
+def test_an_option_with_code_is_refused(option, refused):
+    refused(train_tool, ["--cfg", CFG, option, EXPRESSION], f"{option} must be of type")

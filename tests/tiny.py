@@ -1,6 +1,7 @@
-"""A network, pictures and datasets small enough for tests."""
+"""A network, pictures, datasets and runs of programs small enough for tests."""
 
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -11,6 +12,10 @@ from datasets.synthetic.config import SyntheticConfig
 from defaults import load_cfg
 from models import build_model
 from models.two_stage.person_search import PersonSearch
+from tools.common import run_program
+
+ROOT = Path(__file__).resolve().parents[1]
+CFG = str(ROOT / "configs" / "cuhk_sysu.yaml")
 
 OPTIONS = {
     "DEVICE": "cpu",
@@ -79,7 +84,16 @@ def draw(folder: Path, fmt: str) -> Path:
     return folder
 
 
-SHORT = {"SOLVER.MAX_EPOCHS": 2, "SOLVER.MILESTONES": "[1]", "DISP_PERIOD": 2, "MODEL.OIM.NUM_IDS": 0}
+SHORT = {
+    "SOLVER.MAX_EPOCHS": 2,
+    "SOLVER.MILESTONES": "[1]",
+    "DISP_PERIOD": 2,
+    "MODEL.BACKBONE.NAME": "mobilenet_v2",
+    "MODEL.CONTEXT.SCENE": "none",
+    "MODEL.CONTEXT.GROUP": "none",
+    "MODEL.OIM.NUM_IDS": 0,
+}
+"""Options of a training of seconds."""
 
 
 def words(data: Path, out: Path, name: str = "CUHK-SYSU", **options) -> list[str]:
@@ -87,3 +101,8 @@ def words(data: Path, out: Path, name: str = "CUHK-SYSU", **options) -> list[str
     given = {name.replace("__", "."): value for name, value in options.items()}
     values = OPTIONS | SHORT | {"INPUT.DATASET": name, "INPUT.DATA_ROOT": data, "OUTPUT_DIR": out} | given
     return [str(word) for pair in values.items() for word in pair]
+
+
+def call(program: ModuleType, *arguments) -> int:
+    """The exit code of a program with these arguments."""
+    return run_program(program.main, program.parse_args([str(argument) for argument in arguments]))

@@ -13,8 +13,6 @@ PROTOCOLS = "annotation/test/train_test"
 SIZE = 340, 120
 """Width and height of the pictures, which all boxes fit in."""
 CUHK_LIKE = ["cuhk_sysu", "movienet_cs"]
-TRAIN_FILES = {"cuhk_sysu": "Train.mat", "movienet_cs": "Train_app70.mat"}
-QUERY_FILES = {"cuhk_sysu": "TestG50.mat", "movienet_cs": "TestG2000.mat"}
 
 
 def scene(fmt, number, camera, people):
@@ -76,11 +74,6 @@ def annotation_faults(fmt, root, **options):
     """What the check finds in annotation files, other than counts which are not the published ones."""
     found = check_dataset(NAMES[fmt], root, with_images=False, **options).faults
     return [fault for fault in found if "published one" not in fault.problem]
-
-
-def boxes_file(fmt, root, number, camera=1):
-    """The file that holds the boxes of image `number`."""
-    return root / ("annotation/Images.mat" if fmt != "prw" else f"annotations/{image_name(fmt, number, camera)}.mat")
 
 
 def cut_off(path):
