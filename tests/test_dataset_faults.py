@@ -2,7 +2,8 @@
 
 import os
 import re
-from functools import partial
+from functools import partial, reduce
+from operator import getitem
 
 import numpy as np
 import pytest
@@ -55,24 +56,16 @@ def made_a_folder(path):
     path.mkdir()
 
 
-def first_box(images):
-    return images[0, 1]["box"][0, 0]
+def element(*places):
+    """Takes an element out of nested variables, by its indices and fields."""
+    return lambda variable: reduce(getitem, places, variable)
 
 
-def scene(identities):
-    return identities[1, 0]["scene"][0, 0][0, 0]
-
-
-def first_query(protocol):
-    return protocol[0, 0]["Query"][0, 0]
-
-
-def second_query(protocol):
-    return protocol[0, 1]["Query"][0, 0]
-
-
-def shown_fourth(protocol):
-    return protocol[0, 1]["Gallery"][0, 3]
+FOURTH_IMAGE, FIRST_BOX = element((0, 3)), element((0, 1), "box", (0, 0))
+LAST_BOX = element((0, 0), "box", (0, 1))
+SCENE = element((1, 0), "scene", (0, 0), (0, 0))
+FIRST_QUERY, SECOND_QUERY = (element((0, number), "Query", (0, 0)) for number in (0, 1))
+SHOWN = element((0, 1), "Gallery", (0, 3))
 
 
 def shows_nobody(protocol):
@@ -101,19 +94,19 @@ ERRORS = [
     ("prw", "query", LINES, lines(b"20 1 2 3 c1s1_000010"), "line 1: expected pid x y w h name"),
     ("prw", "query", LINES, lines(b"20 1 2 3 4 other"), "line 1: frame name 'other.jpg' has no camera"),
     ("prw", "query", LINES, lines(b"\r"), "has an empty query split; check"),
-    ("cuhk_sysu", "train", IMAGES, fields(lambda v: v[0, 3], imname=[[7]]), "image 4: expected a name, found 7"),
-    ("cuhk_sysu", "train", IMAGES, fields(lambda v: v[0, 3], imname=["../s1.jpg"]), f"image 4: {LEADS_OUT}"),
+    ("cuhk_sysu", "train", IMAGES, fields(FOURTH_IMAGE, imname=[[7]]), "image 4: expected a name, found 7"),
+    ("cuhk_sysu", "train", IMAGES, fields(FOURTH_IMAGE, imname=["../s1.jpg"]), f"image 4: {LEADS_OUT}"),
     (
         "cuhk_sysu",
         "train",
         IMAGES,
-        fields(first_box, idlocate=[[1, 2, 3]]),
+        fields(FIRST_BOX, idlocate=[[1, 2, 3]]),
         r"box 1: the box has the numbers \[1, 2, 3\]",
     ),
-    ("cuhk_sysu", "train", IMAGES, fields(first_box, idlocate=["abcd"]), "s2.jpg, box 1: expected numbers, found"),
-    ("cuhk_sysu", "train", CUHK_TRAIN, fields(scene, imname=["../s1.jpg"]), f"identity 2, scene 1: {LEADS_OUT}"),
+    ("cuhk_sysu", "train", IMAGES, fields(FIRST_BOX, idlocate=["abcd"]), "s2.jpg, box 1: expected numbers, found"),
+    ("cuhk_sysu", "train", CUHK_TRAIN, fields(SCENE, imname=["../s1.jpg"]), f"identity 2, scene 1: {LEADS_OUT}"),
     ("cuhk_sysu", "", CUHK_TRAIN, variables(Train=cell([])), "has no identities"),
-    ("cuhk_sysu", "query", G50, fields(first_query, idlocate=[[1, 2, 3]]), "query 1: the box has the"),
+    ("cuhk_sysu", "query", G50, fields(FIRST_QUERY, idlocate=[[1, 2, 3]]), "query 1: the box has the"),
     ("cuhk_sysu", "galleries", G100, os.unlink, "TestG100.mat is missing"),
     (
         "cuhk_sysu",
@@ -132,8 +125,8 @@ ERRORS = [
     ("cuhk_sysu", "galleries", G100, content(lambda v: v["Query"]), "TestG100.mat, TestG100: expected the fields"),
 ]
 WARNINGS = [
-    ("cuhk_sysu", "train", CUHK_TRAIN, fields(scene, imname=["\x1b[31ma\n"]), r"in \\x1b\[31ma\\n: left"),
-    ("cuhk_sysu", "train", CUHK_TRAIN, fields(scene, idlocate=[[9] * 4]), r"has no box \[9, 9, 18, 18\] .* in s1.jpg"),
+    ("cuhk_sysu", "train", CUHK_TRAIN, fields(SCENE, imname=["\x1b[31ma\n"]), r"in \\x1b\[31ma\\n: left"),
+    ("cuhk_sysu", "train", CUHK_TRAIN, fields(SCENE, idlocate=[[9] * 4]), r"has no box \[9, 9, 18, 18\] .* in s1.jpg"),
     ("prw", "", LINES, lines(b"99 1 2 30 40 c1s1_000010"), "query 1 .*never shows the person"),
     ("prw", "", LISTED, names("c1s1_000010"), "c1s1_000010.jpg"),
 ]
@@ -142,24 +135,18 @@ for fmt in CUHK_LIKE:
         ERRORS += [(fmt, split, file, os.unlink, f"{file} is missing; (check|choose)")]
         ERRORS += [(fmt, split, file, cut_off, rf"{file} cannot be read \(.*\); copy or download")]
     ERRORS += [
-        (fmt, "query", QUERY[fmt], fields(second_query, imname=["../s1.jpg"]), f"query 2: {LEADS_OUT}"),
-        (fmt, "query", QUERY[fmt], fields(second_query, idlocate=[[5, 5, 0, 9]]), "query 2: the box .* has no area"),
+        (fmt, "query", QUERY[fmt], fields(SECOND_QUERY, imname=["../s1.jpg"]), f"query 2: {LEADS_OUT}"),
+        (fmt, "query", QUERY[fmt], fields(SECOND_QUERY, idlocate=[[5, 5, 0, 9]]), "query 2: the box .* has no area"),
         (fmt, "query", QUERY[fmt], content(lambda protocol: protocol[:, :0]), "has an empty query split; check"),
-        (fmt, "gallery", QUERY[fmt], fields(shown_fourth, imname=["../s1.jpg"]), f"gallery image 4: {LEADS_OUT}"),
-        (fmt, "gallery", QUERY[fmt], fields(shown_fourth, idlocate=[[1, 2, np.nan, 4]]), "image 4: .* y 2, w nan"),
-        (fmt, "galleries", USUAL[fmt], fields(shown_fourth, imname=["x.jpg"]), "2: x.jpg is not in the gallery split"),
+        (fmt, "gallery", QUERY[fmt], fields(SHOWN, imname=["../s1.jpg"]), f"gallery image 4: {LEADS_OUT}"),
+        (fmt, "gallery", QUERY[fmt], fields(SHOWN, idlocate=[[1, 2, np.nan, 4]]), "image 4: .* y 2, w nan"),
+        (fmt, "galleries", USUAL[fmt], fields(SHOWN, imname=["x.jpg"]), "2: x.jpg is not in the gallery split"),
         (fmt, "gallery", POOL[fmt], names("../s1.jpg"), f"name 9: {LEADS_OUT}"),
         (fmt, "gallery", POOL[fmt], names("x.jpg"), r"x.jpg: the pool's x.jpg is not in Images.mat; correct"),
     ]
     WARNINGS += [
         (fmt, "", USUAL[fmt], content(shows_nobody), "query 2 .*never shows the person"),
-        (
-            fmt,
-            "gallery",
-            IMAGES,
-            content(lambda images: np.concatenate([images, images[:, -1:]], 1)),
-            "listed again: the last",
-        ),
+        (fmt, "gallery", IMAGES, content(lambda v: np.concatenate([v, v[:, -1:]], 1)), "listed again: the last"),
     ]
 BAD_BOXES = [
     (ERRORS, [300, np.nan, 30, 90], "is not four finite.*; correct the record"),
@@ -170,9 +157,7 @@ BAD_BOXES = [
 for faults, box, message in BAD_BOXES:
     faults.append(("prw", "train", FRAME, variables(box_new=[[5, 9, 9, 9, 9], [-2, *box]]), f"row 2: .*{message}"))
     for fmt in CUHK_LIKE:
-        faults.append(
-            (fmt, "train", IMAGES, fields(lambda v: v[0, 0]["box"][0, 1], idlocate=[box]), f"box 2: .*{message}")
-        )
+        faults.append((fmt, "train", IMAGES, fields(LAST_BOX, idlocate=[box]), f"box 2: .*{message}"))
 
 
 def found_by_the_check(fmt, root, message):
@@ -210,7 +195,7 @@ def test_a_sound_dataset_has_no_faults(fmt, tmp_path):
 @pytest.mark.parametrize("file", [G50, G100])
 def test_a_query_at_fault_does_not_shift_the_others(file, tmp_path):
     small_tree("cuhk_sysu", tmp_path)
-    rewrite(tmp_path / file, lambda protocol: first_query(protocol).__setitem__("idlocate", np.array([[1, 2, 3]])))
+    rewrite(tmp_path / file, lambda protocol: FIRST_QUERY(protocol).__setitem__("idlocate", np.array([[1, 2, 3]])))
     errors = [fault for fault in annotation_faults("cuhk_sysu", tmp_path) if fault.severity == ERROR]
     assert [fault.record for fault in errors] == ["query 1"]
 

@@ -19,7 +19,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tiny import words
 from training_process import ROOT, assert_same, ended, left_by, run, start, start_two
 
-from datasets import build_dataset
 from engine import run as run_module
 from engine.run_folder import RunFolder
 
@@ -206,20 +205,3 @@ def test_a_process_that_fails_ends_the_others_with_its_message(action, place, do
     else:
         state = RunFolder(tmp_path, keep=2).newest()[0]
         assert (state["epoch"], state["step"]) == done  # of two steps an epoch
-
-
-def test_images_left_out_are_named_as_in_a_run_that_was_never_stopped(cuhk, tmp_path):
-    data, whole, broken = (tmp_path / name for name in ("data", "whole", "broken"))
-    shutil.copytree(cuhk, data)
-    for image in build_dataset("CUHK-SYSU", data, "train").annotations[::2]:
-        Path(image["img_path"]).write_bytes(b"")
-    broken.mkdir()
-    options = {"INPUT__DAMAGED_IMAGES": "skip", "CKPT_MINUTES": 0}
-    assert run(small(data, whole, **options)) == 0
-    assert re.search("epoch 2: skipped [0-9]+ images that cannot be read", (whole / "log.txt").read_text())
-    assert ended(start(small(data, broken, **options), tmp_path / "screen", ("terminate", 0, 1))) == STOPPED
-    assert run(["--resume", *small(data, broken, **options)]) == 0
-    left = [left_by(folder) for folder in (broken, whole)]
-    assert_same(left[0]["checkpoints"]["last.pth"], left[1]["checkpoints"]["last.pth"])
-    named = [[line for line in each["log"] if line.startswith(("skipped: ", "epoch 2: skipped"))] for each in left]
-    assert named[0] == named[1]

@@ -107,8 +107,6 @@ def test_a_raised_limit_holds_beyond_the_library_s_own(tmp_path, monkeypatch):
     """Pillow warns beyond a limit of its own, and refuses twice as many pixels whatever is asked for."""
     Image.new("1", (60, 50)).save(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    with pytest.raises(ImageError, match="a.png is too large.*raise MAX_PIXELS"):
-        read_image(tmp_path / "a.png", max_pixels=900)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert read_image(tmp_path / "a.png", max_pixels=3000).shape == (50, 60, 3)

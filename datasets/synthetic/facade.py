@@ -4,7 +4,7 @@ import numpy as np
 from numpy.random import Generator
 
 from datasets.synthetic.canvas import Colour
-from datasets.synthetic.surface import blend, bricks, cell_noise, flat, inside, periodic
+from datasets.synthetic.surface import blend, cell_noise, flat, inside, masonry, periodic
 
 _WALLS = ((196, 182, 160), (172, 108, 84), (150, 84, 66), (206, 200, 190), (188, 160, 120), (140, 146, 150),
           (214, 196, 150), (176, 186, 176))  # fmt: skip
@@ -35,7 +35,7 @@ class Facade:
 def paint_facade(style: Facade, along: np.ndarray, up: np.ndarray, footprint: np.ndarray) -> np.ndarray:
     """RGB of a front, from grids of metres along it, metres up from the ground, and metres per pixel."""
     if style.brick:
-        rgb = bricks(along, up, footprint, style.wall, style.seed)
+        rgb = masonry(along, up, footprint, (0.3, 0.12), style.wall, style.seed)
     else:
         rgb = flat(up.shape, style.wall) * (1 - 0.1 * periodic(up, style.storey, 0.04, footprint))[..., None]
     rgb = _paint_windows(style, rgb, along, up, footprint / style.bay)
@@ -69,7 +69,13 @@ def _paint_shops(style: Facade, rgb: np.ndarray, along: np.ndarray, up: np.ndarr
     shop, x = np.floor(along / _SHOP_WIDTH), np.mod(along, _SHOP_WIDTH)
     sign = np.float32(_SIGNS)[(cell_noise(shop, 0, style.seed + 2) * len(_SIGNS)).astype(int)]
     rgb = blend(rgb, 0.45 * sign + np.float32((56, 54, 52)), inside(up, -1.0, _SHOP_HEIGHT, edge))
-    display = _shop_window(style, along, up, edge)
+    glow = 0.35 + 0.5 * cell_noise(shop, 1, style.seed + 3) + 1.5 * style.lit
+    display = flat(along.shape, (84, 84, 88)) + (glow * (1 - 0.2 * up))[..., None] * np.float32((120, 112, 94))
+    display = display + 0.1 * np.float32(style.sky)
+    place = np.floor(along / 0.34)  # of the goods on the shelf
+    height = cell_noise(np.floor(x / 0.34), place, style.seed + 4)
+    goods = np.stack([cell_noise(place, channel, style.seed + 5) for channel in range(3)], -1)
+    display = blend(display, 60 + 150 * goods, 0.75 * inside(up, 0.55, 0.7 + 1.1 * height, edge))
     door = inside(x, 3.75, 4.85, edge) * inside(up, 0.0, 2.6, edge) * (1 - inside(x, 4.26, 4.34, edge))
     rgb = blend(rgb, display, inside(x, 0.35, 3.45, edge) * inside(up, 0.5, 2.6, edge))
     rgb = blend(rgb, 0.62 * display, door)
@@ -80,15 +86,3 @@ def _paint_shops(style: Facade, rgb: np.ndarray, along: np.ndarray, up: np.ndarr
     stripes = 0.5 + 0.5 * np.sign(np.sin(along * 14))
     cloth = sign + (stripes * 0.75)[..., None] * (np.float32((242, 240, 234)) - sign)
     return blend(rgb, cloth, has_awning * inside(up, 2.35, 2.86, edge) * inside(x, 0.15, 5.05, edge))
-
-
-def _shop_window(style: Facade, along: np.ndarray, up: np.ndarray, edge: np.ndarray) -> np.ndarray:
-    """RGB of what is behind the glass of the shops: goods on a shelf."""
-    shop, x = np.floor(along / _SHOP_WIDTH), np.mod(along, _SHOP_WIDTH)
-    glow = 0.35 + 0.5 * cell_noise(shop, 1, style.seed + 3) + 1.5 * style.lit
-    rgb = flat(along.shape, (84, 84, 88)) + (glow * (1 - 0.2 * up))[..., None] * np.float32((120, 112, 94))
-    rgb = rgb + 0.1 * np.float32(style.sky)
-    place = np.floor(along / 0.34)
-    height = cell_noise(np.floor(x / 0.34), place, style.seed + 4)
-    goods = np.stack([cell_noise(place, channel, style.seed + 5) for channel in range(3)], -1)
-    return blend(rgb, 60 + 150 * goods, 0.75 * inside(up, 0.55, 0.7 + 1.1 * height, edge))

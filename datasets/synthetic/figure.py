@@ -1,7 +1,8 @@
 """Draws one walking person as a sprite, seen from any side, at any size. Measures are in statures."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.random import Generator
@@ -24,6 +25,26 @@ _TRUNK_WIDE = np.array([0.088, 0.090, 0.081, 0.093, 0.104, 0.104, 0.080, 0.036])
 _TRUNK_DEEP = np.array([0.062, 0.066, 0.060, 0.069, 0.072, 0.064, 0.052, 0.032])
 _HEMS = {"skirt": (0.29, 0.125), "long_skirt": (0.09, 0.125), "dress": (0.27, 0.13)}  # height, half width of the hem
 _PADDING = {"tee": 1.0, "jumper": 1.05, "hoodie": 1.12, "jacket": 1.12, "coat": 1.14}
+
+
+class _Bag(NamedTuple):
+    """`place` in body coordinates (None: in the left hand), the depth below which it is `behind` the body, half sizes
+    from the front (`wide`) and the side (`deep`), and its outline: half widths, as shares of these, at heights."""
+
+    place: tuple[float, float, float] | None
+    behind: float
+    wide: float
+    deep: float
+    heights: Sequence[float]
+    widths: Sequence[float]
+
+
+_BAGS = {
+    "backpack": _Bag((0.0, 0.69, -0.1), 0.015, 0.088, 0.056, (-0.12, -0.1, 0.07, 0.115, 0.13), (0.85, 1, 1, 0.85, 0.5)),
+    "suitcase": _Bag((0.15, 0.03, -0.2), 0.0, 0.085, 0.05, (0.0, 0.015, 0.27, 0.285), (0.93, 1, 1, 0.9)),
+    "handbag": _Bag(None, -0.06, 0.035, 0.07, (-0.17, -0.155, -0.075), (0.95, 1, 0.85)),
+    "shoulder": _Bag((0.125, 0.48, 0.0), -0.06, 0.03, 0.075, (-0.06, -0.05, 0.05), (0.9, 1, 0.95)),
+}
 
 
 def draw_figure(look: Look, pose: Pose, height: float, foot: Colour, light_side: float, rng: Generator) -> Sprite:
@@ -155,64 +176,29 @@ def _paint_arm(body: Body, side: str, dim: float) -> None:
 
 def _paint_bag(body: Body, behind: bool) -> None:
     """The bag, if it is on this side of the body; straps are on the near side always."""
-    look, brush = body.look, body.brush
+    look, brush, colour = body.look, body.brush, body.look.bag_colour
+    if look.bag == "none":
+        return
+    bag = _BAGS[look.bag]
     if not behind and look.bag == "backpack" and body.facing > 0.1:
-        _paint_backpack_straps(body)
-    if not behind and look.bag == "shoulder":
-        strap = np.multiply(look.bag_colour, 0.8)
-        brush.limb(body.seen(-0.065, 0.835, 0.0), body.seen(0.115, 0.53, 0.0), (0.008, 0.008), strap)
-    if look.bag != "none":
-        paint, is_behind = _BAGS[look.bag]
-        if is_behind(body) == behind:
-            paint(body)
-
-
-def _paint_backpack_straps(body: Body) -> None:
-    low, high = 0.62 + body.lift, 0.835 + body.lift
-    for side in (-1, 1):
-        x = 0.062 * side * body.facing + 0.03 * body.forward
-        strap = [(x - 0.011, low), (x + 0.011, low), (x * 0.85 + 0.011, high), (x * 0.85 - 0.011, high)]
-        body.brush.flat(strap, np.multiply(body.look.bag_colour, 0.85))
-
-
-def _paint_backpack(body: Body) -> None:
-    brush, colour = body.brush, body.look.bag_colour
-    x, y, _ = body.seen(0.0, 0.69, -0.1)
-    width = body.width(0.088, 0.056)
-    brush.profile(np.array([-0.12, -0.1, 0.07, 0.115, 0.13]) + y, width * np.array([0.85, 1, 1, 0.85, 0.5]), x, colour)
-    if body.facing < 0:  # the pocket
+        low, high = 0.62 + body.lift, 0.835 + body.lift
+        for side in (-1, 1):
+            x = 0.062 * side * body.facing + 0.03 * body.forward
+            strap = [(x - 0.011, low), (x + 0.011, low), (x * 0.85 + 0.011, high), (x * 0.85 - 0.011, high)]
+            brush.flat(strap, np.multiply(colour, 0.85))
+    elif not behind and look.bag == "shoulder":
+        ends = body.seen(-0.065, 0.835, 0.0), body.seen(0.115, 0.53, 0.0)
+        brush.limb(*ends, (0.008, 0.008), np.multiply(colour, 0.8))
+    hand = body.joints["hand_left"]
+    x, y, depth = hand if bag.place is None else body.seen(*bag.place)
+    if (depth < bag.behind) != behind:
+        return
+    width = body.width(bag.wide, bag.deep)
+    if look.bag == "handbag":
+        handle = [(x - 0.7 * width, y - 0.08), (x - 0.03, y), (x + 0.03, y), (x + 0.7 * width, y - 0.08)]
+        brush.flat(handle, np.multiply(colour, 0.6), 0.8)
+    elif look.bag == "suitcase":
+        brush.limb((x, y + 0.28), hand, (0.006, 0.006), (70, 70, 74))
+    brush.profile(np.array(bag.heights) + y, width * np.array(bag.widths), x, colour)
+    if look.bag == "backpack" and body.facing < 0:  # the pocket
         brush.profile(np.array([-0.1, -0.02]) + y, [width * 0.7, width * 0.7], x, np.multiply(colour, 0.78))
-
-
-def _paint_shoulder_bag(body: Body) -> None:
-    x, y, _ = body.seen(0.125, 0.48, 0.0)
-    widths = body.width(0.03, 0.075) * np.array([0.9, 1, 0.95])
-    body.brush.profile(np.array([-0.06, -0.05, 0.05]) + y, widths, x, body.look.bag_colour)
-
-
-def _paint_handbag(body: Body) -> None:
-    brush, colour = body.brush, body.look.bag_colour
-    x, y, _ = body.joints["hand_left"]
-    width = body.width(0.035, 0.07)
-    handle = [(x - 0.7 * width, y - 0.08), (x - 0.03, y), (x + 0.03, y), (x + 0.7 * width, y - 0.08)]
-    brush.flat(handle, np.multiply(colour, 0.6), 0.8)
-    brush.profile(np.array([-0.17, -0.155, -0.075]) + y, width * np.array([0.95, 1, 0.85]), x, colour)
-
-
-def _paint_suitcase(body: Body) -> None:
-    brush, colour = body.brush, body.look.bag_colour
-    x, y, _ = body.seen(0.15, 0.03, -0.2)
-    width = body.width(0.085, 0.05)
-    brush.limb((x, y + 0.28), body.joints["hand_left"], (0.006, 0.006), (70, 70, 74))
-    brush.profile(np.array([0.0, 0.015, 0.27, 0.285]) + y, width * np.array([0.93, 1, 1, 0.9]), x, colour)
-    for rib in (x - 0.4 * width, x + 0.4 * width):
-        brush.rectangle(rib - 0.004, y + 0.02, rib + 0.004, y + 0.26, np.multiply(colour, 0.7))
-
-
-_BAGS: dict[str, tuple[Callable[[Body], None], Callable[[Body], bool]]] = {
-    "backpack": (_paint_backpack, lambda body: body.facing > -0.15),
-    "suitcase": (_paint_suitcase, lambda body: body.facing > 0),
-    "handbag": (_paint_handbag, lambda body: body.joints["hand_left"][2] < -0.06),
-    "shoulder": (_paint_shoulder_bag, lambda body: body.seen(0.12, 0.5, 0.0)[2] < -0.06),
-}
-"""For each kind what paints it, and whether it is behind the body."""

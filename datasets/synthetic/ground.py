@@ -4,7 +4,7 @@ import numpy as np
 from numpy.random import Generator
 
 from datasets.synthetic.camera import Camera
-from datasets.synthetic.surface import blend, cell_noise, flat, inside, periodic, slabs
+from datasets.synthetic.surface import blend, cell_noise, flat, inside, masonry, periodic
 
 _ASPHALT, _KERB, _PAINT = (92, 93, 97), (168, 166, 160), (226, 226, 220)
 _PAVING = ((164, 158, 150), (176, 166, 148), (150, 148, 150), (180, 150, 130))
@@ -46,7 +46,7 @@ def _paving(ground: Level, rng: Generator) -> np.ndarray:
     size = rng.choice((0.4, 0.6, 0.9))
     colour = np.add(_PAVING[rng.integers(len(_PAVING))], rng.normal(0, 6, 3))
     footprint = np.maximum(ground.across, 0.6 * ground.deep)
-    return slabs(ground.x, ground.z, footprint, size, colour, rng.integers(1 << 20))
+    return masonry(ground.x, ground.z, footprint, (size, size), colour, rng.integers(1 << 20))
 
 
 def _grass(ground: Level, rng: Generator) -> np.ndarray:
@@ -131,12 +131,6 @@ def _arcade(ground: Level, rng: Generator) -> np.ndarray:
     return flat(ground.shape, light) + odd[..., None] * (dark - light) * np.float32(rng.uniform(0.3, 1.0))
 
 
-_PAINTERS = {"shops": _shops, "park": _park, "canyon": _canyon, "plaza": _plaza, "crossing": _crossing,
-             "campus": _campus, "junction": _junction, "arcade": _arcade}  # fmt: skip
-KINDS = tuple(_PAINTERS)
-"""Kinds of scenes."""
-
-
-def paint_ground(ground: Level, kind: str, rng: Generator) -> np.ndarray:
-    """RGB of the ground's pixels for a kind of scene."""
-    return _PAINTERS[kind](ground, rng)
+GROUNDS = {"shops": _shops, "park": _park, "canyon": _canyon, "plaza": _plaza, "crossing": _crossing,
+           "campus": _campus, "junction": _junction, "arcade": _arcade}  # fmt: skip
+"""What gives the RGB of the ground's pixels, from a `Level` and a random generator, by kind of scene."""

@@ -12,7 +12,7 @@ from datasets.synthetic.camera import Camera, Light, draw_camera
 from datasets.synthetic.canvas import Colour, Sprite, overlap
 from datasets.synthetic.config import SyntheticConfig
 from datasets.synthetic.figure import draw_figure
-from datasets.synthetic.ground import KINDS
+from datasets.synthetic.ground import GROUNDS
 from datasets.synthetic.layout import Actor, lay_out
 from datasets.synthetic.props import draw_props
 from datasets.synthetic.scene import draw_background
@@ -133,8 +133,9 @@ def expose(frame: np.ndarray, light: Light, rng: Generator) -> tuple[np.ndarray,
 def make_backdrop(config: SyntheticConfig, number: int) -> Backdrop:
     """The `Backdrop` of camera `number`."""
     rng = np.random.default_rng([config.seed, _CAMERA_STREAM, number])
-    shift = int(np.random.default_rng([config.seed, _CAMERA_STREAM]).integers(len(KINDS)))
-    kind = KINDS[(number - 1 + shift) % len(KINDS)]
+    kinds = list(GROUNDS)
+    shift = int(np.random.default_rng([config.seed, _CAMERA_STREAM]).integers(len(kinds)))
+    kind = kinds[(number - 1 + shift) % len(kinds)]
     camera = draw_camera(rng, kind, (config.width, config.height), config.person_height[1])
     background = draw_background(camera, rng)
     props = draw_props(camera, config.props, rng)

@@ -7,9 +7,9 @@ from numpy.random import Generator
 from datasets.synthetic.camera import Camera
 from datasets.synthetic.canvas import Canvas, smooth_noise
 from datasets.synthetic.facade import Facade, paint_facade
-from datasets.synthetic.ground import Level, paint_ground
+from datasets.synthetic.ground import GROUNDS, Level
 from datasets.synthetic.props import paint_hedge, paint_tree, standing_brush
-from datasets.synthetic.surface import blend, flat, periodic
+from datasets.synthetic.surface import blend, flat, inside, periodic
 
 _OVERSAMPLING = 2
 _HAZE = 90.0  # metres at which a colour is halfway to the sky's
@@ -29,36 +29,30 @@ class Stage:
         share = np.float32(distance) / (np.float32(distance) + np.float32(_HAZE))
         return rgb + np.broadcast_to(share, rgb.shape[:2])[..., None] * (np.float32(self.light.sky_low) - rgb)
 
-    def front(self, style: Facade, left: float, right: float, distance: float, height: float) -> None:
-        """A building's front facing the camera."""
-        camera = self.camera
-        scale = np.float32(distance / camera.focal)
+    def front(
+        self, style: Facade, start: tuple[float, float], end: tuple[float, float], height: float, dim: float = 1.0
+    ) -> None:
+        """A building's front of a height in metres above a line on the ground, from (x, z) to (x, z); `dim` darkens."""
+        camera, focal = self.camera, self.camera.focal
+        (x, z), length = start, float(np.hypot(end[0] - start[0], end[1] - start[1]))
+        step_x, step_z = (end[0] - x) / length, (end[1] - z) / length
 
         def shade(xx: np.ndarray, yy: np.ndarray) -> np.ndarray:
-            along = (xx - np.float32(camera.middle)) * scale - np.float32(left)
-            up = np.float32(camera.height) - (yy - np.float32(camera.horizon)) * scale
-            return self.haze(paint_facade(style, *np.broadcast_arrays(along, up, scale)), distance)
+            slope = (xx - np.float32(camera.middle)) / np.float32(
+                focal
+            )  # of a pixel's ray: metres aside per metre away
+            turn = slope * np.float32(step_z) - np.float32(step_x)
+            turn = np.where(np.abs(turn) < 1 / focal, np.copysign(np.float32(1 / focal), x), turn)
+            along = np.clip((np.float32(x) - slope * np.float32(z)) / turn, 0, length)
+            distance = np.float32(z) + along * np.float32(step_z)
+            up = np.float32(camera.height) - (yy - np.float32(camera.horizon)) * distance / np.float32(focal)
+            along, up, edge = np.broadcast_arrays(along, up, distance / np.abs(turn) / np.float32(focal))
+            cornice = inside(up, height - 0.3, height + 0.1, edge)
+            rgb = blend(paint_facade(style, along, up, edge), 0.8 * style.wall, cornice)
+            return self.haze(rgb * np.float32(dim), distance)
 
-        wall = [(left, 0), (right, 0), (right, height), (left, height)]
-        cornice = [(left, height - 0.3), (right, height - 0.3), (right + 0.1, height), (left - 0.1, height)]
-        self.canvas.paint(camera.project([(*point, distance) for point in wall]), shade)
-        self.canvas.paint(camera.project([(*point, distance) for point in cornice]), np.multiply(style.wall, 0.8))
-
-    def side(self, style: Facade, x: float, near: float, far: float, height: float) -> None:
-        """A building's front along the street, in the plane of one x."""
-        camera = self.camera
-        shadow = 0.78 if np.sign(x) == np.sign(self.light.side) else 1.0
-
-        def shade(xx: np.ndarray, yy: np.ndarray) -> np.ndarray:
-            offset = xx - np.float32(camera.middle)
-            offset = np.where(np.abs(offset) < 1, np.copysign(1, x), offset)
-            distance = np.clip(np.float32(camera.focal * x) / offset, np.float32(near), np.float32(far))
-            up = np.float32(camera.height) - (yy - np.float32(camera.horizon)) * distance / np.float32(camera.focal)
-            grids = np.broadcast_arrays(distance - np.float32(near), up, distance / np.abs(offset))
-            return self.haze(paint_facade(style, *grids) * np.float32(shadow), distance)
-
-        corners = [(x, 0, near), (x, 0, far), (x, height, far), (x, height, near)]
-        self.canvas.paint(camera.project(corners), shade)
+        corners = [(*start, 0), (*end, 0), (*end, height), (*start, height)]
+        self.canvas.paint(camera.project([(x, up, z) for x, z, up in corners]), shade)
 
     def facade(self, shop: bool) -> Facade:
         """A random style of a front in this light."""
@@ -77,20 +71,19 @@ def _paint_sky(stage: Stage) -> None:
     stage.canvas.colour[:], stage.canvas.coverage[:] = sky, 1.0
 
 
-def _paint_skyline(stage: Stage) -> None:
-    x, rng = -70.0, stage.rng
-    while x < 70:
-        width = rng.uniform(8, 18)
-        stage.front(stage.facade(shop=False), x, x + width, rng.uniform(48, 70), rng.uniform(8, 24))
-        x += width + rng.choice((0.0, 0.0, 5.0))
-
-
-def _paint_row(stage: Stage, distance: float, shop: bool, heights: tuple[float, float], gap: float = 0.0) -> None:
-    """Buildings side by side, facing the camera."""
-    x, rng = -24.0 + stage.rng.uniform(0, 5), stage.rng
-    while x < 24:
-        width = rng.uniform(7.5, 13)
-        stage.front(stage.facade(shop), x, x + width, distance, rng.uniform(*heights))
+def _paint_row(
+    stage: Stage,
+    distances: tuple[float, float],
+    heights: tuple[float, float],
+    shop: bool = False,
+    gap: float = 0.0,
+    reach: float = 24.0,
+) -> None:
+    """Buildings side by side, facing the camera, up to `reach` metres to both sides."""
+    x, rng = -reach + stage.rng.uniform(0, 5), stage.rng
+    while x < reach:
+        width, distance = rng.uniform(7.5, 13), rng.uniform(*distances)
+        stage.front(stage.facade(shop), (x, distance), (x + width, distance), rng.uniform(*heights))
         x += width + gap * rng.random()
 
 
@@ -98,11 +91,11 @@ def _paint_sides(stage: Stage, shop: bool, heights: tuple[float, float]) -> None
     """Buildings along both sides of the street."""
     camera, rng = stage.camera, stage.rng
     for x in (-camera.half_street - 0.6, camera.half_street + 0.6):
-        edges = [0.6]
+        edges, dim = [0.6], 0.78 if x * stage.light.side > 0 else 1.0
         while edges[-1] < 46:
             edges.append(edges[-1] + rng.uniform(7, 12))
         for near, far in reversed(list(zip(edges, edges[1:], strict=False))):
-            stage.side(stage.facade(shop), x, near, far, rng.uniform(*heights))
+            stage.front(stage.facade(shop), (x, near), (x, far), rng.uniform(*heights), dim)
 
 
 def _paint_trees(stage: Stage, distances: tuple[float, float], count: int) -> None:
@@ -114,7 +107,7 @@ def _paint_trees(stage: Stage, distances: tuple[float, float], count: int) -> No
 def _paint_buildings(stage: Stage) -> None:
     camera, depth = stage.camera, stage.camera.depth
     if camera.kind == "arcade":
-        stage.front(Facade(stage.rng, True, 0.5, stage.light.sky_low), -8, 8, 34.0, _CEILING)
+        stage.front(Facade(stage.rng, True, 0.5, stage.light.sky_low), (-8, 34), (8, 34), _CEILING)
         _paint_sides(stage, True, (_CEILING, _CEILING))
     elif camera.kind == "canyon":
         _paint_sides(stage, True, (8, 15))
@@ -123,13 +116,13 @@ def _paint_buildings(stage: Stage) -> None:
         brush = standing_brush(stage.canvas, camera, 0, depth + 2.5, stage.rng)
         paint_hedge(brush, 1.24 * camera.size[0] / brush.unit, stage.rng)
     elif camera.kind == "plaza":
-        _paint_row(stage, depth + 11, False, (7, 14), gap=3.0)
+        _paint_row(stage, (depth + 11, depth + 11), (7, 14), gap=3.0)
         _paint_trees(stage, (depth + 2, depth + 9), 5)
     elif camera.kind == "campus":
-        _paint_row(stage, depth + 6, False, (9, 13))
+        _paint_row(stage, (depth + 6, depth + 6), (9, 13))
         _paint_trees(stage, (depth + 1.5, depth + 5), 4)
     else:
-        _paint_row(stage, depth + 1.5, True, (7, 12))
+        _paint_row(stage, (depth + 1.5, depth + 1.5), (7, 12), shop=True)
 
 
 def _paint_ceiling(stage: Stage) -> None:
@@ -159,10 +152,10 @@ def draw_background(camera: Camera, rng: Generator) -> np.ndarray:
     if camera.kind == "arcade":
         _paint_ceiling(stage)
     elif camera.kind in ("park", "plaza", "canyon"):
-        _paint_skyline(stage)
+        _paint_row(stage, (48, 70), (8, 24), gap=3.0, reach=70.0)
     top = int(np.ceil(large.horizon + 1.5))
     ground = Level(large, large.height, range(top, large.size[1]))
-    rgb = paint_ground(ground, camera.kind, rng) * _ground_shadow(stage, ground)[..., None]
+    rgb = GROUNDS[camera.kind](ground, rng) * _ground_shadow(stage, ground)[..., None]
     stage.canvas.colour[top:] = stage.haze(rgb, ground.z)
     _paint_buildings(stage)
     return cv2.resize(stage.canvas.colour, camera.size, interpolation=cv2.INTER_AREA)

@@ -8,6 +8,8 @@ import numpy as np
 
 from datasets.synthetic.canvas import Colour
 
+_JOINT = 0.017  # metres between stones
+
 
 def cell_noise(columns: np.ndarray, rows: np.ndarray | float, seed: int) -> np.ndarray:
     """A value in [0, 1) for each pair of integers: a hash, so the same in every call."""
@@ -40,24 +42,19 @@ def flat(shape: tuple[int, ...], colour: Colour) -> np.ndarray:
     return np.broadcast_to(np.float32(colour), (*shape, 3))
 
 
-def slabs(
-    along: np.ndarray, across: np.ndarray, footprint: np.ndarray, size: float, colour: Colour, seed: int
+def masonry(
+    along: np.ndarray, up: np.ndarray, footprint: np.ndarray, size: tuple[float, float], colour: Colour, seed: int
 ) -> np.ndarray:
-    """Paving: square slabs of their own brightness with dark joints; `size` in metres."""
-    shifted = along + 0.5 * size * np.mod(np.floor(across / size), 2)
-    tone = cell_noise(np.floor(shifted / size), np.floor(across / size), seed)
-    visible = np.clip(2 - 3 * footprint / size, 0, 1)
-    rgb = flat(along.shape, colour) * (1 + 0.16 * visible * (tone - 0.5))[..., None]
-    joints = np.maximum(*(periodic(grid, size, 0.02 / size, footprint) for grid in (shifted, across)))
+    """Bricks or slabs of their own brightness with dark joints, every other row shifted by half a stone.
+
+    `size` is the length and height of a stone in metres.
+    """
+    length, height = size
+    row = np.floor(up / height)
+    shifted = along + 0.5 * length * np.mod(row, 2)
+    tone = cell_noise(np.floor(shifted / length), row, seed)
+    visible = np.clip(2 - 3 * footprint / height, 0, 1)
+    rgb = flat(along.shape, colour) * (1 + 0.2 * visible * (tone - 0.5))[..., None]
+    upright = periodic(shifted, length, _JOINT / length, footprint)
+    joints = np.maximum(upright, periodic(up, height, _JOINT / height, footprint))
     return rgb * (1 - 0.35 * joints)[..., None]
-
-
-def bricks(along: np.ndarray, up: np.ndarray, footprint: np.ndarray, colour: Colour, seed: int) -> np.ndarray:
-    """Brickwork with light joints."""
-    row = np.floor(up / 0.12)
-    shifted = along + 0.15 * np.mod(row, 2)
-    visible = np.clip(2 - 3 * footprint / 0.12, 0, 1)
-    tone = cell_noise(np.floor(shifted / 0.3), row, seed)
-    rgb = flat(along.shape, colour) * (1 + 0.3 * visible * (tone - 0.5))[..., None]
-    joints = np.maximum(periodic(up, 0.12, 0.12, footprint), periodic(shifted, 0.3, 0.05, footprint))
-    return blend(rgb, np.multiply(colour, 0.6) + 80, 0.35 * joints)

@@ -83,43 +83,27 @@ class _Planner:
     def __init__(self, config: SyntheticConfig, population: Population, rng: Generator) -> None:
         self.config, self.population, self.rng = config, population, rng
         self.sightings = np.zeros(len(population.looks), int)
+        self.singles = [(person,) for person in range(len(population.looks))]
 
-    def _prefer_rare(self, numbers: Sequence[int], seen: Sequence[float]) -> int:
-        weights = 1.0 / (1.0 + np.asarray(seen, float)) ** 2
-        return int(self.rng.choice(numbers, p=weights / weights.sum()))
-
-    def _pick_group(self, camera: int, present: set[int]) -> Party:
-        groups, homes = self.population.groups, self.population.homes
-        free = [number for number, members in enumerate(groups) if not present.intersection(members)]
+    def _pick(self, parties: Sequence[Party], camera: int, present: set[int]) -> Party:
+        """One of those parties of which nobody is there yet; () where there is none."""
+        free = [party for party in parties if not present.intersection(party)]
         if self.rng.random() < self.config.place_loyalty:
-            free = [number for number in free if camera in homes[number]]
+            free = [party for party in free if self.population.is_home(party[0], camera)]
         if not free:
             return ()
-        return groups[self._prefer_rare(free, [self.sightings[list(groups[number])].mean() for number in free])]
-
-    def _pick_person(self, camera: int, present: set[int]) -> int | None:
-        free = [person for person in range(len(self.population.looks)) if person not in present]
-        if self.rng.random() < self.config.place_loyalty:
-            free = [person for person in free if self.population.is_home(person, camera)]
-        return self._prefer_rare(free, self.sightings[free]) if free else None
+        weights = 1.0 / (1.0 + np.array([self.sightings[list(party)].mean() for party in free])) ** 2
+        return free[self.rng.choice(len(free), p=weights / weights.sum())]
 
     def party(self, camera: int, present: set[int]) -> Party:
         """The members of a group, a random person in the place of each who stays away; added to `present`."""
         party = []
-        for member in self._pick_group(camera, present):
+        for member in self._pick(self.population.groups, camera, present):
             comes = self.rng.random() < self.config.group_loyalty
-            person = member if comes else self._pick_person(camera, present)
-            if person is not None and person not in present:
-                party.append(person)
-                present.add(person)
-        self.sightings[party] += 1
-        return tuple(party)
-
-    def companions(self, person: int, present: set[int]) -> Party:
-        """The person and those of its group who come along."""
-        group = self.population.groups[self.population.group_of[person]]
-        others = [member for member in group if member != person and member not in present]
-        party = [person, *(member for member in others if self.rng.random() < self.config.group_loyalty)]
+            for person in (member,) if comes else self._pick(self.singles, camera, present):
+                if person not in present:
+                    party.append(person)
+                    present.add(person)
         self.sightings[party] += 1
         return tuple(party)
 
@@ -134,11 +118,16 @@ class _Planner:
         return plan
 
     def complete(self, person: int, plans: Sequence[FramePlan]) -> None:
-        """Add the person to the least crowded images, its own cameras' first, until it has enough sightings."""
+        """Add the person, and those of its group who come along, to the least crowded images, its own cameras' first,
+        until it has enough sightings."""
         while self.sightings[person] < min(_MIN_SIGHTINGS, len(plans)):
             free = [plan for plan in plans if person not in plan.people]
             plan = min(free, key=lambda plan: (not self.population.is_home(person, plan.camera), len(plan.people)))
-            plan.parties.append(self.companions(person, plan.people))
+            group = self.population.groups[self.population.group_of[person]]
+            others = [member for member in group if member != person and member not in plan.people]
+            party = [person, *(member for member in others if self.rng.random() < self.config.group_loyalty)]
+            self.sightings[party] += 1
+            plan.parties.append(tuple(party))
 
 
 def plan_frames(config: SyntheticConfig, population: Population, count: int, rng: Generator) -> list[FramePlan]:
