@@ -2,23 +2,20 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
-from tiny import OPTIONS
+from tiny import OPTIONS, ROOT
 
 from models.roi import RoIAlign
-from tools.benchmark import runs
-from tools.benchmark.__main__ import describe, main, parse_args
-from tools.benchmark.cases import Case
+from tools.benchmark import __main__ as program
+from tools.benchmark.__main__ import describe, main, measure, measure_apart, parse_args
 from tools.benchmark.evaluation import SIZES, draw_gallery
-from tools.benchmark.network import new_network, options_of
-from tools.benchmark.runs import measure, measure_apart
+from tools.benchmark.network import Case, new_network, options_of
 from tools.common import INTERRUPTED, run_program
 from utils.evaluation import evaluate_search
 
-CFG = str(Path(__file__).resolve().parents[1] / "configs" / "prw.yaml")
+CFG = str(ROOT / "configs" / "prw.yaml")
 SAME = [name for name in OPTIONS if not name.startswith("MODEL.OIM")]
 WORDS = [str(word) for name in SAME for word in (name, OPTIONS[name])]
 CPU = torch.device("cpu")
@@ -30,7 +27,7 @@ STAGES = {"preprocess ms", "stem ms", "rpn ms", "detection_head ms", "search_hea
 def tuned(monkeypatch) -> list[bool]:
     """One entry for each time that the allocator of this process would have been tuned."""
     calls = []
-    monkeypatch.setattr(runs, "keep_freed_memory", lambda: calls.append(True))
+    monkeypatch.setattr(program, "keep_freed_memory", lambda: calls.append(True))
     return calls
 
 
@@ -81,7 +78,7 @@ def test_program_prints_and_writes_each_result_as_it_comes(tmp_path, capsys, mon
             raise KeyboardInterrupt
         return measure(case) if case.name == "release" else measure_apart(replace(case, precision="fp8"))
 
-    monkeypatch.setattr("tools.benchmark.__main__.measure_apart", interrupted)
+    monkeypatch.setattr(program, "measure_apart", interrupted)
     out = tmp_path / "speed.json"
     words = ["inference", *WORDS, "--cfg", CFG, "--image-size", "96", "160", "--seconds", "0.01", "--json", str(out)]
     words += ["--variants", "release", "channels-last", "fast", "--precisions", "off", "--batch-sizes", "1"]
