@@ -96,7 +96,7 @@ def build_train_loader(
         persistent_workers=num_workers > 0,
         # Its own: otherwise each pass draws from, and so moves, the global generator that training uses.
         generator=torch.Generator().manual_seed(seed),
-        worker_init_fn=_set_up_worker,
+        worker_init_fn=leave_signals_to_parent,
     )
 
 
@@ -104,7 +104,3 @@ def collate(items: list[tuple[Tensor, dict[str, Any]]]) -> tuple[list[Tensor], l
     """Items to a list of images and a list of targets: images of a batch differ in size."""
     images, targets = zip(*items, strict=True)
     return list(images), list(targets)
-
-
-def _set_up_worker(_: int) -> None:
-    leave_signals_to_parent()

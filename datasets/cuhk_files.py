@@ -154,7 +154,6 @@ def _img_name(value: Any) -> str:
 
 
 def _people(rows: Iterable[tuple[str, Sequence[int], int]]) -> np.ndarray:
-    """The structured array of rows of image name, box and pid."""
     rows = list(rows)
     names = np.array([name for name, _, _ in rows], dtype=str)
     return np.array(rows, dtype=[("img_name", names.dtype), ("box", np.int64, 4), ("pid", np.int64)])

@@ -101,7 +101,6 @@ def _check_input(fmt: str, train: Items, gallery: Items, queries: Items) -> None
 
 
 def _people(item: dict[str, Any]) -> list[tuple[int, np.ndarray]]:
-    """Identity and box of each person in an image."""
     return [(int(pid), box) for pid, box in zip(item["pids"], item["boxes"], strict=True)]
 
 

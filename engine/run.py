@@ -203,7 +203,6 @@ class TrainingRun:
         self._saved_at = monotonic()
 
     def _state(self) -> dict:
-        """A checkpoint."""
         if self.board is not None:
             self.board.flush()
         state = {name: getattr(self, name).state_dict() for name in ("model", "optimizer", "scaler")}

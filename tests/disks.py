@@ -1,8 +1,11 @@
-"""A disk that is full after so many bytes, for what `write_atomically` writes."""
+"""A disk that is full after so many bytes, for what `write_atomically` writes; and files that a disk damaged."""
 
 import errno
 import io
+from collections.abc import Iterator
 from pathlib import Path
+
+import numpy as np
 
 
 class _Failing(io.FileIO):
@@ -29,3 +32,16 @@ def fill_disk(monkeypatch, room: int, name: str = "") -> None:
         return file
 
     monkeypatch.setattr(Path, "open", opening)
+
+
+def damaged_copies(whole: bytes) -> Iterator[bytes]:
+    """Ninety copies of a file's content: every third one cut off, the others with a few bytes changed."""
+    draw = np.random.default_rng(0)
+    for trial in range(90):
+        damaged = bytearray(whole)
+        if trial % 3 == 0:
+            del damaged[draw.integers(len(whole) - 20) :]
+        else:
+            for place in draw.choice(len(whole), draw.choice([1, 3, 10]), replace=False):
+                damaged[place] ^= draw.integers(1, 256)
+        yield bytes(damaged)

@@ -2,23 +2,20 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
-from tiny import OPTIONS
+from tiny import OPTIONS, ROOT
 
 from models.roi import RoIAlign
-from tools.benchmark import runs
-from tools.benchmark.__main__ import describe, main, parse_args
-from tools.benchmark.cases import Case
+from tools.benchmark import __main__ as program
+from tools.benchmark.__main__ import describe, main, measure, measure_apart, parse_args
 from tools.benchmark.evaluation import SIZES, draw_gallery
-from tools.benchmark.network import drawn_targets, new_network, options_of
-from tools.benchmark.runs import measure, measure_apart
+from tools.benchmark.network import Case, new_network, options_of
 from tools.common import INTERRUPTED, run_program
 from utils.evaluation import evaluate_search
 
-CFG = str(Path(__file__).resolve().parents[1] / "configs" / "prw.yaml")
+CFG = str(ROOT / "configs" / "prw.yaml")
 SAME = [name for name in OPTIONS if not name.startswith("MODEL.OIM")]
 WORDS = [str(word) for name in SAME for word in (name, OPTIONS[name])]
 CPU = torch.device("cpu")
@@ -30,7 +27,7 @@ STAGES = {"preprocess ms", "stem ms", "rpn ms", "detection_head ms", "search_hea
 def tuned(monkeypatch) -> list[bool]:
     """One entry for each time that the allocator of this process would have been tuned."""
     calls = []
-    monkeypatch.setattr(runs, "keep_freed_memory", lambda: calls.append(True))
+    monkeypatch.setattr(program, "keep_freed_memory", lambda: calls.append(True))
     return calls
 
 
@@ -54,25 +51,16 @@ def test_variants_replace_what_they_say():
     torch.testing.assert_close(*[model.state_dict() for model in (plain, fast)])
 
 
-def test_targets_are_boxes_in_their_images():
-    for target in drawn_targets(2, (96, 160), 7):
-        corners, opposite = target["boxes"].split(2, dim=1)
-        assert ((corners >= 0) & (corners < opposite) & (opposite <= torch.tensor([160, 96]))).all()
-        assert set(target["labels"].tolist()) == set(range(1, 8))
-
-
 def test_training_and_evaluation_are_measured():
     assert min(measure(replace(CASE, part="training"))["steps/s"]) > 0
     figures = measure(Case("evaluation", "tiny", CFG))
     assert set(figures) == {"inputs MiB", "boxes", "detection s", "search s", "CBGM s", "peak MiB"}
 
 
-@pytest.mark.parametrize("gallery_size", [0, 12])
-def test_drawn_galleries_are_neither_trivial_nor_hopeless(gallery_size):
-    given = draw_gallery(SIZES["tiny"]._replace(gallery_size=gallery_size))
+def test_drawn_galleries_are_neither_trivial_nor_hopeless():
+    given = draw_gallery(SIZES["tiny"]._replace(gallery_size=12))
     assert 0 < evaluate_search(**given)["mAP"] < 1
-    sizes = {len(gallery.images) for gallery in given["query_set"].galleries()}
-    assert sizes == {gallery_size or SIZES["tiny"].images - 1}
+    assert {len(gallery.images) for gallery in given["query_set"].galleries()} == {12}
 
 
 def test_results_are_medians_and_ratios_to_the_first():
@@ -90,7 +78,7 @@ def test_program_prints_and_writes_each_result_as_it_comes(tmp_path, capsys, mon
             raise KeyboardInterrupt
         return measure(case) if case.name == "release" else measure_apart(replace(case, precision="fp8"))
 
-    monkeypatch.setattr("tools.benchmark.__main__.measure_apart", interrupted)
+    monkeypatch.setattr(program, "measure_apart", interrupted)
     out = tmp_path / "speed.json"
     words = ["inference", *WORDS, "--cfg", CFG, "--image-size", "96", "160", "--seconds", "0.01", "--json", str(out)]
     words += ["--variants", "release", "channels-last", "fast", "--precisions", "off", "--batch-sizes", "1"]
@@ -103,15 +91,7 @@ def test_program_prints_and_writes_each_result_as_it_comes(tmp_path, capsys, mon
     assert release["figures"]["images/s"] and "UserError" in failed["figures"]["failure"]
 
 
-@pytest.mark.parametrize(
-    ("words", "named"),
-    [
-        (["MODEL.BACKBONE.NAME", "resnet19"], "MODEL.BACKBONE.NAME 'resnet19'"),
-        (["trainings", "1"], "trainings"),
-        (["DEVICE", "cuda:77"], "DEVICE cuda:77"),
-        (["--cfg", "nowhere.yaml"], "nowhere.yaml"),
-    ],
-)
+@pytest.mark.parametrize(("words", "named"), [(["trainings", "1"], "trainings"), (["--cfg", "no.yaml"], "no.yaml")])
 def test_wrong_options_are_one_sentence(words, named, capsys):
     assert run_program(main, parse_args(words)) == 1
     error = capsys.readouterr().err
@@ -129,4 +109,3 @@ def test_wrong_arguments_name_the_argument(words, capsys):
 def test_parts_come_first_and_options_follow():
     args = parse_args(["training", "SOLVER.CLIP_GRADIENTS", "0"])
     assert (args.parts, args.opts) == (["training"], ["SOLVER.CLIP_GRADIENTS", "0"])
-    assert parse_args([]).parts == ["inference", "training", "evaluation"]

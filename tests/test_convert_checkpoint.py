@@ -1,24 +1,23 @@
 """tools.convert_checkpoint describes a file, and what it writes opens as the network that was read."""
 
 import hashlib
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from releases import NO_CONTEXT, released_model, released_weights
-from tiny import picture, tiny_cfg
+from tiny import call, picture, tiny_cfg
 
 from defaults import load_cfg
 from engine.checkpoint import load_weights, read_checkpoint, save_checkpoint
 from models import build_model
 from tools import convert_checkpoint
-from tools.common import run_program
 
 BOX = torch.tensor([[20.0, 10, 60, 80]])
 
 
-def convert(*arguments: str | Path) -> int:
-    return run_program(convert_checkpoint.main, convert_checkpoint.parse_args([str(word) for word in arguments]))
+convert = partial(call, convert_checkpoint)
 
 
 @pytest.fixture(scope="module")
@@ -155,11 +154,3 @@ def test_keys_without_a_place_and_unused_ones_are_described(tmp_path, capsys, de
     assert "cls_score.weight" in facts["never used"]
     assert convert(tmp_path / "a.pth", tmp_path / "out.pth") == 1
     assert "has keys that NAE (2020) does not have: roi_heads.extra" in capsys.readouterr().err
-
-
-def test_a_table_without_rows_is_left_out(own, model, tmp_path):
-    checkpoint = read_checkpoint(own)
-    checkpoint["model"]["search_head.oim.lut"] = torch.tensor(3.0)
-    save_checkpoint(tmp_path / "a.pth", checkpoint)
-    assert convert(tmp_path / "a.pth", tmp_path / "out.pth") == 0
-    assert not set(model.identity_memory) & read_checkpoint(tmp_path / "out.pth")["model"].keys()

@@ -12,10 +12,11 @@ def write(folder, name, text):
 
 
 def test_options_come_from_defaults_base_file_and_command_line_in_turn(tmp_path):
-    write(tmp_path, "base.yaml", "SOLVER: {BASE_LR: 0.5, GAMMA: 0.2}\nSEED: 7\n")
-    leaf = write(tmp_path, "leaf.yaml", "BASE: base.yaml\nSOLVER: {GAMMA: 0.3}\n")
+    write(tmp_path, "base.yaml", "SOLVER: {BASE_LR: 1e-3, GAMMA: 0.2, AMP: off, MILESTONES: []}\nSEED: 7\n")
+    leaf = write(tmp_path, "leaf.yaml", "BASE: base.yaml\nSOLVER: {GAMMA: 0.3, MILESTONES: [3]}\n")
     cfg = load_cfg(leaf, ["SEED", "9"])
-    assert (cfg.SOLVER.BASE_LR, cfg.SOLVER.GAMMA, cfg.SEED) == (0.5, 0.3, 9)
+    assert (cfg.SOLVER.BASE_LR, cfg.SOLVER.GAMMA, cfg.SEED) == (0.001, 0.3, 9)
+    assert (cfg.SOLVER.AMP, cfg.SOLVER.MILESTONES) == ("off", [3])
     assert cfg.SOLVER.MOMENTUM == get_default_cfg().SOLVER.MOMENTUM
     assert cfg.is_frozen() and get_default_cfg().SEED == 1  # the defaults themselves are unchanged
 
@@ -24,7 +25,6 @@ def test_options_come_from_defaults_base_file_and_command_line_in_turn(tmp_path)
     "words, expected",
     [
         (["SOLVER.BASE_LR", "1e-3"], 0.001),
-        (["SOLVER.BASE_LR", "1"], 1.0),
         (["INPUT.DATA_ROOT", "123"], "123"),
         (["SOLVER.AMP", "off"], "off"),
         (["DETERMINISTIC", "false"], False),
@@ -40,24 +40,14 @@ def test_values_keep_the_type_of_their_option(words, expected):
     assert cfg == expected and type(cfg) is type(expected)
 
 
-def test_values_of_files_keep_the_type_of_their_option(tmp_path):
-    write(tmp_path, "base.yaml", "SOLVER: {AMP: off, BASE_LR: 1e-3, MILESTONES: []}")
-    solver = load_cfg(write(tmp_path, "a.yaml", "BASE: base.yaml\nSOLVER: {MILESTONES: [3]}")).SOLVER
-    assert (solver.AMP, solver.BASE_LR, solver.MILESTONES) == ("off", 0.001, [3])
-
-
 @pytest.mark.parametrize(
     "words, message",
     [
-        (["SOLVER.BASELR", "1"], "nearest is 'SOLVER.BASE_LR'"),
         (["solver.base_lr", "1"], "no option 'solver.base_lr'; the nearest is 'SOLVER.BASE_LR'"),
-        (["NUM_IDS", "1"], "nearest is 'MODEL.OIM.NUM_IDS'"),
-        (["SEED", "None"], "command line: SEED must be of type int, but is 'None'"),
         (["SEED", "[" * 300], "SEED must be of type int"),
         (["SEED", "-" * 100000 + "1"], r"SEED must be of type int, but is '-+\.\.\.-+1'$"),
         (["DETERMINISTIC", "1"], "DETERMINISTIC must be of type bool"),
         (["SOLVER.BASE_LR", "nan"], r"SOLVER.BASE_LR must be of type float \(and finite\), but is 'nan'"),
-        (["SOLVER.BASE_LR", "1" * 400], "SOLVER.BASE_LR must be of type float"),
         (["SEED"], "pairs KEY VALUE"),
     ],
 )
@@ -81,7 +71,6 @@ LAUGHS = ", ".join(["&x0 [a]"] + [f"&x{i + 1} [{', '.join([f'*x{i}'] * 10)}]" fo
 
 WRONG = {
     "unknown key": ("SOLVER: {BASE_LRR: 1}", "no option 'SOLVER.BASE_LRR'; the nearest is 'SOLVER.BASE_LR'"),
-    "unknown section": ("SOLVR: {BASE_LR: 1}", "no option 'SOLVR'; the nearest is '"),
     "key of another type": ("1: 2", "no option '1'"),
     "section as option": ("SOLVER: 3", "no option 'SOLVER'"),
     "option as section": ("SEED: {a: 1}", "SEED must be of type int, but is {'a': 1}"),
@@ -89,15 +78,11 @@ WRONG = {
     "wrong elements": ("SOLVER: {MILESTONES: [1, a]}", "SOLVER.MILESTONES must be of type list of int"),
     "key twice": ("SEED: 1\nSEED: 2", r"SEED comes twice in .*line 2"),
     "list as base": ("BASE: [a]", r"BASE must be the path of a config file, but is \['a'\]"),
-    "no base": ("BASE:", "BASE must be the path of a config file, but is None"),
-    "recursive section": ("SOLVER: &a {x: *a}", "no option 'SOLVER.x'"),
     "recursive option": ("SEED: &a {x: *a}", "SEED must be of type int"),
     "nested deeply": ("[" * 500, "in UTF-8: maximum recursion depth exceeded"),
-    "laughs": (f"OUTPUT_DIR: [{LAUGHS}]", "OUTPUT_DIR must be of type str"),
     "laughs as list": (f"SOLVER: {{MILESTONES: [{LAUGHS}]}}", "MILESTONES must be of type list of int"),
     "list": ("- 1", "holds a list"),
     "not UTF-8": (b"OUTPUT_DIR: caf\xe9\n", "is not a YAML file of options in UTF-8: unacceptable character"),
-    "unknown alias": ("SEED: *x", "is not a YAML file of options in UTF-8: found undefined alias"),
     "value unlike its tag": ("SEED: !!timestamp x", "is not a YAML file of options in UTF-8: "),
 }
 

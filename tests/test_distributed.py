@@ -42,12 +42,8 @@ def run_oim(features: torch.Tensor, labels: torch.Tensor) -> dict:
     features = features.clone().requires_grad_()
     loss = oim(features, labels)
     loss.backward()
-    return {"loss": loss.detach(), "grad": features.grad, **dict(oim.named_buffers())}
-
-
-def oim_worker(rank: int) -> dict:
-    features, labels = batch(rank)
-    return run_oim(features, labels) | {"rows": gather_rows(labels, gather_counts(len(labels), labels.device))}
+    rows = gather_rows(labels, gather_counts(len(labels), labels.device))
+    return {"loss": loss.detach(), "grad": features.grad, "rows": rows, **dict(oim.named_buffers())}
 
 
 def shares(step: int) -> list[tuple[list, list]]:
@@ -87,9 +83,8 @@ def model_without_batch_statistics() -> PersonSearch:
     return model
 
 
-def model_worker(number: int, build: Callable[[], PersonSearch]) -> dict:
-    model = build()
-    return train_steps(DistributedDataParallel(model), model, [shares(step)[number] for step in range(3)])
+def model_worker(number: int, model: PersonSearch) -> dict:
+    return train_steps(DistributedDataParallel(model), model, [shares(step)[number] for step in range(2)])
 
 
 def extract(data: Path, partial: PartialResults | None, passes: int | None = None) -> tuple[Features | None, int]:
@@ -156,9 +151,9 @@ def refused() -> dict:
 def worker(number: int, data: Path, folder: Path) -> dict:
     """What one of two processes gives to the tests; each start of processes takes seconds."""
     return {
-        "oim": oim_worker(number),
-        "training": model_worker(number, tiny_model),
-        "training without batch statistics": model_worker(number, model_without_batch_statistics),
+        "oim": run_oim(*batch(number)),
+        "training": model_worker(number, tiny_model()),
+        "training without batch statistics": model_worker(number, model_without_batch_statistics()),
         "spoiled step": real_step(1, DistributedDataParallel),
         "extraction": extraction_worker(data, folder),
         "damaged": damaged_worker(number),
@@ -207,7 +202,7 @@ def test_two_processes_learn_what_one_does_from_the_joint_batch(results):
     ours = results("training without batch statistics")
     model = model_without_batch_statistics()
     before = {name: value.clone() for name, value in model.named_parameters()}
-    joint = [[sum(halves, []) for halves in zip(*shares(step), strict=True)] for step in range(3)]
+    joint = [[sum(halves, []) for halves in zip(*shares(step), strict=True)] for step in range(2)]
     expected = train_steps(model, model, joint)
     for part, values in expected.items():
         for name, value in values.items():
@@ -215,7 +210,7 @@ def test_two_processes_learn_what_one_does_from_the_joint_batch(results):
                 ours[0][part][name], value, atol=1e-4, rtol=1e-3, msg=lambda m, n=name: f"{n}: {m}"
             )
     changes = [(value - before[name]).abs().max().item() for name, value in expected["parameters"].items()]
-    assert max(changes) > 1e-2, "far more than the tolerance, to which rounding grows in three steps"
+    assert max(changes) > 1e-2, "far more than the tolerance, to which rounding grows in two steps"
 
 
 def test_an_interrupted_extraction_continues_in_two_processes(cuhk, results):

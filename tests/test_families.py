@@ -22,8 +22,16 @@ NETWORKS = {
     "nae_plus": ONE_HEAD | {"MODEL__SEARCH_HEAD__TYPE": "pixelwise", "MODEL__SEARCH_HEAD__BACKGROUND_IOU": 0.1},
     "seqnet": NO_CONTEXT,
     "glcnet": {},
-    "glcnet_parts": {"MODEL__PARTS": True, "MODEL__ROI_ALIGN__SIZE": 14, "MODEL__SEARCH_HEAD__BATCH_SIZE": 4},
+    "glcnet_parts": {"MODEL__PARTS": True, "MODEL__ROI_ALIGN__SIZE": 14},
 }
+FEW = {
+    "INPUT__MIN_SIZE": 64,
+    "INPUT__MAX_SIZE": 96,
+    "MODEL__DETECTION_HEAD__BATCH_SIZE": 4,
+    "MODEL__SEARCH_HEAD__BATCH_SIZE": 4,
+    "MODEL__RPN__POST_NMS_TEST": 8,
+}
+"""Small images and few RoIs."""
 IMAGES = [picture(96, 130, 1), picture(90, 140, 2)]
 TARGETS = [
     target(([10.0, 10, 50, 80], 1), ([60.0, 20, 90, 90], 2)),
@@ -34,25 +42,23 @@ BOX = torch.tensor([[10.0, 10, 50, 80]])
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_trains_and_comes_back_from_its_checkpoint(name):
-    model = tiny_model(**NETWORKS[name])
-    optimizer = torch.optim.SGD((p for p in model.parameters() if p.requires_grad), lr=0.001, momentum=0.9)
+    model, other = (tiny_model(**NETWORKS[name] | FEW) for _ in range(2))
+    optimizer = torch.optim.SGD((p for p in model.parameters() if p.requires_grad), lr=0.002, momentum=0.9)
     totals = []
-    for _ in range(6):
+    for _ in range(2):
         torch.manual_seed(5)  # the same RoIs in every step, so that the losses can be compared
         losses = model(IMAGES, TARGETS)
         assert all(loss.isfinite() for loss in losses.values())
-        total = sum(losses.values())
-        total.backward()
+        totals.append(sum(losses.values()))
+        totals[-1].backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 10)
         optimizer.step()
         optimizer.zero_grad()
-        totals.append(total.item())
     assert totals[-1] < totals[0]
 
-    other = tiny_model(**NETWORKS[name]).eval()
     load_weights(other, {"model": model.state_dict()})
     with torch.inference_mode():
-        ours, theirs = model.eval().query(IMAGES, [BOX, BOX]), other.query(IMAGES, [BOX, BOX])
+        ours, theirs = model.eval().query(IMAGES, [BOX, BOX]), other.eval().query(IMAGES, [BOX, BOX])
     for one, same in zip(ours, theirs, strict=True):
         assert torch.equal(one["embeddings"], same["embeddings"])
         for part, value in one["context"].items():
@@ -60,9 +66,9 @@ def test_a_network_trains_and_comes_back_from_its_checkpoint(name):
     assert set(model.identity_memory) <= model.state_dict().keys()
 
 
-@pytest.mark.parametrize("name", ["oim", "nae_plus", "glcnet"])
+@pytest.mark.parametrize("name", ["nae_plus", "glcnet"])
 def test_mixed_precision_keeps_losses_finite_and_results_close(name):
-    model = accelerate(tiny_model(**NETWORKS[name]))  # half precision is slow on CPUs
+    model = accelerate(tiny_model(**NETWORKS[name] | FEW))  # half precision is slow on CPUs
     with torch.autocast("cpu", torch.bfloat16):
         losses = model(IMAGES, TARGETS)
     sum(losses.values()).backward()

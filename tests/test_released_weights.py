@@ -2,12 +2,11 @@
 
 import json
 import re
-from pathlib import Path
 
 import pytest
 import torch
 from releases import OPTIONS, released_model, released_weights
-from tiny import tiny_model
+from tiny import ROOT, tiny_model
 
 from defaults import load_cfg
 from engine.checkpoint import fit_weights, identify, load_weights, read_checkpoint, save_checkpoint
@@ -16,7 +15,6 @@ from models.releases import CONFIG_FOLDER
 from models.two_stage.releases import RELEASES
 from utils.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted((ROOT / CONFIG_FOLDER).glob("*.yaml"))
 TITLES = {release.config: release.title for release in RELEASES}
 UNUSED = ["roi_heads.box_predictor.cls_score.weight", "roi_heads.box_predictor.cls_score.bias"]
@@ -43,13 +41,10 @@ def wrapped_by_module(state):
 
 
 @pytest.mark.parametrize("release", OPTIONS)
-@pytest.mark.parametrize(
-    "wrap", [dict, lambda state: {"model": wrapped_by_module(state), "optimizer": {}, "epoch": 3}], ids=["bare", "file"]
-)
-def test_every_weight_of_a_release_finds_its_place(release, wrap, caplog):
+def test_every_weight_of_a_release_finds_its_place(release, caplog):
     source, model = changed(released_model(release)), released_model(release)
     source.stem.bn1.num_batches_tracked.fill_(9)
-    weights = wrap(released_weights(release, source))
+    weights = {"model": wrapped_by_module(released_weights(release, source)), "optimizer": {}, "epoch": 3}
     assert identify(weights, "it").title == TITLES[release]
     with caplog.at_level("INFO"):
         left_out = load_weights(model, weights)
@@ -140,8 +135,6 @@ FACTS["nae_plus"] = FACTS["nae"]
 def test_each_release_has_a_config_for_each_dataset():
     wanted = {f"{release.config}_{dataset}" for release in RELEASES for dataset in ("cuhk_sysu", "prw")}
     assert {path.stem for path in CONFIGS} == wanted
-    folders = [load_cfg(path).OUTPUT_DIR for path in [*CONFIGS, *(ROOT / "configs").glob("*.yaml")]]
-    assert len(set(folders)) == len(folders)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

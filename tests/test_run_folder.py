@@ -13,7 +13,7 @@ from disks import fill_disk
 from engine.checkpoint import read_checkpoint, save_checkpoint
 from engine.feature_files import Features, save_features
 from engine.run_folder import RunFolder
-from utils.files import write_json, write_text
+from utils.files import write_json
 from utils.logging import log_to_file, set_up_logging
 
 
@@ -37,7 +37,6 @@ WRITERS = {
     "checkpoint": lambda path: save_checkpoint(path, state(1)),
     "features": features,
     "json": lambda path: write_json(path, {"mAP": 0.5}),
-    "text": lambda path: write_text(path, "SEED: 1\n"),
 }
 
 
@@ -95,8 +94,10 @@ def test_a_crash_between_two_renames_loses_nothing(renames, tmp_path, monkeypatc
     assert {3, 5} <= set(numbers(tmp_path).values())
 
 
-def test_a_file_that_is_no_checkpoint_is_skipped_and_renamed_with_a_warning(tmp_path, caplog):
+def test_damaged_checkpoints_are_skipped_and_renamed_with_a_warning_or_each_is_named(tmp_path, caplog):
     folder = RunFolder(tmp_path, keep=2)
+    with pytest.raises(FileNotFoundError, match="no checkpoint in"):
+        folder.newest()
     folder.save(state(1))
     folder.save(state(2))
     (tmp_path / "last.pth").write_bytes(b"hello")
@@ -106,12 +107,6 @@ def test_a_file_that_is_no_checkpoint_is_skipped_and_renamed_with_a_warning(tmp_
     assert re.search(r"last.pth is .*renamed to last.pth.damaged", caplog.text)
     folder.save(state(3))
     assert numbers(tmp_path) == {"last.pth": 3, "last.1.pth": 1}
-
-
-def test_where_all_checkpoints_are_damaged_each_is_named(tmp_path):
-    folder = RunFolder(tmp_path, keep=2)
-    with pytest.raises(FileNotFoundError, match="no checkpoint in"):
-        folder.newest()
     for name in ("last.pth", "last.1.pth", "best.pth"):
         (tmp_path / name).write_bytes(b"half")
     with pytest.raises(ValueError, match=r"(?s)every checkpoint .* is damaged.*last.pth .*last.1.pth .*best.pth"):

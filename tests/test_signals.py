@@ -4,13 +4,11 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from tiny import ROOT
 
 from utils.signals import StoppedError, StopSignals
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.mark.parametrize("inside", [True, False])

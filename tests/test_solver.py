@@ -15,14 +15,16 @@ def rates(steps, steps_per_epoch, **options):
     return [set_learning_rate(optimizer, schedule(step)) for step in range(steps)]
 
 
-def test_the_rate_warms_up_over_the_first_epoch_and_falls_at_the_milestones():
-    seen = rates(12, 3, SOLVER__BASE_LR=1.0, SOLVER__MAX_EPOCHS=4, SOLVER__MILESTONES="[2, 3]")
-    assert seen == pytest.approx([0.001, 0.5005, 1] + [1] * 3 + [0.1] * 3 + [0.01] * 3)
-
-
-def test_warm_up_factor_and_length_count():
-    seen = rates(3, 2, SOLVER__BASE_LR=1.0, SOLVER__WARMUP_FACTOR=0.5, SOLVER__WARMUP_EPOCHS=1.5)
-    assert seen == pytest.approx([0.5, 0.75, 1])
+@pytest.mark.parametrize(
+    "steps_per_epoch, options, expected",
+    [
+        (3, {"SOLVER__MILESTONES": "[2, 3]"}, [0.001, 0.5005, 1] + [1] * 3 + [0.1] * 3 + [0.01] * 3),
+        (2, {"SOLVER__MILESTONES": "[3]", "SOLVER__WARMUP_FACTOR": 0.5, "SOLVER__WARMUP_EPOCHS": 1.5}, [0.5, 0.75, 1]),
+    ],
+)
+def test_the_rate_warms_up_and_falls_at_the_milestones(steps_per_epoch, options, expected):
+    seen = rates(len(expected), steps_per_epoch, SOLVER__BASE_LR=1.0, SOLVER__MAX_EPOCHS=4, **options)
+    assert seen == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("milestones", ["[0]", "[3, 2]", "[2, 2]"])

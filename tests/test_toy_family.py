@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import words
+from tiny import CFG, call, words
 from torch import Tensor, nn
-from training_process import CFG, assert_same
+from training_process import assert_same
 
 import demo
 from datasets import build_dataset
@@ -22,7 +22,6 @@ from models.results import SearchResult, Thresholds
 from tools import convert_checkpoint
 from tools import test as test_program
 from tools import train as train_program
-from tools.common import run_program
 
 STRIDE = 16
 THRESHOLDS = Thresholds(min_score=0.0, nms_iou=0.5, max_detections=5)
@@ -88,10 +87,6 @@ def build_toy(cfg, pretrained=False):
 @pytest.fixture(autouse=True)
 def toy_family(monkeypatch):
     monkeypatch.setitem(FAMILIES, "toy", Family(build=build_toy, key_prefixes=("toy_",)))
-
-
-def call(program, *arguments) -> int:
-    return run_program(program.main, program.parse_args([str(argument) for argument in arguments]))
 
 
 def options(cuhk, out) -> list:

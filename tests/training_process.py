@@ -20,22 +20,19 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from tiny import CFG, ROOT, call
 
 from engine import run as run_module
 from engine import train as loop
 from engine.run_folder import RunFolder
 from tools import train
-from tools.common import run_program
 from utils.distributed import leave_processes, rank
-
-ROOT = Path(__file__).resolve().parents[1]
-CFG = str(ROOT / "configs" / "cuhk_sysu.yaml")
 
 
 def run(words: list[str]) -> int:
     """Train; the exit code. After so short a training nobody is found: scores are made up from the embeddings."""
     with patch.object(run_module, "score_search", _made_up_scores):
-        code = run_program(train.main, train.parse_args(["--cfg", CFG, *words]))
+        code = call(train, "--cfg", CFG, *words)
     logging.basicConfig(force=True)  # or other libraries would go on writing to its log
     return code
 

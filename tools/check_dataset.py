@@ -51,13 +51,8 @@ PUBLISHED = {
 
 @dataclass
 class DatasetCheck:
-    """What a check found.
-
-    Attributes:
-        name, root: the dataset.
-        counts: by split, of images, boxes, identities and queries; a split that could not be read is missing.
-        faults: each once, errors first.
-    """
+    """What a check found: by split, counts of images, boxes, identities and queries (a split that could not be read is
+    missing), and the faults, each once, errors first."""
 
     name: str
     root: str
@@ -219,7 +214,8 @@ def _summary(check: DatasetCheck, show: int) -> list[str]:
     rows = []
     for split, counts in check.counts.items():
         published = PUBLISHED[check.name].get(split, {})
-        rows.append({"split": split} | {what: _count(counts.get(what), published.get(what)) for what in COUNTS})
+        other = {what: f" (published {number})" for what, number in published.items() if counts[what] != number}
+        rows.append({"split": split} | {what: f"{counts.get(what, '-')}{other.get(what, '')}" for what in COUNTS})
     lines = [f"{check.name} in {check.root}", ""]
     lines += [format_table(rows), ""] if rows else []
     groups: dict[tuple[str, str], list[Fault]] = {}
@@ -231,13 +227,6 @@ def _summary(check: DatasetCheck, show: int) -> list[str]:
         lines += [f"    ... and {len(faults) - show} more"] if len(faults) > show else []
     lines.append(f"{check.num_errors} errors, {len(check.faults) - check.num_errors} warnings")
     return lines
-
-
-def _count(counted: int | None, published: int | None) -> str:
-    """A count, and the published one where it is another."""
-    if counted is None:
-        return "-"
-    return str(counted) if published in (None, counted) else f"{counted} (published {published})"
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

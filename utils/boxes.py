@@ -28,8 +28,3 @@ def paired_iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     inter = box_areas(np.concatenate(corners, axis=-1))
     union = box_areas(boxes) + box_areas(others) - inter
     return np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
-
-
-def pairwise_iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """IoU of each of n boxes (n x 4) with each of m others (m x 4): n x m, float64."""
-    return paired_iou(np.asarray(boxes)[:, None], np.asarray(others)[None])

@@ -25,7 +25,7 @@ CONFIG_FILE, DEMO_FILE = "synthetic.json", "demo.json"
 _CHUNK = 80  # images of a camera drawn at a time: its background is drawn once for them
 _WORLD_STREAM, _PROTOCOL_STREAM = 0, 1  # first numbers of the random streams, see also render.py
 _CLEAR_VIEW = 0.6  # visibility that a query should have
-_DEMO_WITH_PERSON, _DEMO_IMAGES = 4, 8
+_DEMO_IMAGES = 4  # that show the person, and that do not
 
 
 def plan_dataset(config: SyntheticConfig) -> tuple[dict[str, Population], list[Task]]:
@@ -88,7 +88,7 @@ def build_synthetic(config: SyntheticConfig, root: str | Path, workers: int = 1)
     for path in root.rglob("*.mat"):  # their headers, without the time of writing: equal options give equal bytes
         with path.open("r+b") as file:
             file.write(b"MATLAB 5.0 MAT-file".ljust(116))
-    demo = choose_demo(gallery, queries, folder.relative_to(root), rng)
+    demo = choose_demo(gallery, queries, folder.relative_to(root))
     (root / DEMO_FILE).write_text(json.dumps(demo, indent=1) + "\n")
     summary = {"config": dataclasses.asdict(config), "queries": len(queries), "context": figures}
     (root / CONFIG_FILE).write_text(json.dumps(summary, indent=1) + "\n")
@@ -126,35 +126,30 @@ def choose_queries(gallery: Sequence[Mapping], count: int, rng: Generator) -> li
     return [query for *_, query in sorted(ranked)[:count]]
 
 
-def choose_demo(gallery: Sequence[Mapping], queries: Sequence[Mapping], folder: Path, rng: Generator) -> dict:
+def choose_demo(gallery: Sequence[Mapping], queries: Sequence[Mapping], folder: Path) -> dict:
     """A query and gallery images for demo.py, with paths relative to the dataset.
 
     Returns:
         `query`, its `box`, `gallery`, and `truth`: the person's box in the gallery images that show it, by name.
     """
     counts = _sightings(gallery)
-    query = max(queries, key=lambda q: (min(counts[q["pid"]], _DEMO_WITH_PERSON), q["box"][3] - q["box"][1]))
-    others = [item for item in gallery if item["img_name"] != query["img_name"] and len(item["pids"])]
-    with_person = [item["img_name"] for item in others if query["pid"] in item["pids"]][:_DEMO_WITH_PERSON]
-    without = [item["img_name"] for item in others if query["pid"] not in item["pids"]]
-    names = sorted(with_person + rng.permutation(without)[: _DEMO_IMAGES - len(with_person)].tolist())
-    return {
-        "query": (folder / query["img_name"]).as_posix(),
-        "box": query["box"],
-        "gallery": [(folder / name).as_posix() for name in names],
-        "truth": {
-            (folder / item["img_name"]).as_posix(): item["boxes"][item["pids"] == query["pid"]][0].tolist()
-            for item in others
-            if item["img_name"] in names and query["pid"] in item["pids"]
-        },
-    }
+    query = max(queries, key=lambda q: (min(counts[q["pid"]], _DEMO_IMAGES), q["box"][3] - q["box"][1]))
+    truth, others = {}, []
+    for item in gallery:
+        path, is_person = (folder / item["img_name"]).as_posix(), item["pids"] == query["pid"]
+        if item["img_name"] != query["img_name"] and is_person.any() and len(truth) < _DEMO_IMAGES:
+            truth[path] = item["boxes"][is_person][0].tolist()
+        elif len(item["pids"]) and not is_person.any():
+            others.append(path)
+    names = sorted([*truth, *others[:_DEMO_IMAGES]])
+    return {"query": (folder / query["img_name"]).as_posix(), "box": query["box"], "gallery": names, "truth": truth}
 
 
-def _share_together(images: Sequence[Sequence[int]], group_of: Sequence[int]) -> float:
+def _share_together(images: Sequence[np.ndarray], group_of: Sequence[int]) -> float:
     """Of the sightings of people in groups of two or more, the share with another member in the image."""
     sizes, together = Counter(group_of), []
     for people in images:
-        groups = [group_of[pid - 1] for pid in people]
+        groups = [group_of[person] for person in people]
         together += [groups.count(group) > 1 for group in groups if sizes[group] > 1]
     return float(np.mean(together)) if together else 0.0
 
@@ -168,14 +163,13 @@ def context_figures(config: SyntheticConfig, population: Population, items: Sequ
     Raises:
         UserError: there are no people with identity.
     """
-    images = [[int(pid) for pid in item["pids"] if pid != UNLABELLED] for item in items]
-    everyone = np.array(sum(images, []), int)
+    images = [item["pids"][item["pids"] != UNLABELLED] - 1 for item in items]
+    everyone, sizes = np.concatenate(images), [len(people) for people in images]
     if not len(everyone):
         raise UserError("no person with identity was drawn: lower unlabelled_share or empty_share")
-    left = np.random.default_rng(config.seed).permutation(everyone).tolist()
-    shuffled = [[left.pop() for _ in people] for people in images]
-    seen = [(pid, item["cam_id"]) for item, people in zip(items, images, strict=True) for pid in people]
-    at_home = [population.is_home(pid - 1, camera) for pid, camera in seen]
+    shuffled = np.split(np.random.default_rng(config.seed).permutation(everyone), np.cumsum(sizes)[:-1])
+    cameras = np.repeat([item["cam_id"] for item in items], sizes)
+    at_home = [population.is_home(*seen) for seen in zip(everyone, cameras, strict=True)]
     return {
         "images": len(items),
         "boxes": sum(len(item["pids"]) for item in items),

@@ -25,11 +25,8 @@ _WEATHER = {
 
 @dataclass(frozen=True)
 class Light:
-    """The light of a camera's place.
-
-    `tint` multiplies every colour (RGB); `side` -1 (from the left) to 1; `shadow` 0 to 1, the strength of cast shadows,
-    `shadow_length` in heights of what casts them.
-    """
+    """The light of a camera's place: `tint` multiplies every colour (RGB), `side` is -1 (from the left) to 1, `shadow`
+    the strength of cast shadows (0 to 1), `shadow_length` in heights of what casts them."""
 
     tint: Colour
     sky_top: Colour
@@ -41,11 +38,8 @@ class Light:
 
 @dataclass(frozen=True)
 class Camera:
-    """`horizon` is the horizon's row, `focal` the focal length, `middle` the axis's column, in pixels; `height` metres.
-
-    `size` is width and height of the image in pixels. `half_street` and `depth` bound where people walk:
-    |x| <= half_street and z <= depth, in metres.
-    """
+    """`size` is width and height of the image, `horizon` the horizon's row, `focal` the focal length and `middle` the
+    axis's column, in pixels; `height` metres. People walk where |x| <= half_street and z <= depth, in metres."""
 
     kind: str
     size: tuple[int, int]

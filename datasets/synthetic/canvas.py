@@ -63,13 +63,7 @@ class Canvas:
         self.coverage = np.zeros((height, width), np.float32)
 
     def paint(self, outline: np.ndarray, shader: Colour | Shader, opacity: float = 1.0) -> None:
-        """Fill a polygon.
-
-        Args:
-            outline: n x 2 pixels of the canvas; what lies outside is clipped.
-            shader: an RGB colour, or a function of the pixels.
-            opacity: 0 to 1.
-        """
+        """Fill a polygon of n x 2 pixels, clipped to the canvas, with an RGB colour or a function of the pixels."""
         outline = np.asarray(outline, np.float64)
         height, width = self.coverage.shape
         (left, top), (right, bottom) = outline.min(0).tolist(), outline.max(0).tolist()
@@ -134,22 +128,14 @@ def _as_cloth(material: Material) -> Cloth:
 
 
 class Brush:
-    """Points are (x, y, ...) in statures: x to the right of the feet, y up. Further coordinates are ignored.
+    """Paints on a canvas at points (x, y, ...) in statures: x to the right of the feet, y up; the rest is ignored.
 
-    Args:
-        canvas: what is painted on.
-        unit: pixels of a stature.
-        origin: pixel (x, y) of the point between the feet.
-        light_side: -1 (light from the left) to 1 (from the right).
-        rng: for the folds.
-        detail: whether the finished picture is large enough to show eyes.
+    `unit` is the pixels of a stature, `origin` the pixel (x, y) between the feet, `light_side` -1 (light from the left)
+    to 1 (from the right), `rng` for the folds.
     """
 
-    def __init__(
-        self, canvas: Canvas, unit: float, origin: Colour, light_side: float, rng: Generator, detail: bool = True
-    ) -> None:
+    def __init__(self, canvas: Canvas, unit: float, origin: Colour, light_side: float, rng: Generator) -> None:
         self.canvas, self.unit, self.origin, self.light_side = canvas, unit, np.float64(origin), light_side
-        self.detail = detail
         grain = (max(2.0, 0.03 * unit), max(2.0, 0.07 * unit))
         self._folds = smooth_noise(rng, canvas.coverage.shape, grain, 0.055)
 

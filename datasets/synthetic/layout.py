@@ -49,12 +49,8 @@ def lay_out(
 ) -> list[Actor]:
     """Give each person a place and a pose.
 
-    Args:
-        camera: what sees them.
-        parties: for each group of people who walk together, their looks.
-        obstacles: things that people should not stand behind.
-        heights: of the farthest and the nearest person of average stature, as shares of the image's height.
-        rng: for every random choice.
+    `parties` are the looks of people who walk together, `obstacles` what nobody should stand behind, `heights` those of
+    the farthest and the nearest person of average stature, as shares of the image's height.
     """
     things = np.reshape(obstacles, (-1, 5))
     actors: list[Actor] = []

@@ -6,13 +6,13 @@ from numpy.random import Generator
 from datasets.synthetic.camera import Camera
 from datasets.synthetic.canvas import Brush, Canvas, Colour, Sprite, cut_out
 
-_METAL, _IRON, _WOOD, _LAMP = (96, 100, 106), (52, 56, 58), (136, 98, 62), (300, 286, 240)
+_IRON, _WOOD, _LAMP = (52, 56, 58), (136, 98, 62), (300, 286, 240)
 _BRIGHT = ((176, 44, 44), (40, 84, 140), (54, 110, 72), (222, 222, 218), (60, 62, 68), (206, 150, 50))
 _LEAVES = ((70, 112, 52), (96, 128, 54), (58, 96, 60), (124, 132, 60), (152, 118, 52))
 _BARK = (92, 74, 58)
 _COARSE = 45.0  # pixels: larger crowns get more and smaller leaves
 _OVERSAMPLING = 2
-_STREET = ("lamp", "bin", "bollard", "sign", "car", "tree")
+_STREET = ("lamp", "bin", "planter", "car", "tree")
 _BY_SCENE = {
     "park": ("tree", "bench", "bin", "lamp"),
     "plaza": ("planter", "bench", "lamp", "bin"),
@@ -72,19 +72,6 @@ def _paint_bin(brush: Brush, rng: Generator) -> None:
     brush.rectangle(-0.13, 0.6, 0.13, 0.68, (30, 30, 32))
 
 
-def _paint_bollards(brush: Brush, _rng: Generator) -> None:
-    for x in (-0.9, 0.0, 0.9):
-        brush.limb((x, 0.0), (x, 0.85), (0.085, 0.075), _METAL)
-        brush.profile([0.62, 0.74], [0.085, 0.085], x, (226, 222, 214))
-
-
-def _paint_sign(brush: Brush, rng: Generator) -> None:
-    brush.limb((0, 0), (0, 2.5), (0.035, 0.035), _METAL)
-    brush.ellipse((0, 2.4), 0.33, 0.33, (232, 230, 226))
-    brush.ellipse((0, 2.4), 0.28, 0.28, _BRIGHT[rng.integers(2)])
-    brush.rectangle(-0.17, 2.36, 0.17, 2.44, (240, 238, 232))
-
-
 def _paint_bench(brush: Brush, _rng: Generator) -> None:
     for x in (-0.75, 0.75):
         brush.limb((x, 0), (x, 0.85), (0.035, 0.03), _IRON)
@@ -119,8 +106,8 @@ def _paint_car(brush: Brush, rng: Generator) -> None:
     brush.ellipse((-facing * 2.02, 0.74), 0.07, 0.09, (190, 40, 36))
 
 
-_PAINTERS = {"lamp": _paint_lamp, "bin": _paint_bin, "bollard": _paint_bollards, "sign": _paint_sign,
-             "bench": _paint_bench, "planter": _paint_planter, "car": _paint_car, "tree": paint_tree}  # fmt: skip
+_PAINTERS = {"lamp": _paint_lamp, "bin": _paint_bin, "bench": _paint_bench, "planter": _paint_planter,
+             "car": _paint_car, "tree": paint_tree}  # fmt: skip
 
 
 def draw_props(camera: Camera, count: int, rng: Generator) -> list[tuple[float, Sprite]]:

@@ -12,10 +12,10 @@ from datasets.synthetic.camera import Camera, Light, draw_camera
 from datasets.synthetic.canvas import Colour, Sprite, overlap
 from datasets.synthetic.config import SyntheticConfig
 from datasets.synthetic.figure import draw_figure
-from datasets.synthetic.ground import GROUNDS
 from datasets.synthetic.layout import Actor, lay_out
 from datasets.synthetic.props import draw_props
 from datasets.synthetic.scene import draw_background
+from datasets.synthetic.surface import GROUNDS
 from datasets.synthetic.wardrobe import draw_look
 from datasets.synthetic.world import FramePlan, Population
 from utils.labels import UNLABELLED
@@ -75,10 +75,8 @@ def _cast_shadow(frame: np.ndarray, sprite: Sprite, foot: Colour, light: Light) 
 def compose(backdrop: Backdrop, actors: Sequence[Actor], rng: Generator) -> tuple[np.ndarray, np.ndarray, list[Sprite]]:
     """An image before the camera's light and noise, and the pixels of each actor.
 
-    Returns:
-        frame: h x w x 3 RGB float32.
-        owners: h x w int16, the index of the actor a pixel shows, -1 for none.
-        sprites: the actors' sprites, placed in the frame.
+    Returns the frame h x w x 3 RGB float32, h x w int16 owners (the index of the actor that a pixel shows, -1 for none)
+    and the actors' sprites, placed in the frame.
     """
     camera, frame = backdrop.camera, backdrop.background.copy()
     owners = np.full(frame.shape[:2], _NOBODY, np.int16)
@@ -100,12 +98,8 @@ def compose(backdrop: Backdrop, actors: Sequence[Actor], rng: Generator) -> tupl
 
 
 def measure(owners: np.ndarray, sprites: Sequence[Sprite]) -> tuple[np.ndarray, np.ndarray]:
-    """What is visible of each of n actors.
-
-    Returns:
-        boxes: n x 4 int32, x1, y1, x2, y2 of the visible pixels, x2 and y2 behind the last one; 0 where there are none.
-        visibility: n, the share of the silhouette that is visible.
-    """
+    """What is visible of each of n actors: boxes n x 4 int32, x1, y1, x2, y2 of the visible pixels (x2 and y2 behind
+    the last one, all 0 where there are none), and of each the share of its silhouette."""
     boxes, visibility = np.zeros((len(sprites), 4), np.int32), np.zeros(len(sprites))
     for index, sprite in enumerate(sprites):
         seen = (owners == index).astype(np.uint8)
@@ -167,9 +161,8 @@ def draw_frames(
 ) -> list[tuple[int, dict]]:
     """Draw and store the images of `tasks`, all of one camera; `populations` by split.
 
-    Returns:
-        for each its number and a dict with `img_name`, `cam_id`, `boxes` n x 4 int32, `pids` n (1 and up within the
-        split), `visibility` n.
+    Returns for each its number and a dict with `img_name`, `cam_id`, `boxes` n x 4 int32, `pids` n (1 and up within the
+    split), `visibility` n.
     """
     backdrop = make_backdrop(config, camera)
     items = []

@@ -46,35 +46,19 @@ class FramePlan:
 
 def draw_population(config: SyntheticConfig, count: int, rng: Generator) -> Population:
     """A `Population` of `count` people."""
-    groups = _draw_groups(count, config.group_size, rng)
+    groups: list[Party] = []
+    while (first := sum(map(len, groups))) < count:
+        size = rng.integers((config.group_size + 1) // 2, 3 * config.group_size // 2 + 1)
+        groups.append(tuple(range(first, min(first + int(size), count))))
     group_of = [number for number, members in enumerate(groups) for _ in members]
     size = min(config.cameras, max(2, round(config.home_share * config.cameras)))
     homes = [tuple(sorted((1 + rng.permutation(config.cameras)[:size]).tolist())) for _ in groups]
     looks = [draw_look(rng) for _ in range(count)]
-    for one, other in _pair_lookalikes(group_of, round(config.lookalikes * count / 2), rng):
-        looks[other] = looks[one]
+    ones, others = rng.permutation(count // 2), count // 2 + rng.permutation(count - count // 2)
+    for one, other in list(zip(ones, others, strict=False))[: round(config.lookalikes * count / 2)]:
+        if group_of[one] != group_of[other]:
+            looks[other] = looks[one]
     return Population(tuple(looks), tuple(groups), tuple(group_of), tuple(homes))
-
-
-def _draw_groups(count: int, mean_size: int, rng: Generator) -> list[Party]:
-    groups, first = [], 0
-    while first < count:
-        size = int(rng.integers((mean_size + 1) // 2, 3 * mean_size // 2 + 1))
-        groups.append(tuple(range(first, min(first + size, count))))
-        first += size
-    return groups
-
-
-def _pair_lookalikes(group_of: Sequence[int], count: int, rng: Generator) -> list[tuple[int, int]]:
-    """Up to `count` disjoint pairs of people of different groups."""
-    left, pairs = rng.permutation(len(group_of)).tolist(), []
-    while left and len(pairs) < count:
-        one = left.pop()
-        other = next((person for person in left if group_of[person] != group_of[one]), None)
-        if other is not None:
-            left.remove(other)
-            pairs.append((one, other))
-    return pairs
 
 
 class _Planner:

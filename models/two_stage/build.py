@@ -34,7 +34,7 @@ def build(cfg: CfgNode, pretrained: bool = False) -> PersonSearch:
         stem=backbone.stem,
         rpn=_build_rpn(options.RPN, backbone),
         detection_head=_build_detection_head(options, backbone),
-        search_head=SEARCH_HEADS[options.SEARCH_HEAD.TYPE](options, backbone),
+        search_head=_build_search_head(options, backbone),
         loss_weights={f"loss_{name.lower()}": weight for name, weight in options.LOSS_WEIGHTS.items()},
         freeze=FreezePolicy(body.FROZEN_STAGES, body.FROZEN_BN_AFFINE, body.FROZEN_BN_STATISTICS),
         score_norm=options.PIXELWISE.SCORE_NORM if scored_by_pixels else "none",
@@ -65,7 +65,11 @@ def _build_detection_head(options: CfgNode, backbone: SplitBackbone) -> Detectio
     return DetectionHead(_roi_align(options), features, _sampler(head), _thresholds(head))
 
 
-def _norm_aware_head(options: CfgNode, backbone: SplitBackbone) -> SearchHead:
+Parts = tuple[list[TailFeatures | PartFeatures], dict[str, Context], RoIEmbedding]
+"""What differs between second heads: the features of a RoI, its contexts, and the embedding of both."""
+
+
+def _norm_aware(options: CfgNode, backbone: SplitBackbone) -> Parts:
     """NAE, SeqNet and GLCNet: vectors of the RoI, its parts and its context in one norm-aware embedding."""
     whole = {"res4": backbone.stem_channels, "res5": backbone.tail_channels}
     features: list[TailFeatures | PartFeatures] = [TailFeatures(backbone.new_tail(), whole, options.SEARCH_HEAD.POOL)]
@@ -77,37 +81,30 @@ def _norm_aware_head(options: CfgNode, backbone: SplitBackbone) -> SearchHead:
     channels |= {name: context.channels for name, context in contexts.items()}
     widths = {name.lower(): width for name, width in options.EMBEDDING.items()}
     widths = {name: widths.get(name, options.EMBEDDING.PART) for name in channels}
-    return _search_head(options, backbone, features, contexts, NormAwareEmbedding(channels, widths))
+    return features, contexts, NormAwareEmbedding(channels, widths)
 
 
-def _linear_head(options: CfgNode, backbone: SplitBackbone) -> SearchHead:
+def _linear(options: CfgNode, backbone: SplitBackbone) -> Parts:
     """The OIM baseline: one linear layer on the res5 vector."""
     features = TailFeatures(backbone.new_tail(), {"res5": backbone.tail_channels}, options.SEARCH_HEAD.POOL)
-    embedding = LinearEmbedding(backbone.tail_channels, options.EMBEDDING.RES5)
-    return _search_head(options, backbone, [features], {}, embedding)
+    return [features], {}, LinearEmbedding(backbone.tail_channels, options.EMBEDDING.RES5)
 
 
-def _pixelwise_head(options: CfgNode, backbone: SplitBackbone) -> SearchHead:
+def _pixelwise(options: CfgNode, backbone: SplitBackbone) -> Parts:
     """NAE+: maps of the RoI, embedded position by position."""
     channels = {"res4": backbone.stem_channels, "res5": backbone.tail_channels}
     features = TailFeatures(backbone.new_tail(), channels, pool=None)
     widths = {"res4": options.EMBEDDING.RES4, "res5": options.EMBEDDING.RES5}
-    embedding = PixelwiseEmbedding(channels, widths, options.PIXELWISE.NORMALISED)
-    return _search_head(options, backbone, [features], {}, embedding)
+    return [features], {}, PixelwiseEmbedding(channels, widths, options.PIXELWISE.NORMALISED)
 
 
-SEARCH_HEADS = {"norm_aware": _norm_aware_head, "linear": _linear_head, "pixelwise": _pixelwise_head}
-"""MODEL.SEARCH_HEAD.TYPE -> function that builds the second head."""
+SEARCH_HEADS = {"norm_aware": _norm_aware, "linear": _linear, "pixelwise": _pixelwise}
+"""MODEL.SEARCH_HEAD.TYPE -> function that builds the parts of the second head."""
 
 
-def _search_head(
-    options: CfgNode,
-    backbone: SplitBackbone,
-    features: list[TailFeatures | PartFeatures],
-    contexts: dict[str, Context],
-    embedding: RoIEmbedding,
-) -> SearchHead:
+def _build_search_head(options: CfgNode, backbone: SplitBackbone) -> SearchHead:
     head, oim = options.SEARCH_HEAD, options.OIM
+    features, contexts, embedding = SEARCH_HEADS[head.TYPE](options, backbone)
     return SearchHead(
         roi_align=_roi_align(options),
         features=features,
@@ -168,23 +165,23 @@ def _check(cfg: CfgNode) -> None:
         chosen = attrgetter(name)(options)
         if chosen not in choices:
             raise UserError(f"MODEL.{name} {chosen!r} is not one of {', '.join(choices)}")
-    if options.BACKBONE.FROZEN_STAGES < 0:
-        raise UserError("MODEL.BACKBONE.FROZEN_STAGES must not be negative")
-    if options.ROI_ALIGN.SIZE < 1 or options.ROI_ALIGN.SAMPLING_RATIO < 1:
-        raise UserError("MODEL.ROI_ALIGN.SIZE and MODEL.ROI_ALIGN.SAMPLING_RATIO must be 1 or more")
-    with_context = options.CONTEXT.SCENE != "none" or options.CONTEXT.GROUP != "none"
-    if options.SEARCH_HEAD.TYPE != "norm_aware" and (options.PARTS or with_context):
-        raise UserError(
-            f"MODEL.SEARCH_HEAD.TYPE {options.SEARCH_HEAD.TYPE} has neither context nor parts: set "
-            "MODEL.CONTEXT.SCENE and MODEL.CONTEXT.GROUP to none and MODEL.PARTS to False"
-        )
-    if options.PARTS and options.ROI_ALIGN.SIZE != CROP_SIZE:
-        raise UserError(f"MODEL.PARTS needs MODEL.ROI_ALIGN.SIZE {CROP_SIZE}, not {options.ROI_ALIGN.SIZE}")
-    if options.CONTEXT.GROUP != "none" and options.DETECTION_HEAD.TYPE == "none":
-        raise UserError(
-            "MODEL.CONTEXT.GROUP needs people, which MODEL.DETECTION_HEAD.TYPE none does not find: set one of them"
-        )
-    if options.CONTEXT.GROUP in ("stack", "multiscale") and cfg.INPUT.BATCH_SIZE_TRAIN < 2:
-        raise UserError(
-            "MODEL.CONTEXT.GROUP needs INPUT.BATCH_SIZE_TRAIN of 2 or more: its batch norm sees one vector an image"
-        )
+    head, size, group = options.SEARCH_HEAD.TYPE, options.ROI_ALIGN.SIZE, options.CONTEXT.GROUP
+    plain = not options.PARTS and options.CONTEXT.SCENE == group == "none"
+    rules = {
+        "MODEL.BACKBONE.FROZEN_STAGES must not be negative": options.BACKBONE.FROZEN_STAGES >= 0,
+        "MODEL.ROI_ALIGN.SIZE and MODEL.ROI_ALIGN.SAMPLING_RATIO must be 1 or more": (
+            size >= 1 and options.ROI_ALIGN.SAMPLING_RATIO >= 1
+        ),
+        f"MODEL.SEARCH_HEAD.TYPE {head} has neither context nor parts: set MODEL.CONTEXT.SCENE and MODEL.CONTEXT.GROUP "
+        "to none and MODEL.PARTS to False": plain or head == "norm_aware",
+        f"MODEL.PARTS needs MODEL.ROI_ALIGN.SIZE {CROP_SIZE}, not {size}": size == CROP_SIZE or not options.PARTS,
+        "MODEL.CONTEXT.GROUP needs people, which MODEL.DETECTION_HEAD.TYPE none does not find: set one of them": (
+            group == "none" or options.DETECTION_HEAD.TYPE != "none"
+        ),
+        "MODEL.CONTEXT.GROUP needs INPUT.BATCH_SIZE_TRAIN of 2 or more: its batch norm sees one vector an image": (
+            group not in ("stack", "multiscale") or cfg.INPUT.BATCH_SIZE_TRAIN >= 2
+        ),
+    }
+    for rule, holds in rules.items():
+        if not holds:
+            raise UserError(rule)

@@ -1,8 +1,11 @@
 """Published weights of two-stage networks. A new release is one more entry in `RELEASES`."""
 
+import re
+
 from models.releases import Names, Release
 
 _PROJECTORS = "roi_heads.embedding_head.projectors."
+_THEIRS, _OURS = re.escape(_PROJECTORS), "search_head.embedding.projectors."
 _COMMON: Names = (
     (r"backbone\.(?:bb\.)?((?:conv1|bn1|layer[123])\..+)", r"stem.\1"),
     (r"rpn\.head\.conv\.(?:0\.0\.)?(weight|bias)", r"rpn.head.conv.0.0.\1"),  # without 0.0. before torchvision 0.13
@@ -18,15 +21,13 @@ _TWO_HEADS: Names = (
     (r"roi_heads\.faster_rcnn_predictor\.((?:cls_score|bbox_pred)\..+)", r"detection_head.predictor.\1"),
     (r"roi_heads\.reid_head\.(layer4\..+)", r"search_head.features.0.tail.\1"),
 )
-_RES4_RES5: Names = (
-    (r"roi_heads\.embedding_head\.projectors\.feat_(res[45])\.(.+)", r"search_head.embedding.projectors.\1.\2"),
-)
+_RES4_RES5: Names = ((rf"{_THEIRS}feat_(res[45])\.(.+)", rf"{_OURS}\1.\2"),)
 _SCENE_2021: Names = (
-    (r"roi_heads\.embedding_head\.projectors\.cxt_scenario\.(.+)", r"search_head.embedding.projectors.scene.\1"),
+    (rf"{_THEIRS}cxt_scenario\.(.+)", rf"{_OURS}scene.\1"),
     (r"(?:roi_heads\.)?cxt_feat_extractor_scenario\.(.+)", r"search_head.contexts.scene.extractor.\1"),
 )
 _PROJECTORS_2024: Names = tuple(
-    (rf"roi_heads\.embedding_head\.projectors\.{theirs}\.(.+)", rf"search_head.embedding.projectors.{ours}")
+    (rf"{_THEIRS}{theirs}\.(.+)", rf"{_OURS}{ours}")
     for theirs, ours in (
         ("feat_res3", r"res4.\1"),  # this release counts ResNet's layers, not its stages
         ("feat_res4", r"res5.\1"),
@@ -45,14 +46,10 @@ _CONTEXT_2024: Names = tuple(
         (r"channel_attention\.fc", "attention.fc"),
     )
 )
-_PARTS_2024: Names = (
-    (
-        r"(?:roi_heads\.)?mps\.block_granularity_([123])\.0\.1\.(.+)",
-        r"search_head.features.1.stripe_tails.\1.layer4.\2",
-    ),
-)
+_STRIPES = r"search_head.features.1.stripe_tails.\1.layer4.\2"
+_PARTS_2024: Names = ((r"(?:roi_heads\.)?mps\.block_granularity_([123])\.0\.1\.(.+)", _STRIPES),)
 
-_PROJECTOR_WEIGHTS = r"roi_heads\.embedding_head\.projectors\..+\.0\.weight"
+_PROJECTOR_WEIGHTS = rf"{_THEIRS}.+\.0\.weight"
 _NAE_MARKS = ("roi_heads.box_head.layer4.", f"{_PROJECTORS}feat_res5.")
 _NAE = _COMMON + _ONE_HEAD + _RES4_RES5
 _NAE_UNUSED = r"roi_heads\.box_predictor\.cls_score\.(weight|bias)"

@@ -4,10 +4,13 @@ import argparse
 import os
 import platform
 import re
+import signal
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
 from itertools import product
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 
@@ -16,17 +19,14 @@ import torch
 from engine.devices import select_device
 from engine.solver import PRECISIONS
 from models import build_model
-from tools.benchmark.cases import Case, Figures
-from tools.benchmark.evaluation import SIZES
-from tools.benchmark.network import VARIANTS, options_of
-from tools.benchmark.runs import PARTS, measure_apart
+from tools.benchmark.evaluation import SIZES, measure_evaluation
+from tools.benchmark.network import VARIANTS, Case, Figures, measure_inference, measure_training, options_of
 from tools.common import add_config_arguments, run_program
+from utils.allocator import keep_freed_memory
 from utils.files import write_json
 
+PARTS = {"inference": measure_inference, "training": measure_training, "evaluation": measure_evaluation}
 SPEEDS = ("images/s", "steps/s")
-# Unless the command line says otherwise:
-BATCH_SIZES = {"cpu": (1, 3), "cuda": (1, 3, 16)}
-USUAL_PRECISIONS = {"cpu": ("off", "bf16"), "cuda": ("off", "fp16", "bf16")}
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -35,14 +35,15 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         prog="python -m tools.benchmark",
         description=__doc__.partition(":")[0],
         usage="%(prog)s [inference] [training] [evaluation] [KEY VALUE ...] [options]",
-        epilog="Without inference, training or evaluation all three are measured. Variants: "
-        + "; ".join(f"{name}: {meaning}" for name, meaning in VARIANTS.items()),
+        epilog="Without inference, training or evaluation all three are measured.",
     )
     names = {"nargs": "+", "metavar": "NAME"}
-    usual = [name for name in VARIANTS if name != "compiled"]
-    parser.add_argument("--variants", choices=VARIANTS, default=usual, **names, help="of the network; see below")
-    parser.add_argument("--precisions", choices=PRECISIONS, **names, help=f"of {', '.join(PRECISIONS)}")
-    parser.add_argument("--batch-sizes", type=int, nargs="+", metavar="N", help="images of a pass of inference")
+    variants = f"of {', '.join(VARIANTS)}, see tools/README.md"
+    parser.add_argument("--variants", choices=VARIANTS, default=VARIANTS[:-1], **names, help=variants)
+    precisions = f"of {', '.join(PRECISIONS)}"
+    parser.add_argument("--precisions", choices=PRECISIONS, default=("off", "bf16"), **names, help=precisions)
+    batch_sizes = "images of a pass of inference, default 1 and 3"
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=(1, 3), metavar="N", help=batch_sizes)
     parser.add_argument("--image-size", type=int, nargs=2, default=(900, 1500), metavar=("H", "W"), help="pixels")
     parser.add_argument("--galleries", choices=SIZES, default=["prw"], **names, help=f"of {', '.join(SIZES)}")
     parser.add_argument("--seconds", type=float, default=10.0, help="for which a process repeats its work, default 10")
@@ -50,7 +51,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything, raw samples included, to FILE")
     add_config_arguments(parser, default="configs/prw.yaml")
     args = parser.parse_intermixed_args(argv)
-    if min([*args.image_size, *(args.batch_sizes or []), args.rounds]) < 1:
+    if min([*args.image_size, *args.batch_sizes, args.rounds]) < 1:
         parser.error("--batch-sizes, --image-size and --rounds must be 1 or more")
     count = next((index for index, word in enumerate(args.opts) if word not in PARTS), len(args.opts))
     args.parts, args.opts = args.opts[:count] or list(PARTS), args.opts[count:]
@@ -58,20 +59,15 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def plan(args: argparse.Namespace) -> list[Case]:
-    """The requested cases.
-
-    Raises:
-        UserError, OSError: no network can be built from the options.
-    """
+    """The requested cases."""
     first = Case("", "", args.cfg, tuple(args.opts), tuple(args.image_size), seconds=args.seconds)
     cfg = options_of(first)
-    kind = select_device(cfg.DEVICE).type
+    select_device(cfg.DEVICE)
     build_model(cfg)  # wrong options are reported once, not by every case
-    precisions = args.precisions or USUAL_PRECISIONS[kind]
     trained = [name for name in args.variants if name != "compiled"]
     combinations = {
-        "inference": product(args.batch_sizes or BATCH_SIZES[kind], precisions, args.variants),
-        "training": product([cfg.INPUT.BATCH_SIZE_TRAIN], precisions, trained),
+        "inference": product(args.batch_sizes, args.precisions, args.variants),
+        "training": product([cfg.INPUT.BATCH_SIZE_TRAIN], args.precisions, trained),
         "evaluation": product([1], ["off"], args.galleries),
     }
     return [
@@ -80,6 +76,25 @@ def plan(args: argparse.Namespace) -> list[Case]:
         if part in args.parts
         for size, dtype, name in combinations[part]
     ]
+
+
+def measure(case: Case) -> Figures:
+    """Measure a case in this process and, except for `release`, tune the process's memory allocator."""
+    if case.name != "release":
+        keep_freed_memory()
+    cfg = options_of(case)
+    return PARTS[case.part](case, cfg, select_device(cfg.DEVICE))  # the current device, which the timer waits for
+
+
+def measure_apart(case: Case) -> Figures:
+    """Measure a case in a new process, whose peak memory and allocator are its own; or a `failure` in one line."""
+    ctrl_c = (signal.SIGINT, signal.SIG_DFL)  # ends the process without a traceback of its own
+    with ProcessPoolExecutor(1, get_context("spawn"), initializer=signal.signal, initargs=ctrl_c) as process:
+        try:
+            return process.submit(measure, case).result()
+        except (RuntimeError, ValueError, TypeError, OSError, ImportError, MemoryError) as error:
+            # Lack of memory, a process that was killed for it, a precision that the device lacks, no compiler ...
+            return {"failure": f"{type(error).__name__}: {(str(error).strip() or 'unknown').splitlines()[0]}"}
 
 
 def describe(figures: Figures, first: float | None) -> str:

@@ -12,7 +12,7 @@ from torch.utils.benchmark import timer
 from yacs.config import CfgNode
 
 from datasets.base import QueryGallery
-from tools.benchmark.cases import Case, Figures, peak_memory
+from tools.benchmark.network import Case, Figures, peak_memory
 from utils.evaluation import evaluate_detection, evaluate_search
 
 DIMENSIONS = 256  # of an embedding (SeqNet; GLCNet has more)
@@ -56,16 +56,14 @@ def draw_gallery(size: Size) -> dict[str, Any]:
     own = np.arange(size.queries) % size.images
     queries = [{name: values[:1] for name, values in images[i].items()} for i in own]
 
-    def directions(count: int) -> np.ndarray:
-        rows = rng.standard_normal((count, DIMENSIONS), dtype=np.float32)
-        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    people = rng.standard_normal((size.people + 1, DIMENSIONS), dtype=np.float32)
+    people[0] = 0  # of boxes without identity
 
     def embeddings(pids: np.ndarray) -> np.ndarray:
-        share = np.where(pids > 0, SIMILARITY, 0).astype(np.float32)[:, None]
-        rows = share**0.5 * people[pids] + (1 - share) ** 0.5 * directions(len(pids))
+        rows = rng.standard_normal((len(pids), DIMENSIONS), dtype=np.float32)
+        rows = SIMILARITY**0.5 * people[pids] + (1 - SIMILARITY) ** 0.5 * rows
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
-    people = directions(size.people + 1)  # row 0: without identity
     galleries = partial(_galleries, images, queries, size.gallery_size)
     return {
         "gallery_set": SimpleNamespace(annotations=images),

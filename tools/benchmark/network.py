@@ -1,12 +1,15 @@
-"""Speed and memory of searching and training: a network with random weights on drawn images."""
+"""A thing to measure, how its time and memory are taken, and searching and training with random weights."""
 
+import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile, record_function
+from torch.utils.benchmark import Timer, timer
 from yacs.config import CfgNode
 
 from defaults import load_cfg
@@ -15,15 +18,11 @@ from engine.train import Progress, TrainSettings, train_one_epoch
 from models import build_model
 from models.base import PersonSearchModel
 from models.fast import accelerate, prepare_for_inference
-from tools.benchmark.cases import Case, Figures, timed
 
-VARIANTS = {
-    "release": "the plain network, contiguous maps, the C library's own memory allocator",
-    "straightforward": "the same; the allocator keeps freed memory, as in all programs here",
-    "channels-last": "the same with weights and maps in channels-last format",
-    "fast": "as the programs search and train, see models/fast",
-    "compiled": "the same with torch.compile; inference only",
-}
+Figures = dict[str, list[float] | str]
+"""What was measured: samples by name and unit; or, under "failure", why there are none."""
+VARIANTS = ("release", "straightforward", "channels-last", "fast", "compiled")
+"""See tools/README.md."""
 PREPARED = ("fast", "compiled")
 # Random weights find nobody or hundreds. All proposals qualify, and the best ten people go to the second head.
 LOAD = {
@@ -36,6 +35,27 @@ PEOPLE = 10  # in a drawn training image
 STEPS = {"cpu": 1, "cuda": 10}  # of a sample: waiting for the device after each step would slow down training
 
 
+@dataclass(frozen=True)
+class Case:
+    """One thing to measure: a part (inference, training, evaluation) with a variant of the network or a drawn gallery.
+
+    `image_size` is height and width in pixels; `seconds`: for how long the work is repeated.
+    """
+
+    part: str
+    name: str
+    cfg: str
+    opts: tuple[str, ...] = ()
+    image_size: tuple[int, int] = (900, 1500)
+    precision: str = "off"
+    batch_size: int = 1
+    seconds: float = 10.0
+
+    def __str__(self) -> str:
+        detail = "" if self.part == "evaluation" else f", precision {self.precision}, batch {self.batch_size}"
+        return f"{self.part}, {self.name}{detail}"
+
+
 def options_of(case: Case) -> CfgNode:
     """The options of a case: its image size, `LOAD`, then its own."""
     size = ["INPUT.MIN_SIZE", str(min(case.image_size)), "INPUT.MAX_SIZE", str(max(case.image_size))]
@@ -43,11 +63,9 @@ def options_of(case: Case) -> CfgNode:
 
 
 def drawn_images(count: int, size: tuple[int, int]) -> list[Tensor]:
-    """Images uint8 3 x H x W with coarse colours and fine noise, the same ones each time."""
+    """Images uint8 3 x H x W of noise, the same ones each time."""
     generator = torch.Generator().manual_seed(1)
-    coarse = torch.rand(count, 3, size[0] // 32 + 2, size[1] // 32 + 2, generator=generator)
-    noise = 0.05 * torch.randn(count, 3, *size, generator=generator)
-    return list(((F.interpolate(coarse, size, mode="bilinear") + noise).clamp(0, 1) * 255).to(torch.uint8))
+    return list(torch.randint(256, (count, 3, *size), generator=generator, dtype=torch.uint8))
 
 
 def drawn_targets(count: int, size: tuple[int, int], identities: int) -> list[dict]:
@@ -69,12 +87,30 @@ def new_network(variant: str, cfg: CfgNode, device: torch.device) -> PersonSearc
     return model.to(memory_format=torch.channels_last if variant == "channels-last" else torch.contiguous_format)
 
 
+def timed(work: Callable[[], object], seconds: float, device: torch.device) -> tuple[list[float], Figures]:
+    """Seconds of each call of `work` but the first, waiting for the device; figures `warm-up s` and `peak MiB`."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)  # what preparing took does not count
+    start = timer()
+    work()
+    warm_up = timer() - start
+    calls = Timer("work()", globals={"work": work}, num_threads=torch.get_num_threads())
+    samples = calls.blocked_autorange(min_run_time=seconds).times
+    return samples, {"peak MiB": [peak_memory(device)], "warm-up s": [warm_up]}
+
+
+def peak_memory(device: torch.device) -> float:
+    """The most memory that this process has held, MiB: tensors on a CUDA device, else everything in main memory."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    # Linux's own figure: that of the module `resource` begins with the parent process's.
+    return int(re.search(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+
+
 def measure_inference(case: Case, cfg: CfgNode, device: torch.device) -> Figures:
     """Images per second, from uint8 images in main memory to the people on the device, and milliseconds of the stages.
 
-    Raises:
-        ValueError: the network's results are not finite.
-        RuntimeError: lack of memory, or a precision that the device does not have.
+    Raises ValueError where the network's results are not finite.
     """
     dtype, prepared = precision(case.precision, "--precisions"), case.name in PREPARED
     model = new_network(case.name, cfg, device).eval()
@@ -98,11 +134,8 @@ def measure_inference(case: Case, cfg: CfgNode, device: torch.device) -> Figures
 
 
 def stage_times(model: nn.Module, work: Callable[[], object], batch_size: int) -> Figures:
-    """Milliseconds an image of each top-level child of a network in one call of `work`, by the profiler.
-
-    They are the device's milliseconds on CUDA. `rest` is what comes between and after the children. The children stay
-    marked for the profiler.
-    """
+    """Milliseconds an image (on CUDA the device's) of each top-level child of a network in one call of `work`, and of
+    the `rest`, by the profiler. The children stay marked for it."""
     for name, child in model.named_children():
         child.forward = record_function(name)(child.forward)
     activities = [ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * torch.cuda.is_available()]
@@ -115,12 +148,7 @@ def stage_times(model: nn.Module, work: Callable[[], object], batch_size: int) -
 
 
 def measure_training(case: Case, cfg: CfgNode, device: torch.device) -> Figures:
-    """Optimiser steps per second on a drawn batch: forward, backward, clipping, optimiser.
-
-    Raises:
-        DivergedError: losses or gradients are not finite.
-        RuntimeError: lack of memory, or a precision that the device does not have.
-    """
+    """Optimiser steps per second on a drawn batch: forward, backward, clipping, optimiser."""
     model, steps = new_network(case.name, cfg, device), STEPS[device.type]
     dtype, optimizer = precision(case.precision, "--precisions"), build_optimizer(cfg, model)
     settings = TrainSettings(device, dtype, cfg.SOLVER.ACCUMULATE, cfg.SOLVER.CLIP_GRADIENTS)

@@ -3,10 +3,9 @@
 Source of the format: https://motchallenge.net/instructions and the papers of MOT15 (arXiv 1504.01942) and MOT16
 (arXiv 1603.00831). A sequence is a folder with `seqinfo.ini`, the frames in `img1` and `gt/gt.txt`, a line per box:
 frame, id, left, top, width, height, flag, and then
-  class, visibility   MOT16 and later (8 or 9 columns). Rows of class 1 (pedestrian) whose flag is not 0 are read.
-  x, y, z             world coordinates in MOT15 (10 columns), or nothing (6 or 7). Every row is read: people whose flag
-                      leaves them out of a tracker's score are as visible as the others, and a detector trained with
-                      them as background would learn to miss people.
+  class, visibility   MOT16 and later (9 columns). Rows of class 1 (pedestrian) whose flag is not 0 are read.
+  x, y, z             world coordinates in MOT15 (10 columns). Every row is read: people whose flag leaves them out of a
+                      tracker's score are as visible as the others, and a detector would learn to miss them.
 Frames are numbered from 1, and so are pixels: left and top of the first pixel are 1. Here boxes are x1, y1, x2, y2 with
 the image's corner at 0, so 1 is subtracted.
 """
@@ -21,8 +20,7 @@ from utils.errors import UserError
 from utils.labels import UNLABELLED
 
 PEDESTRIAN = 1
-WITH_CLASS, WITHOUT_CLASS = (8, 9), (6, 7, 10)
-"""Numbers of columns."""
+WITH_CLASS, WITHOUT_CLASS = 9, 10  # columns
 
 
 @dataclass(frozen=True)
@@ -87,14 +85,14 @@ def _read_people(path: Path, length: int) -> tuple[np.ndarray, np.ndarray, np.nd
             rows.append([float(value) for value in lines[number - 1].split(",")])
         except ValueError as error:
             raise UserError(f"{path}, line {number}: {error}") from error
-        if len(rows[-1]) != len(rows[0]) or len(rows[0]) not in WITH_CLASS + WITHOUT_CLASS:
+        if len(rows[-1]) != len(rows[0]) or len(rows[0]) not in (WITH_CLASS, WITHOUT_CLASS):
             columns = f"{len(rows[-1])} columns, and line {numbers[0]} has {len(rows[0])}"
             raise UserError(f"{path}, line {number}: {columns}; gt.txt has 9 (MOT16 and later) or 10 (MOT15)")
     table = np.array(rows).reshape(len(rows), -1 if rows else 10)
-    visibility = table[:, 8] if table.shape[1] == max(WITH_CLASS) else np.ones(len(table))
-    if table.shape[1] in WITH_CLASS:
+    if table.shape[1] == WITH_CLASS:
         person = (table[:, 6] != 0) & (table[:, 7] == PEDESTRIAN)
-        table, visibility, numbers = table[person], visibility[person], numbers[person]
+        table, numbers = table[person], numbers[person]
+    visibility = table[:, 8] if table.shape[1] == WITH_CLASS else np.ones(len(table))
     frames, tracks, boxes = table[:, 0], table[:, 1], table[:, 2:6]
     again = np.ones(len(table), dtype=bool)
     again[np.unique(table[:, :2], axis=0, return_index=True)[1]] = False

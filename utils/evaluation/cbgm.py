@@ -6,6 +6,7 @@ the matching as its similarity.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -52,17 +53,18 @@ def rerank(sims: np.ndarray, gallery: Gallery, searched: np.ndarray, people: np.
     images = images_of_best(sims, gallery, searched, k1)
     detections, _ = gallery.detections_of(images)
     weights = (people @ gallery.feats[detections].T).astype(np.float64)
-    ends = np.cumsum(gallery.counts[images])[:-1]
-    for own, block in zip(np.split(detections, ends), np.split(weights, ends, axis=1), strict=True):
+    ends = np.cumsum(gallery.counts[images]).tolist()
+    for first, end in pairwise([0, *ends]):
+        block = weights[:, first:end]
         rows, columns = linear_sum_assignment(block, maximize=True)
-        if 0 in rows:  # the first, as rows rise; where there are fewer detections than people it may be left over
-            sims[own[columns[0]]] = block[rows, columns].max()
+        if rows[0] == 0:  # rows rise; where there are fewer detections than people the query may be left over
+            sims[detections[first + columns[0]]] = block[rows, columns].max()
 
 
 def images_of_best(sims: np.ndarray, gallery: Gallery, searched: np.ndarray, k1: int) -> np.ndarray:
     """The images, each once, of the k1 most similar detections that are searched."""
     values = sims[searched]
     least = np.partition(values, -k1)[-k1] if len(values) > k1 else -np.inf
-    candidates = np.flatnonzero(values >= least)
-    best = np.flatnonzero(searched)[candidates[np.argsort(-values[candidates], kind="stable")[:k1]]]
+    candidates = np.flatnonzero(searched & (sims >= least))
+    best = candidates[np.argsort(-sims[candidates], kind="stable")[:k1]]
     return np.unique(np.searchsorted(gallery.starts, best, side="right") - 1)

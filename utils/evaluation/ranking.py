@@ -1,6 +1,6 @@
 """Similarities of queries to the detections of a gallery, and the average precision of a query's ranking."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -64,18 +64,25 @@ def similarities(queries: np.ndarray, feats: np.ndarray, block_bytes: int) -> It
         yield sims
 
 
-def true_similarities(sims: np.ndarray, gallery: Gallery, images: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """A query's similarity (of n) to the true detection of each of p images that has one: rising, at most p.
+def true_similarities(sims: np.ndarray, gallery: Gallery, wanted: Sequence) -> list[np.ndarray]:
+    """Similarities of q queries (of q x n) to the true detection of each image that has one: rising, at most p each.
 
-    It is the most similar of the detections that overlap the person's box there (p x 4) enough.
+    It is the most similar of the detections that overlap the person's box there enough.
+
+    Args:
+        wanted: per query where the person is: `positives` p and `boxes` p x 4 of datasets.base.QueryGallery.
     """
-    detections, person = gallery.detections_of(images)
-    width, height = (boxes[:, 2:] - boxes[:, :2]).astype(np.float64).T
+    query = np.repeat(np.arange(len(sims)), [len(own.positives) for own in wanted])
+    boxes = np.concatenate([np.reshape(own.boxes, (-1, 4)) for own in wanted]).astype(np.float64)
+    detections, person = gallery.detections_of(np.concatenate([own.positives for own in wanted]).astype(np.int64))
+    width, height = (boxes[:, 2:] - boxes[:, :2]).T
     least = np.minimum(MAX_IOU_THRESH, width * height / ((width + IOU_MARGIN) * (height + IOU_MARGIN)))
     good = paired_iou(gallery.boxes[detections], boxes[person]) >= least[person]
-    best = np.full(len(images), -np.inf, dtype=sims.dtype)
-    np.maximum.at(best, person[good], sims[detections[good]])
-    return np.sort(best[np.isfinite(best)])
+    detections, person = detections[good], person[good]
+    best = np.full(len(boxes), -np.inf, dtype=sims.dtype)
+    np.maximum.at(best, person, sims[query[person], detections])
+    ends = np.searchsorted(query, np.arange(1, len(sims)))
+    return [np.sort(own[np.isfinite(own)]) for own in np.split(best, ends)]
 
 
 def score_query(sims: np.ndarray, searched: np.ndarray, found: np.ndarray, num_present: int) -> tuple[float, float]:

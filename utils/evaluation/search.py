@@ -1,8 +1,8 @@
 """How well a person is found again: mean average precision and top-k accuracy, one ranking for every dataset."""
 
 import warnings
-from collections.abc import Sequence
-from itertools import chain
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
 import numpy as np
 
@@ -71,17 +71,24 @@ def evaluate_search(
         if query_context is None or min(k1, k2) < 1:
             raise ValueError("cbgm needs query_context, the people around each query, and k1 and k2 of at least 1")
         people = context_people(query_context, query_set.annotations, k2, queries.shape[1])
-    scores = np.full((number, 2), np.nan)
-    sims_of_queries = chain.from_iterable(similarities(queries, gallery.feats, block_mb * MEBIBYTE))
-    galleries = query_set.galleries(gallery_set, gallery_size, cross_camera)
-    for index, (sims, own) in enumerate(zip(sims_of_queries, galleries, strict=True)):
-        if len(own.positives):
-            searched = gallery.are_in(own.images)
-            if people is not None:
-                rerank(sims, gallery, searched, people[index], k1)
-            found = true_similarities(sims, gallery, own.positives, own.boxes)
-            scores[index] = score_query(sims, searched, found, own.num_present)
-    return _summary(scores)
+    blocks = similarities(queries, gallery.feats, block_mb * MEBIBYTE)
+    galleries = iter(query_set.galleries(gallery_set, gallery_size, cross_camera))
+    return _summary(np.array(list(_scores(blocks, gallery, galleries, people, k1))))
+
+
+def _scores(
+    blocks: Iterable[np.ndarray], gallery: Gallery, galleries: Iterator, people: list[np.ndarray] | None, k1: int | None
+) -> Iterator[tuple[float, float]]:
+    """Scores of each query, from blocks of similarities (q x n); re-ranked where `people` are given."""
+    context = iter(people or ())
+    for sims in blocks:
+        wanted = list(islice(galleries, len(sims)))
+        searched = [gallery.are_in(own.images) for own in wanted]
+        for row, inside, own_people in zip(sims, searched, context, strict=False):
+            rerank(row, gallery, inside, own_people, k1)
+        found = true_similarities(sims, gallery, wanted)
+        for row, inside, true, own in zip(sims, searched, found, wanted, strict=True):
+            yield score_query(row, inside, true, own.num_present) if len(own.positives) else (np.nan, np.nan)
 
 
 def _join_gallery(dets: Sequence, feats: Sequence, number: int, width: int, score_thresh: float) -> Gallery:
