@@ -28,7 +28,6 @@ if TYPE_CHECKING:  # imported in `main`, for PyTorch takes seconds, in which --h
 
 ROOT = Path(__file__).resolve().parent
 QUICKSTART = ROOT / "outputs/quickstart"
-THRESHOLD = 0.5
 SHOWN = 5
 
 
@@ -46,8 +45,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--gallery", type=Path, nargs="+", metavar="PLACE", help="images, or folders of images, to search")
     add("--out", type=Path, default=Path("outputs/demo"), metavar="DIR", help="folder to write (default: %(default)s)")
     add("--top-k", type=positive_int, default=9, metavar="N", help="images in the overview (default: %(default)s)")
-    help_threshold = "similarity from which a person counts as a match (default: %(default)s)"
-    add("--threshold", type=float, default=THRESHOLD, metavar="S", help=help_threshold)
+    help_threshold = "similarity from which a person counts as a match (default: what hardly any stranger reaches)"
+    add("--threshold", type=float, metavar="S", help=help_threshold)
     add("--device", help="auto, cpu, cuda or cuda:N (default: auto)")
     add_traceback_argument(parser)
     add("opts", nargs="*", metavar="KEY VALUE", help="options over the checkpoint's, see defaults.py")
@@ -147,9 +146,7 @@ def report(results: "GalleryResults", others: Counter, out: Path) -> None:
     """Print the outcome; raises UserError, for an exit status of its own, where images could not be searched."""
     people, matches = sum(len(image["boxes"]) for image in results.images), sum(row["match"] for row in results.ranked)
     write = sys.stdout.write
-    write(
-        f"{people} people in {len(results.images)} images; {matches} images match (similarity {results.threshold}):\n"
-    )
+    write(f"{people} people in {len(results.images)} images; {matches} match (similarity {results.threshold:.2f}):\n")
     for rank, row in enumerate(results.ranked[: max(matches, SHOWN)], start=1):
         verdict = {None: "", True: "  right", False: "  wrong"}[row["right"]]
         write(f"  {rank}. {row['similarity']:.3f}{'' if row['match'] else '  no match'}{verdict}  {row['file']}\n")

@@ -15,7 +15,7 @@ from engine.searcher import ImageResult, Searcher
 from models import build_model
 from tools.common import run_program
 from tools.photos.drawing import BEST, FOUND
-from tools.photos.search import GalleryRequest, rank_images, search_gallery, write_results
+from tools.photos.search import GalleryRequest, find_threshold, rank_images, search_gallery, write_results
 from utils.errors import UserError
 from utils.images import MAX_PIXELS, ImageError, read_photo
 
@@ -106,7 +106,7 @@ def test_a_folder_is_searched_ranked_and_drawn(folder, capsys):
     assert not near(pictures[2], BEST), "below the threshold nobody is marked as a match"
     assert near(np.asarray(Image.open("out/overview.jpg")), BEST)
     printed = capsys.readouterr()
-    assert "4 people in 4 images; 2 images match" in printed.out and "1. 0.900  gallery/one.jpg" in printed.out
+    assert "4 people in 4 images; 2 match" in printed.out and "1. 0.900  gallery/one.jpg" in printed.out
     assert "1 .mov" in printed.out and "zz_broken.jpg" in printed.out and "1 images could not be read" in printed.err
 
 
@@ -136,6 +136,12 @@ def test_pictures_are_never_overwritten(folder, capsys):
         assert run("--query", "query.jpg", "--gallery", "gallery", "--out", out) == 1
         assert "choose a" in capsys.readouterr().err
     assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before
+
+
+def test_the_threshold_is_what_hardly_any_stranger_reaches():
+    images = [{"similarities": [0.9, *np.linspace(0.1, 0.6, 10)]} for _ in range(3)]
+    assert 0.55 < find_threshold(images) <= 0.6
+    assert find_threshold(images[:1]) == 0.5, "too few strangers"
 
 
 def test_an_interrupted_search_keeps_what_it_found(folder):

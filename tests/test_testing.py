@@ -5,26 +5,24 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import tiny_cfg, words
+from tiny import CFG, call, words
 
+from defaults import load_cfg
 from engine.searcher import Searcher
 from models import build_model
 from tools import test as test_tool
 from tools import testing
-from tools.common import run_program
 from utils.errors import UserError
 
-CFG = str(Path(__file__).resolve().parents[1] / "configs" / "cuhk_sysu.yaml")
 DETECTING = {"MODEL__DETECTION_HEAD__SCORE_THRESH": 0.3, "MODEL__SEARCH_HEAD__SCORE_THRESH": 0.3}
 
 
 def run(data: Path, out: Path, *arguments: str, **options) -> int:
     """Test a network with random weights, which it saves as the best of a run."""
     if not (out / "best.pth").exists():
-        cfg = tiny_cfg(**DETECTING)
+        cfg = load_cfg(CFG, words(data, out, **DETECTING))
         torch.save({"model": build_model(cfg).state_dict(), "config": cfg.dump()}, out / "best.pth")
-    given = words(data, out, **DETECTING | options)
-    return run_program(test_tool.main, test_tool.parse_args(["--cfg", CFG, *given, *arguments]))
+    return call(test_tool, "--cfg", CFG, *words(data, out, **DETECTING | options), *arguments)
 
 
 def partial_in(out: Path) -> list[Path]:
@@ -116,5 +114,5 @@ def test_features_that_cannot_be_written_are_refused_before_the_search(cuhk, tmp
 
 
 def test_a_checkpoint_or_a_config_is_needed(capsys):
-    assert run_program(test_tool.main, test_tool.parse_args(["--gt"])) == 1
+    assert call(test_tool, "--gt") == 1
     assert "give --ckpt FILE, or --cfg FILE" in capsys.readouterr().err

@@ -17,6 +17,11 @@ from utils.files import write_atomically, write_json
 from utils.images import read_photo
 
 JPEG_QUALITY = 92
+STRANGERS_BELOW = 0.99
+"""Share of the people who are certainly somebody else whose similarity is below the threshold."""
+MIN_STRANGERS = 20
+"""People who are certainly somebody else from which the threshold is derived; with fewer it is FALLBACK_THRESHOLD."""
+FALLBACK_THRESHOLD = 0.5
 TRUE_IOU = 0.5
 """Intersection over union from which a person found is the one that is really there, as in the metrics."""
 
@@ -53,21 +58,24 @@ class GalleryResults:
     """
 
     query: dict
-    threshold: float
+    threshold: float = FALLBACK_THRESHOLD
     images: list[dict] = field(default_factory=list)
     ranked: list[dict] = field(default_factory=list)
     failed: list[dict] = field(default_factory=list)
     complete: bool = False
 
 
-def search_gallery(searcher: Searcher, request: GalleryRequest, threshold: float) -> GalleryResults:
+def search_gallery(searcher: Searcher, request: GalleryRequest, threshold: float | None = None) -> GalleryResults:
     """Search the gallery; after Ctrl-C the results so far, which are not `complete`.
+
+    Args:
+        threshold: similarity from which a person counts as a match; None: see `find_threshold`.
 
     Raises:
         ImageError: the query image cannot be read.
         UserError: its box is outside it or too small.
     """
-    results = GalleryResults({"file": str(request.query), "box": list(request.box)}, threshold)
+    results = GalleryResults({"file": str(request.query), "box": list(request.box)})
     images, failed = {}, {}
 
     def note_failure(index: int, error: UserError) -> None:
@@ -81,8 +89,18 @@ def search_gallery(searcher: Searcher, request: GalleryRequest, threshold: float
         pass  # what was found is worth keeping; `complete` tells
     results.images = [images[index] for index in sorted(images)]
     results.failed = [failed[index] for index in sorted(failed)]
-    results.ranked = rank_images(results.images, threshold, request.truth)
+    results.threshold = find_threshold(results.images) if threshold is None else threshold
+    results.ranked = rank_images(results.images, results.threshold, request.truth)
     return results
+
+
+def find_threshold(images: Iterable[dict]) -> float:
+    """The similarity that hardly any stranger reaches, however a network scales its similarities.
+
+    An image shows the person asked for once at most, so all but its most similar person are certainly somebody else.
+    """
+    strangers = [similarity for image in images for similarity in image["similarities"][1:]]
+    return float(np.quantile(strangers, STRANGERS_BELOW)) if len(strangers) >= MIN_STRANGERS else FALLBACK_THRESHOLD
 
 
 def rank_images(images: Iterable[dict], threshold: float, truth: Mapping[Path, Sequence[float]] | None) -> list[dict]:
