@@ -4,12 +4,21 @@
 set -eu
 cd "$(dirname "$0")"
 out=outputs/quickstart
-cfg=configs/quickstart.yaml
 
 . ./tools/environment.sh
 prepare_environment requirements.txt
 warn_if_busy
 
+download="import socket
+socket.setdefaulttimeout(20)
+from torchvision.models import MobileNet_V2_Weights
+MobileNet_V2_Weights.IMAGENET1K_V1.get_state_dict(progress=False)"
+cfg=configs/quickstart.yaml # from random weights
+if [ -f "$out/run/config.yaml" ]; then
+    cfg=$out/run/config.yaml
+elif "$python" -c "$download" 2>/dev/null; then
+    cfg=configs/quickstart_imagenet.yaml
+fi
 if [ ! -f "$out/data/synthetic.json" ]; then # written last: without it the drawing was interrupted
     echo "== drawing a dataset in CUHK-SYSU's format"
     rm -rf "$out/data"
