@@ -88,7 +88,7 @@ def build_synthetic(config: SyntheticConfig, root: str | Path, workers: int = 1)
     for path in root.rglob("*.mat"):  # their headers, without the time of writing: equal options give equal bytes
         with path.open("r+b") as file:
             file.write(b"MATLAB 5.0 MAT-file".ljust(116))
-    demo = choose_demo(gallery, queries, folder.relative_to(root))
+    demo = choose_demo(gallery, queries, folder.relative_to(root), config.width)
     (root / DEMO_FILE).write_text(json.dumps(demo, indent=1) + "\n")
     summary = {"config": dataclasses.asdict(config), "queries": len(queries), "context": figures}
     (root / CONFIG_FILE).write_text(json.dumps(summary, indent=1) + "\n")
@@ -126,14 +126,24 @@ def choose_queries(gallery: Sequence[Mapping], count: int, rng: Generator) -> li
     return [query for *_, query in sorted(ranked)[:count]]
 
 
-def choose_demo(gallery: Sequence[Mapping], queries: Sequence[Mapping], folder: Path) -> dict:
+def choose_demo(gallery: Sequence[Mapping], queries: Sequence[Mapping], folder: Path, width: int) -> dict:
     """A query and gallery images for demo.py, with paths relative to the dataset.
+
+    The query is of a person seen often, in a large box that no edge of the image cuts.
+
+    Args:
+        width: of the images.
 
     Returns:
         `query`, its `box`, `gallery`, and `truth`: the person's box in the gallery images that show it, by name.
     """
     counts = _sightings(gallery)
-    query = max(queries, key=lambda q: (min(counts[q["pid"]], _DEMO_IMAGES), q["box"][3] - q["box"][1]))
+
+    def rank(query: Mapping) -> tuple:
+        x1, y1, x2, y2 = query["box"]
+        return min(counts[query["pid"]], _DEMO_IMAGES), x1 > 0 and x2 < width, (x2 - x1) * (y2 - y1)
+
+    query = max(queries, key=rank)
     truth, others = {}, []
     for item in gallery:
         path, is_person = (folder / item["img_name"]).as_posix(), item["pids"] == query["pid"]

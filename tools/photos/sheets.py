@@ -14,6 +14,7 @@ GAP, INNER_GAP = 16, 6
 SCENE = (330, 220)  # width, height in pixels, as all sizes here
 CROP = (100, 220)
 CAPTION = 26
+NAME_LEFT = 150  # room for rank, similarity and verdict
 TITLE = 34
 QUERY_CROP = (230, 506)
 CROP_MARGIN = 0.15  # of the box's sides, shown around it
@@ -109,7 +110,8 @@ def _draw_match(sheet: Image.Image, corner: tuple[int, int], rank: int, match: M
     _write(sheet, (x, middle), f"{rank}", 20)
     verdict = {None: "", True: "right", False: "wrong"}[match.right]
     _write(sheet, (x + 28, middle), f"{match.similarity:.2f} {verdict}", 18, match.color if verdict else INK)
-    _write(sheet, (scene_x, middle), shorten(match.name, font(15), SCENE[0]), 15, FAINT)
+    name_x = x + NAME_LEFT
+    _write(sheet, (name_x, middle), shorten(match.name, font(15), scene_x + SCENE[0] - name_x), 15, FAINT)
 
 
 def _write(sheet: Image.Image, place: tuple[float, float], text: str, size: int, color: Color = INK) -> None:
