@@ -1,6 +1,8 @@
 """The benchmark: its load, its cases in processes of their own, its results and its errors."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -9,9 +11,11 @@ from tiny import OPTIONS, ROOT
 
 from models.roi import RoIAlign
 from tools.benchmark import __main__ as program
-from tools.benchmark.__main__ import describe, main, measure, measure_apart, parse_args
+from tools.benchmark import processes
+from tools.benchmark.__main__ import describe, main, parse_args
 from tools.benchmark.evaluation import SIZES, draw_gallery
 from tools.benchmark.network import Case, new_network, options_of
+from tools.benchmark.processes import measure, measure_apart
 from tools.common import INTERRUPTED, run_program
 from utils.evaluation import evaluate_search
 
@@ -27,7 +31,7 @@ STAGES = {"preprocess ms", "stem ms", "rpn ms", "detection_head ms", "search_hea
 def tuned(monkeypatch) -> list[bool]:
     """One entry for each time that the allocator of this process would have been tuned."""
     calls = []
-    monkeypatch.setattr(program, "keep_freed_memory", lambda: calls.append(True))
+    monkeypatch.setattr(processes, "keep_freed_memory", lambda: calls.append(True))
     return calls
 
 
@@ -89,6 +93,14 @@ def test_program_prints_and_writes_each_result_as_it_comes(tmp_path, capsys, mon
     assert second.startswith("inference, channels-last, precision off, batch 1: UserError: --precisions")
     release, failed = json.loads(out.read_text(encoding="utf-8"))["cases"]
     assert release["figures"]["images/s"] and "UserError" in failed["figures"]["failure"]
+
+
+@pytest.mark.slow  # two processes import PyTorch
+def test_program_measures_in_processes_of_its_own(tmp_path):
+    words = ["inference", *WORDS, "--cfg", CFG, "--image-size", "96", "160", "--seconds", "0.01"]
+    command = [sys.executable, "-m", "tools.benchmark", *words, "--variants", "fast", "--precisions", "off"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "batch 1: images/s" in done.stdout and "batch 3: images/s" in done.stdout
 
 
 @pytest.mark.parametrize(("words", "named"), [(["trainings", "1"], "trainings"), (["--cfg", "no.yaml"], "no.yaml")])

@@ -4,13 +4,10 @@ import argparse
 import os
 import platform
 import re
-import signal
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
 from itertools import product
-from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 
@@ -19,13 +16,12 @@ import torch
 from engine.devices import select_device
 from engine.solver import PRECISIONS
 from models import build_model
-from tools.benchmark.evaluation import SIZES, measure_evaluation
-from tools.benchmark.network import VARIANTS, Case, Figures, measure_inference, measure_training, options_of
+from tools.benchmark.evaluation import SIZES
+from tools.benchmark.network import VARIANTS, Case, Figures, options_of
+from tools.benchmark.processes import PARTS, measure_apart
 from tools.common import add_config_arguments, run_program
-from utils.allocator import keep_freed_memory
 from utils.files import write_json
 
-PARTS = {"inference": measure_inference, "training": measure_training, "evaluation": measure_evaluation}
 SPEEDS = ("images/s", "steps/s")
 
 
@@ -76,25 +72,6 @@ def plan(args: argparse.Namespace) -> list[Case]:
         if part in args.parts
         for size, dtype, name in combinations[part]
     ]
-
-
-def measure(case: Case) -> Figures:
-    """Measure a case in this process and, except for `release`, tune the process's memory allocator."""
-    if case.name != "release":
-        keep_freed_memory()
-    cfg = options_of(case)
-    return PARTS[case.part](case, cfg, select_device(cfg.DEVICE))  # the current device, which the timer waits for
-
-
-def measure_apart(case: Case) -> Figures:
-    """Measure a case in a new process, whose peak memory and allocator are its own; or a `failure` in one line."""
-    ctrl_c = (signal.SIGINT, signal.SIG_DFL)  # ends the process without a traceback of its own
-    with ProcessPoolExecutor(1, get_context("spawn"), initializer=signal.signal, initargs=ctrl_c) as process:
-        try:
-            return process.submit(measure, case).result()
-        except (RuntimeError, ValueError, TypeError, OSError, ImportError, MemoryError) as error:
-            # Lack of memory, a process that was killed for it, a precision that the device lacks, no compiler ...
-            return {"failure": f"{type(error).__name__}: {(str(error).strip() or 'unknown').splitlines()[0]}"}
 
 
 def describe(figures: Figures, first: float | None) -> str:
