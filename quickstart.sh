@@ -27,15 +27,15 @@ if [ ! -f "$out/data/synthetic.json" ]; then # written last: without it the draw
 fi
 if [ ! -f "$out/untrained/metrics.json" ]; then
     echo "== untrained baseline"
-    "$python" -m tools.test --cfg "$cfg" --untrained --out "$out/untrained"
+    "$python" -m tools.test --cfg "$cfg" --untrained --out "$out/untrained" OUTPUT_DIR "$out/run"
 fi
 if [ ! -f "$out/run/metrics.json" ]; then # written after the last epoch
     echo "== training, two to three minutes (continues an interrupted run)"
-    "$python" -m tools.train --cfg "$cfg" --resume
+    "$python" -m tools.train --cfg "$cfg" --resume OUTPUT_DIR "$out/run"
 fi
 if [ ! -f "$out/test/metrics.json" ]; then
     echo "== testing: plain, with CBGM, and with ground-truth boxes"
-    "$python" -m tools.test --cfg "$cfg" --cbgm --gt --out "$out/test"
+    "$python" -m tools.test --cfg "$cfg" --cbgm --gt --out "$out/test" OUTPUT_DIR "$out/run"
 fi
 if [ ! -f "$out/demo/results.json" ]; then
     echo "== demo"

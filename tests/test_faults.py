@@ -121,9 +121,8 @@ def test_damaged_checkpoints_are_passed_over_and_training_ends_the_same(unbroken
     options = small(cuhk, tmp_path, CKPT_MINUTES=0, CKPT_KEEP=9)
     assert run(options) == 0
     for name in ("last.pth", "last.1.pth"):  # the second epoch, with and without its evaluation
-        content = bytearray((tmp_path / name).read_bytes())
-        content[len(content) // 2] ^= 1
-        (tmp_path / name).write_bytes(content)
+        content = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(content[: len(content) // 2])
     assert run(["--resume", *options]) == 0
     log = (tmp_path / "log.txt").read_text()
     assert log.count("last.pth is damaged") == log.count("last.1.pth is damaged") == 1 and "resumed from" in log

@@ -63,7 +63,7 @@ def _read_options(args: argparse.Namespace) -> tuple[CfgNode, dict | None, str]:
     """The options, and the checkpoint with its name; no checkpoint where none is needed."""
     given = load_cfg(args.cfg, args.opts)
     path = args.ckpt or Path(given.OUTPUT_DIR) / "best.pth"
-    if args.untrained or (args.ckpt is None and args.features and args.features.exists()):
+    if args.untrained or (args.cfg and args.features and args.features.exists()):
         return check_options(given), None, ""
     checkpoint = from_main(lambda: read_checkpoint(path))
     return check_options(options_of(checkpoint, str(path), args.cfg, args.opts)), checkpoint, str(path)
