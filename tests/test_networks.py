@@ -7,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 from releases import released_model, released_weights
-from tiny import eager_model, tiny_cfg
+from tiny import ROOT, eager_model, tiny_cfg
 
+from defaults import load_cfg
 from engine.networks import open_network, options_of
 from engine.searcher import Searcher, SearchRequest
 from models import build_model
@@ -46,7 +47,8 @@ def test_a_config_file_says_all_but_the_network(checkpoint, tmp_path, caplog):
 def test_a_release_is_known_by_its_keys(release):
     weights = released_weights(release, released_model(release))
     cfg = options_of({"model": weights}, "theirs.pth")
-    assert cfg.OUTPUT_DIR.startswith(f"outputs/releases/{release}") or release in cfg.OUTPUT_DIR
+    files = [load_cfg(file) for file in (ROOT / "configs" / "releases").glob(f"{release}_[cp]*.yaml")]
+    assert cfg in files and len(files) == 2
 
 
 def test_weights_that_are_of_no_known_release_need_a_config(checkpoint):
