@@ -1,7 +1,7 @@
 """Person-search datasets: annotations, items and loaders."""
 
 from datasets.base import FULL_GALLERY, SPLITS, PersonSearchDataset, QueryGallery
-from datasets.build import build_dataset, build_train_loader, dataset_root, open_split
+from datasets.build import build_dataset, dataset_root, open_split
 from datasets.faults import DatasetError, Fault
 
 __all__ = [
@@ -12,7 +12,6 @@ __all__ = [
     "PersonSearchDataset",
     "QueryGallery",
     "build_dataset",
-    "build_train_loader",
     "dataset_root",
     "open_split",
 ]

@@ -4,18 +4,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property, lru_cache, partial
 from pathlib import Path, PureWindowsPath
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.utils.data import Dataset
 
 from datasets.annotation_file import AnnotationFile, MalformedError
 from datasets.faults import UNPACK, DatasetError, Fault, raise_or_log
 from utils.boxes import box_areas, clip_boxes
 from utils.errors import UserError
 from utils.images import MAX_PIXELS, read_image
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SPLITS = ("train", "gallery", "query")
 FULL_GALLERY = -1
@@ -39,7 +39,7 @@ class QueryGallery(NamedTuple):
     num_present: int
 
 
-class PersonSearchDataset(Dataset):
+class PersonSearchDataset:
     """One split of a dataset. Making it reads the annotation files; images are read when an item is asked for.
 
     `annotations` holds a dict per image (per query in the query split): `img_name`, `img_path` (both str), `boxes`
@@ -138,13 +138,15 @@ class PersonSearchDataset(Dataset):
     def __len__(self) -> int:
         return len(self.annotations)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Any]]:
+    def __getitem__(self, index: int) -> "tuple[Tensor, dict[str, Any]]":
         """Image `index`, uint8 3 x H x W RGB, and its target.
 
         The target holds `boxes` float32 n x 4 (clipped to the image), `labels` int64 n (the pids), `img_name` and
         `index`. In the train split boxes wholly outside the image are left out, and where there are some, `outside`
         holds a message (str) for each; elsewhere boxes and annotation match one by one.
         """
+        import torch  # here: programs that read annotations only do not wait for it
+
         annotation = self.annotations[index]
         image = self.read_image(annotation["img_path"])
         height, width = image.shape[:2]

@@ -1,17 +1,61 @@
-"""The order of training images, and what training does to an image and its boxes."""
+"""The loader of training: the order of the images, and what is done to an image and its boxes."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor, stack
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
+from datasets.base import PersonSearchDataset
 from utils.errors import UserError
 from utils.images import ImageError
+from utils.signals import leave_signals_to_parent
 
 Item = tuple[Tensor, dict[str, Any]]
 """An image 3 x H x W and its target, see PersonSearchDataset."""
+
+
+def build_train_loader(
+    dataset: PersonSearchDataset,
+    batch_size: int,
+    num_workers: int,
+    seed: int,
+    rank: int = 0,
+    world_size: int = 1,
+    flip_prob: float = 0.5,
+    damaged: str = "error",
+    pin_memory: bool = False,
+) -> DataLoader:
+    """Batches (list of uint8 images 3 x H x W, list of targets) of this process's share of a shuffled epoch.
+
+    `loader.batch_sampler.set_epoch(epoch, start_batch)` chooses the epoch, and where in it to begin, before each
+    pass. What a batch holds depends on seed, epoch and its place alone: neither on the number of workers nor on what
+    ran before.
+
+    Args:
+        batch_size: images per process.
+        flip_prob: probability that an image is mirrored, its boxes with it.
+        damaged: what to do about an image that cannot be read, "error" or "skip": see TrainingImages.
+        pin_memory: put batches into page-locked memory, which opens a CUDA context: for training on CUDA alone.
+
+    Raises:
+        UserError: another value of `damaged`, or fewer images than a batch of all processes.
+    """
+    if damaged not in ("error", "skip"):
+        raise UserError(f"INPUT.DAMAGED_IMAGES is {damaged!r}: choose error or skip")
+    return DataLoader(
+        TrainingImages(dataset, damaged, seed),
+        batch_sampler=TrainBatchSampler(len(dataset), batch_size, seed, rank, world_size, flip_prob),
+        num_workers=num_workers,
+        collate_fn=collate,
+        pin_memory=pin_memory,
+        persistent_workers=num_workers > 0,
+        # Its own: otherwise each pass draws from, and so moves, the global generator that training uses.
+        generator=torch.Generator().manual_seed(seed),
+        worker_init_fn=leave_signals_to_parent,
+    )
 
 
 class TrainKey(NamedTuple):
@@ -110,3 +154,9 @@ def horizontal_flip(image: Tensor, target: dict[str, Any]) -> Item:
     x1, y1, x2, y2 = target["boxes"].unbind(dim=1)
     width = image.shape[-1]
     return image.flip(-1), {**target, "boxes": stack([width - x2, y1, width - x1, y2], dim=1)}
+
+
+def collate(items: list[Item]) -> tuple[list[Tensor], list[dict[str, Any]]]:
+    """Items to a list of images and a list of targets: images of a batch differ in size."""
+    images, targets = zip(*items, strict=True)
+    return list(images), list(targets)

@@ -14,7 +14,8 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 from yacs.config import CfgNode
 
-from datasets import build_train_loader, open_split
+from datasets import open_split
+from datasets.training import build_train_loader
 from engine.checkpoint import load_weights
 from engine.feature_files import Features
 from engine.features import extract_features

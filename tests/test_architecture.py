@@ -43,6 +43,7 @@ SOURCES = {
 TREES = {name: ast.parse(source, filename=name) for name, source in SOURCES.items()}
 FAMILIES = [folder.name for folder in (ROOT / "models").iterdir() if (folder / "build.py").is_file()]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+PROGRAMS = [ROOT / name for name, source in SOURCES.items() if "run_program(main, parse_args())" in source]
 SCRIPTS = sorted([*ROOT.glob("*.sh"), *(ROOT / "tools").glob("*.sh"), ROOT / ".ci" / "run"])
 DOCUMENTS = [ROOT / "README.md", *(file for name in ["docs", *FOLDERS] for file in (ROOT / name).rglob("*.md"))]
 
@@ -164,6 +165,15 @@ def test_every_option_is_read_and_every_one_read_exists():
     assert known <= read, "options that no code reads"
     sections = {".".join(option.split(".")[:depth]) for option in known for depth in range(1, option.count(".") + 1)}
     assert read <= known | sections, "options that do not exist"
+
+
+@pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_program_shows_its_arguments_from_any_folder_without_waiting_for_torch(path, tmp_path):
+    command = [sys.executable, "-X", "importtime", path.parent if path.stem == "__main__" else path, "--help"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--traceback" in done.stdout
+    assert not re.search(r"\| +torch$", done.stderr, re.MULTILINE)
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)

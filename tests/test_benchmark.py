@@ -13,8 +13,9 @@ from models.roi import RoIAlign
 from tools.benchmark import __main__ as program
 from tools.benchmark import processes
 from tools.benchmark.__main__ import describe, main, parse_args
-from tools.benchmark.evaluation import SIZES, draw_gallery
-from tools.benchmark.network import Case, new_network, options_of
+from tools.benchmark.case import SIZES, Case
+from tools.benchmark.evaluation import draw_gallery
+from tools.benchmark.network import new_network, options_of
 from tools.benchmark.processes import measure, measure_apart
 from tools.common import INTERRUPTED, run_program
 from utils.evaluation import evaluate_search

@@ -65,9 +65,8 @@ def test_the_program_shows_counts_and_faults(fmt, tmp_path, capsys):
     call = ["--name", NAMES[fmt], "--root", tmp_path, "--workers", 2, "--json", tmp_path / "report.json"]
     assert run(*call) == 0
     shown, report = capsys.readouterr().out, json.loads((tmp_path / "report.json").read_text())
-    identities = {"cuhk_sysu": 5532, "prw": 483, "movienet_cs": 3087}[fmt]
-    assert f"3 (published {identities})" in shown
-    assert "times: right for data of your own; else unpack the dataset again" in shown
+    assert "0 errors, 0 warnings" in shown
+    assert "published" not in shown
     assert not report["affected"]
     assert report["counts"]["query"]["queries"] == 2
     assert report["counts"]["train"] == {"images": 5 - (fmt == "movienet_cs"), "boxes": 6, "identities": 3}
@@ -85,6 +84,18 @@ def test_the_program_shows_counts_and_faults(fmt, tmp_path, capsys):
     # What was found is shown though the report cannot be written.
     assert run("--name", NAMES[fmt], "--root", tmp_path / "nowhere", "--json", tmp_path) == 1
     assert "nowhere is no folder" in capsys.readouterr().out
+
+
+def test_a_copy_of_the_published_size_is_compared_with_it(fmt, tmp_path, monkeypatch):
+    small_tree(fmt, tmp_path)
+    what = next(iter(tool.PUBLISHED[NAMES[fmt]]["train"]))
+    complete = check_dataset(NAMES[fmt], tmp_path, with_images=False).counts["train"][what]
+    for published, warnings in ((complete, 0), (complete + 1, 1), (3 * complete, 0)):
+        monkeypatch.setitem(tool.PUBLISHED, NAMES[fmt], {"train": {what: published}})
+        check = check_dataset(NAMES[fmt], tmp_path, with_images=False)
+        assert len(check.faults) == warnings
+    monkeypatch.setitem(tool.PUBLISHED, NAMES[fmt], {"train": {what: complete + 1}})
+    assert run("--name", NAMES[fmt], "--root", tmp_path, "--no-images") == 0
 
 
 def test_options_are_refused_before_work(tmp_path, capsys):

@@ -12,7 +12,7 @@ from tiny import call, picture, tiny_cfg
 from defaults import load_cfg
 from engine.checkpoint import load_weights, read_checkpoint, save_checkpoint
 from models import build_model
-from tools import convert_checkpoint
+from tools import convert_checkpoint, converting
 
 BOX = torch.tensor([[20.0, 10, 60, 80]])
 
@@ -124,7 +124,7 @@ def described(capsys, monkeypatch):
     """Describes a file without building a network: the facts printed, by name."""
 
     def describe(path: Path) -> dict[str, str]:
-        monkeypatch.setattr(convert_checkpoint, "build_model", None)
+        monkeypatch.setattr(converting, "build_model", None)
         assert convert(path) == 0
         monkeypatch.undo()
         return {line[:11].strip(): line[11:].strip() for line in capsys.readouterr().out.splitlines()}

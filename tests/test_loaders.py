@@ -5,8 +5,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from datasets import build_train_loader
-from datasets.training import TrainBatchSampler, horizontal_flip
+from datasets.training import TrainBatchSampler, build_train_loader, horizontal_flip
 from engine.skipped_samples import SkippedSamples
 from utils.images import ImageError
 

@@ -10,6 +10,9 @@ import dataclasses
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python tools/make_synthetic.py`
 
 from datasets.synthetic.build import build_synthetic
 from datasets.synthetic.config import SyntheticConfig

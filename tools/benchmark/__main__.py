@@ -11,14 +11,9 @@ from itertools import product
 from pathlib import Path
 from statistics import median
 
-import torch
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for `python tools/benchmark`
 
-from engine.devices import select_device
-from engine.solver import PRECISIONS
-from models import build_model
-from tools.benchmark.evaluation import SIZES
-from tools.benchmark.network import VARIANTS, Case, Figures, options_of
-from tools.benchmark.processes import PARTS, measure_apart
+from tools.benchmark.case import PARTS, SIZES, VARIANTS, Case, Figures
 from tools.common import add_config_arguments, run_program
 from utils.files import write_json
 
@@ -36,8 +31,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     names = {"nargs": "+", "metavar": "NAME"}
     variants = f"of {', '.join(VARIANTS)}, see tools/README.md"
     parser.add_argument("--variants", choices=VARIANTS, default=VARIANTS[:-1], **names, help=variants)
-    precisions = f"of {', '.join(PRECISIONS)}"
-    parser.add_argument("--precisions", choices=PRECISIONS, default=("off", "bf16"), **names, help=precisions)
+    precisions = "of off, fp16, bf16; default off and bf16"
+    parser.add_argument("--precisions", default=("off", "bf16"), **names, help=precisions)
     batch_sizes = "images of a pass of inference, default 1 and 3"
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=(1, 3), metavar="N", help=batch_sizes)
     parser.add_argument("--image-size", type=int, nargs=2, default=(900, 1500), metavar=("H", "W"), help="pixels")
@@ -55,7 +50,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def plan(args: argparse.Namespace) -> list[Case]:
-    """The requested cases."""
+    """The requested cases; UserError for options that are wrong."""
+    from engine.devices import select_device
+    from engine.solver import precision
+    from models import build_model
+    from tools.benchmark.network import options_of
+
+    for name in args.precisions:
+        precision(name, "--precisions")
     first = Case("", "", args.cfg, tuple(args.opts), tuple(args.image_size), seconds=args.seconds)
     cfg = options_of(first)
     select_device(cfg.DEVICE)
@@ -91,6 +93,8 @@ def describe(figures: Figures, first: float | None) -> str:
 
 def describe_machine() -> dict[str, str]:
     """Processor, devices and versions; `load`: processes that run or wait, mean of the last minute."""
+    import torch
+
     cpuinfo = Path("/proc/cpuinfo")
     found = re.search(r"model name\s*: (.*)", cpuinfo.read_text()) if cpuinfo.exists() else None
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
@@ -105,6 +109,8 @@ def describe_machine() -> dict[str, str]:
 
 def main(args: argparse.Namespace) -> None:
     """Measure, and print each result as it comes."""
+    from tools.benchmark.processes import measure_apart
+
     cases, machine, results = plan(args), describe_machine(), []
     sys.stdout.write(f"{' '.join([args.cfg, *args.opts])}, images of {' x '.join(map(str, args.image_size))}\n")
     sys.stdout.writelines(f"{name}: {value}\n" for name, value in machine.items())

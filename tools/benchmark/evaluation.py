@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from functools import partial
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,35 +12,12 @@ from torch.utils.benchmark import timer
 from yacs.config import CfgNode
 
 from datasets.base import QueryGallery
-from tools.benchmark.network import Case, Figures, peak_memory
+from tools.benchmark.case import SIZES, Case, Figures, Size
+from tools.benchmark.network import peak_memory
 from utils.evaluation import evaluate_detection, evaluate_search
 
 DIMENSIONS = 256  # of an embedding (SeqNet; GLCNet has more)
 SIMILARITY = 0.2  # of two embeddings of a person: a gallery in which nobody is found again would be ranked faster
-
-
-class Size(NamedTuple):
-    """Of a drawn gallery: images, identities, boxes of an image with identity (all different), its other detections,
-    queries, and images of a query's gallery (0: all)."""
-
-    images: int
-    people: int
-    known: int
-    others: int
-    queries: int
-    gallery_size: int = 0
-
-
-SIZES = {
-    "tiny": Size(40, 20, 3, 2, 10),
-    "prw": Size(6112, 545, 4, 3, 2391),
-    "cuhk-100": Size(6978, 2900, 2, 5, 2900, 100),
-    "cuhk-500": Size(6978, 2900, 2, 5, 2900, 500),
-    "10k": Size(10_000 // 6, 1000, 4, 2, 1000),
-    "100k": Size(100_000 // 6, 1000, 4, 2, 1000),
-    "1M": Size(1_000_000 // 6, 1000, 4, 2, 1000),
-}
-"""Drawn galleries by name: those of the datasets, and some by their number of detections."""
 
 
 def draw_gallery(size: Size) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
@@ -18,11 +17,8 @@ from engine.train import Progress, TrainSettings, train_one_epoch
 from models import build_model
 from models.base import PersonSearchModel
 from models.fast import accelerate, prepare_for_inference
+from tools.benchmark.case import Case, Figures
 
-Figures = dict[str, list[float] | str]
-"""What was measured: samples by name and unit; or, under "failure", why there are none."""
-VARIANTS = ("release", "straightforward", "channels-last", "fast", "compiled")
-"""See tools/README.md."""
 PREPARED = ("fast", "compiled")
 # Random weights find nobody or hundreds. All proposals qualify, and the best ten people go to the second head.
 LOAD = {
@@ -33,27 +29,6 @@ LOAD = {
 }
 PEOPLE = 10  # in a drawn training image
 STEPS = {"cpu": 1, "cuda": 10}  # of a sample: waiting for the device after each step would slow down training
-
-
-@dataclass(frozen=True)
-class Case:
-    """One thing to measure: a part (inference, training, evaluation) with a variant of the network or a drawn gallery.
-
-    `image_size` is height and width in pixels; `seconds`: for how long the work is repeated.
-    """
-
-    part: str
-    name: str
-    cfg: str
-    opts: tuple[str, ...] = ()
-    image_size: tuple[int, int] = (900, 1500)
-    precision: str = "off"
-    batch_size: int = 1
-    seconds: float = 10.0
-
-    def __str__(self) -> str:
-        detail = "" if self.part == "evaluation" else f", precision {self.precision}, batch {self.batch_size}"
-        return f"{self.part}, {self.name}{detail}"
 
 
 def options_of(case: Case) -> CfgNode:

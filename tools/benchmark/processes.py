@@ -5,11 +5,12 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
 from engine.devices import select_device
+from tools.benchmark.case import Case, Figures
 from tools.benchmark.evaluation import measure_evaluation
-from tools.benchmark.network import Case, Figures, measure_inference, measure_training, options_of
+from tools.benchmark.network import measure_inference, measure_training, options_of
 from utils.allocator import keep_freed_memory
 
-PARTS = {"inference": measure_inference, "training": measure_training, "evaluation": measure_evaluation}
+MEASURES = {"inference": measure_inference, "training": measure_training, "evaluation": measure_evaluation}
 
 
 # Not in __main__, from which a new process cannot import.
@@ -18,7 +19,7 @@ def measure(case: Case) -> Figures:
     if case.name != "release":
         keep_freed_memory()
     cfg = options_of(case)
-    return PARTS[case.part](case, cfg, select_device(cfg.DEVICE))  # the current device, which the timer waits for
+    return MEASURES[case.part](case, cfg, select_device(cfg.DEVICE))  # the current device, which the timer waits for
 
 
 def measure_apart(case: Case) -> Figures:

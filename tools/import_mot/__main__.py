@@ -21,6 +21,8 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for `python tools/import_mot`
+
 from datasets.writers import PRW_CAMERAS, image_folder, write_annotations
 from tools.common import add_traceback_argument, run_program
 from tools.import_mot.sequence import MotSequence, read_sequence
