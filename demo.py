@@ -1,17 +1,19 @@
 """Find a person in your pictures.
 
-    python demo.py --ckpt CKPT --query PHOTO --gallery PLACE [PLACE ...] [--person N | --box X1 Y1 X2 Y2] --out DIR
+    python demo.py --ckpt CKPT --query PHOTO --gallery PLACE [PLACE ...] [--person N | --box LEFT TOP RIGHT BOTTOM]
+                   --out DIR
 
 CKPT is a checkpoint of this project or a published one (README.md says where they are offered). PHOTO shows the person;
 where it shows several people, the first call numbers them in DIR/people.jpg, and --person says which one is meant.
-PLACE is an image file, or a folder, searched with its subfolders. Written to DIR: `overview.jpg`, the person beside the
-best matches; `gallery/`, the images with a match; `results.json`. What an earlier call wrote there is replaced.
+PLACE is an image file, or a folder, searched with its subfolders. Written to DIR: overview.jpg, the person beside the
+best matches; gallery/, the images with a match or in the overview; results.json. An earlier result there is replaced.
 
 Without --ckpt it takes the network that quickstart.sh trains, without --query the sample that quickstart.sh draws.
 """
 
 import argparse
 import json
+import os
 import sys
 from collections import Counter
 from dataclasses import replace
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tools.common import add_traceback_argument, positive_int, run_program
+from tools.photos.wording import counted, headline, verdict
 from utils.errors import UserError
 
 if TYPE_CHECKING:  # imported in `main`, for PyTorch takes seconds, in which --help would wait
@@ -40,27 +43,40 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--query", type=Path, metavar="PHOTO", help="image that shows the person")
     who = parser.add_mutually_exclusive_group()
     who.add_argument("--person", type=positive_int, metavar="N", help="the N-th person from the left in PHOTO")
-    box = ("X1", "Y1", "X2", "Y2")
-    who.add_argument("--box", type=float, nargs=4, metavar=box, help="left, top, right, bottom edge in pixels of PHOTO")
+    box = ("LEFT", "TOP", "RIGHT", "BOTTOM")
+    who.add_argument("--box", type=float, nargs=4, metavar=box, help="edges of the person in pixels of PHOTO")
     add("--gallery", type=Path, nargs="+", metavar="PLACE", help="images, or folders of images, to search")
     add("--out", type=Path, default=Path("outputs/demo"), metavar="DIR", help="folder to write (default: %(default)s)")
     add("--top-k", type=positive_int, default=9, metavar="N", help="images in the overview (default: %(default)s)")
-    help_threshold = "similarity from which a person counts as a match (default: what hardly any stranger reaches)"
-    add("--threshold", type=float, metavar="S", help=help_threshold)
+    help_threshold = "from which a person counts as a match (default: what hardly any stranger reaches, at least 0.5)"
+    add("--threshold", type=similarity, metavar="SIMILARITY", help=help_threshold)
     add("--device", help="auto, cpu, cuda or cuda:N (default: auto)")
     add_traceback_argument(parser)
     add("opts", nargs="*", metavar="KEY VALUE", help="options over the checkpoint's, see defaults.py")
     return parser.parse_intermixed_args(argv)
 
 
+def similarity(text: str) -> float:
+    """An argument that is a similarity."""
+    number = float(text)
+    if not -1 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between -1 and 1")
+    return number
+
+
 def main(args: argparse.Namespace) -> None:
-    """Build the network, search, print where the results are; raises UserError where gallery images failed."""
+    """Build the network, search, print where the results are.
+
+    Raises:
+        UserError: see `read_request`, `choose_person` and `search`.
+        KeyboardInterrupt: the search was stopped; what was found until then is kept.
+    """
     from engine.devices import select_device
     from engine.networks import open_network
     from engine.searcher import Searcher
     from engine.solver import precision
     from tools.photos.output_folder import OutputFolder
-    from tools.photos.search import search_gallery, write_results
+    from tools.photos.search import finds_nobody
     from utils.images import read_photo
 
     request, others = read_request(args)
@@ -80,11 +96,10 @@ def main(args: argparse.Namespace) -> None:
         )
         if request.box is None:
             request = choose_person(searcher, request, args.person, out)
+        elif finds_nobody(searcher, request.query, request.box):
+            say(f"note: the network finds nobody in the box of {request.query}; it is searched for all the same")
         if request.box is not None:
-            results = search_gallery(searcher, request, args.threshold)
-            write_results(results, out.part, args.top_k, cfg.INPUT.MAX_PIXELS)
-            out.commit()
-            report(results, others, args.out)
+            search(searcher, request, args, others, out)
     finally:
         out.discard()
 
@@ -93,7 +108,7 @@ def read_request(args: argparse.Namespace) -> tuple["GalleryRequest", Counter]:
     """What the options ask for, and other files in the folders by suffix.
 
     Raises:
-        UserError: one of the options is missing, or the gallery holds no images besides the query.
+        UserError: one of the options is missing, a file does not exist, or the gallery holds the query alone.
     """
     from tools.photos.files import find_photos
     from tools.photos.search import GalleryRequest
@@ -106,6 +121,8 @@ def read_request(args: argparse.Namespace) -> tuple["GalleryRequest", Counter]:
         return GalleryRequest(file.parent / sample["query"], gallery, tuple(sample["box"]), truth), Counter()
     if args.query is None or args.gallery is None:
         raise UserError("--query and --gallery go together: the photo of the person, and the images to search")
+    if not args.query.exists():
+        raise UserError(f"there is no {args.query}: give --query the photo that shows the person")
     photos, others = find_photos(args.gallery)
     gallery = [photo for photo in photos if photo.resolve() != args.query.resolve()]
     if not gallery:
@@ -128,38 +145,74 @@ def choose_person(
 
     boxes = find_people(searcher, request.query)
     if not boxes:
-        raise UserError(f"no person was found in {request.query}: give --box X1 Y1 X2 Y2, in pixels")
+        raise UserError(f"nobody was found in {request.query}: give --box LEFT TOP RIGHT BOTTOM, in pixels")
+    people = counted(len(boxes), "person", "people")
     if number is not None and number > len(boxes):
-        raise UserError(f"--person {number}: {len(boxes)} people were found in {request.query}")
+        raise UserError(f"--person {number}: there is no such person, only {people} found in {request.query}")
     if number is not None or len(boxes) == 1:
         return replace(request, box=tuple(boxes[(number or 1) - 1]))
     write_people(request.query, boxes, out.part, searcher.max_pixels)
     out.commit()
-    sys.stdout.write(f"{len(boxes)} people in {request.query}, numbered in {out.path / 'people.jpg'}:\n")
-    for place, box in enumerate(boxes, start=1):
-        sys.stdout.write(f"  {place}. {' '.join(f'{edge:.0f}' for edge in box)}\n")
-    sys.stdout.write("give --person N, or --box X1 Y1 X2 Y2, to search for one of them\n")
+    rows = [f"  {place}. {' '.join(f'{edge:.0f}' for edge in box)}" for place, box in enumerate(boxes, start=1)]
+    hint = "to search for one of them, run the same command again with --person N, such as --person 1"
+    say(f"{people} in {request.query}, numbered in {out.path / 'people.jpg'}:", *rows, hint)
     return request
 
 
-def report(results: "GalleryResults", others: Counter, out: Path) -> None:
-    """Print the outcome; raises UserError, for an exit status of its own, where images could not be searched."""
-    people, matches = sum(len(image["boxes"]) for image in results.images), sum(row["match"] for row in results.ranked)
-    write = sys.stdout.write
-    write(f"{people} people in {len(results.images)} images; {matches} match (similarity {results.threshold:.2f}):\n")
+def search(
+    searcher: "Searcher", request: "GalleryRequest", args: argparse.Namespace, others: Counter, out: "OutputFolder"
+) -> None:
+    """Search the gallery, and write and print what was found; an earlier result stays where nothing could be searched.
+
+    Raises:
+        UserError: the box is outside the query image or too small, or no image could be read.
+        KeyboardInterrupt: the search was stopped; what was found until then is written.
+    """
+    from tools.photos.search import search_gallery, write_results
+
+    results = search_gallery(searcher, request, args.threshold)
+    if results.images:
+        write_results(results, out.part, args.top_k, searcher.max_pixels)
+        out.commit()
+        say(*report(results, others, out.path))
+    elif results.complete:
+        some = "; ".join(row["error"] for row in results.failed[:SHOWN])
+        raise UserError(f"no image could be searched, nothing was written: {some}")
+    if not results.complete:
+        raise KeyboardInterrupt
+
+
+def report(results: "GalleryResults", others: Counter, out: Path) -> list[str]:
+    """The outcome in lines: the matches, or the most similar people; what was not searched; where to look."""
+    images = len(results.images)
+    people = counted(sum(len(image["boxes"]) for image in results.images), "person", "people")
+    lines = [f"{people} in {counted(images, 'image')}"]
+    lines += [f"threshold {results.threshold:.3f}: {results.threshold_reason}", headline(results.ranked, images)]
+    matches = sum(row["match"] for row in results.ranked)
     for rank, row in enumerate(results.ranked[: max(matches, SHOWN)], start=1):
-        verdict = {None: "", True: "  right", False: "  wrong"}[row["right"]]
-        write(f"  {rank}. {row['similarity']:.3f}{'' if row['match'] else '  no match'}{verdict}  {row['file']}\n")
+        words = (f"{row['similarity']:.3f}", verdict(row["match"], row["right"]), row["file"])
+        lines.append(f"  {rank}. {'  '.join(filter(None, words))}")
     if others:
         listed = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common())
-        write(f"not images, not searched: {listed}\n")
-    write(f"see {out / 'overview.jpg'}, {out / 'gallery'} and {out / 'results.json'}\n")
-    for row in results.failed:
-        write(f"not searched: {row['error']}\n")
-    if not results.complete:
-        raise UserError(f"stopped after {len(results.images)} images; the results above are of these alone")
+        lines.append(f"not images, not searched: {listed}")
     if results.failed:
-        raise UserError(f"{len(results.failed)} images could not be read")
+        lines.append(f"{counted(len(results.failed), 'image')} could not be read:")
+        lines += [f"  {row['error']}" for row in results.failed]
+    if not results.complete:
+        after = counted(images, "image")
+        lines.append(f"stopped after {after}: the result is of these alone; the same command starts again")
+    hint = "matches may be wrong, look at them: " if matches else "see "
+    return [*lines, f"{hint}{out / 'overview.jpg'}, {out / 'gallery'} and {out / 'results.json'}"]
+
+
+def say(*lines: str) -> None:
+    """Print lines; where their reader has gone, as after `| head`, they are dropped."""
+    try:
+        sys.stdout.write("".join(f"{line}\n" for line in lines))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python writes at exit what is left, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _of_quickstart(name: str) -> Path:

@@ -1,6 +1,8 @@
 """The demo: what it searches, ranks, writes and prints, with a stub in place of the network; and a real run."""
 
 import json
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +15,9 @@ import demo
 from engine import networks, searcher
 from engine.searcher import ImageResult, Searcher
 from models import build_model
-from tools.common import run_program
+from tools.common import INTERRUPTED, run_program
 from tools.photos.drawing import BEST, FOUND
-from tools.photos.search import GalleryRequest, find_threshold, rank_images, search_gallery, write_results
-from utils.errors import UserError
+from tools.photos.search import GalleryRequest, find_threshold, rank_images
 from utils.images import MAX_PIXELS, ImageError, read_photo
 
 SIZE = 640, 480
@@ -51,7 +52,8 @@ class StubSearcher(Searcher):
                 continue
             people = PEOPLE[round(float(pixels.mean()))]
             boxes, scores, embeddings = (np.array([row[k] for row in people], np.float32) for k in range(3))
-            asked = [e for box in getattr(request, "boxes", None) or () for b, _, e in people if b == tuple(box)]
+            by_box = {box: embedding for box, _, embedding in people}
+            asked = [by_box.get(tuple(box), (1.0, 0.0)) for box in getattr(request, "boxes", None) or ()]
             yield index, ImageResult(boxes.reshape(-1, 4), scores, embeddings.reshape(-1, 2), np.array(asked), [])
 
 
@@ -85,7 +87,7 @@ def near(picture, color):
 
 
 def test_a_folder_is_searched_ranked_and_drawn(folder, capsys):
-    assert run("--query", "query.jpg", "--gallery", "gallery", "--out", "out") == 1  # one picture is broken
+    assert run("--query", "query.jpg", "--gallery", "gallery", "--out", "out") == 0
     results = json.loads(Path("out/results.json").read_text())
     assert results["query"] == {"file": "query.jpg", "box": [10, 20, 50, 120]} and results["complete"]
     images = {image["file"]: image for image in results["images"]}
@@ -106,8 +108,10 @@ def test_a_folder_is_searched_ranked_and_drawn(folder, capsys):
     assert not near(pictures[2], BEST), "below the threshold nobody is marked as a match"
     assert near(np.asarray(Image.open("out/overview.jpg")), BEST)
     printed = capsys.readouterr()
-    assert "4 people in 4 images; 2 match" in printed.out and "1. 0.900  gallery/one.jpg" in printed.out
-    assert "1 .mov" in printed.out and "zz_broken.jpg" in printed.out and "1 images could not be read" in printed.err
+    assert "4 people in 4 images\nthreshold 0.500: too few people" in printed.out
+    assert "2 matches in 4 images\n  1. 0.900  gallery/one.jpg" in printed.out and "3. 0.100  no match" in printed.out
+    assert "1 .mov" in printed.out and "1 image could not be read:\n  gallery/zz_broken.jpg" in printed.out
+    assert "matches may be wrong" in printed.out and not printed.err
 
 
 def test_only_matches_and_the_first_images_are_drawn(folder):
@@ -118,13 +122,15 @@ def test_only_matches_and_the_first_images_are_drawn(folder):
 def test_several_people_are_numbered_and_one_is_chosen(folder, capsys):
     asked = ["--query", "two people.jpg", "--gallery", "gallery/one.jpg", "--out", "out"]
     assert run(*asked) == 0
-    assert "2. 300 20 350 120\n" in capsys.readouterr().out and not Path("out/results.json").exists()
+    printed = capsys.readouterr().out
+    assert "2. 300 20 350 120\n" in printed and "run the same command again with --person N" in printed.splitlines()[-1]
+    assert not Path("out/results.json").exists()
     assert near(np.asarray(Image.open("out/people.jpg")), (240, 228, 66))
     for number, similarity in ((1, 0.9), (2, 0.0)):
         assert run(*asked, "--person", number) == 0
         assert json.loads(Path("out/results.json").read_text())["ranked"][0]["similarity"] == pytest.approx(similarity)
     assert not Path("out/people.jpg").exists()
-    for photo, number, reason in (("two people.jpg", 3, "2 people were found"), ("gallery/empty.tif", 1, "no person")):
+    for photo, number, reason in (("two people.jpg", 3, "only 2 people"), ("gallery/empty.tif", 1, "nobody was found")):
         assert run("--query", photo, "--gallery", "gallery", "--out", "out", "--person", number) == 1
         assert reason in capsys.readouterr().err
     assert json.loads(Path("out/results.json").read_text())["query"]["file"] == "two people.jpg"
@@ -140,17 +146,52 @@ def test_pictures_are_never_overwritten(folder, capsys):
 
 def test_the_threshold_is_what_hardly_any_stranger_reaches():
     images = [{"similarities": [0.9, *np.linspace(0.1, 0.6, 10)]} for _ in range(3)]
-    assert 0.55 < find_threshold(images) <= 0.6
-    assert find_threshold(images[:1]) == 0.5, "too few strangers"
+    threshold, reason = find_threshold(images)
+    assert 0.55 < threshold <= 0.6 and reason == "99% of the 30 people who are certainly somebody else are below 0.600"
+    assert find_threshold(images[:1]) == (0.5, "too few people to derive it from")
+    threshold, reason = find_threshold([{"similarities": [0.4, *[0.33] * 30]}])
+    assert threshold == 0.5 and reason.endswith("are below 0.330; it is never lower")
 
 
-def test_an_interrupted_search_keeps_what_it_found(folder):
-    request = GalleryRequest(Path("query.jpg"), sorted(Path("gallery").glob("*.jpg")), (10, 20, 50, 120))
-    results = search_gallery(StubSearcher(interrupt_at=0), request, 0.5)
-    assert not results.complete and len(results.failed) == 1
-    write_results(results, folder / "out", 9, MAX_PIXELS)
-    with pytest.raises(UserError, match="stopped after 0 images"):
-        demo.report(results, {}, folder / "out")
+def test_an_interrupted_search_keeps_what_it_found(folder, monkeypatch, capsys):
+    asked = ["--query", "query.jpg", "--gallery", "gallery/one.jpg", "gallery/sub/one.jpg", "--out", "out"]
+    for at, images in ((0, 1), (1, 1)):  # the stub searches backwards: before any image, the result above stays
+        monkeypatch.setattr(searcher, "Searcher", lambda *_, at=at, **__: StubSearcher(interrupt_at=at))
+        assert run(*asked) == INTERRUPTED
+        results = json.loads(Path("out/results.json").read_text())
+        assert not results["complete"] and len(results["images"]) == images
+        printed = capsys.readouterr()
+        assert ("stopped after 1 image: " in printed.out) == (at == 0) and printed.err == "stopped\n"
+
+
+def test_a_result_stays_where_nothing_could_be_searched(folder, capsys):
+    assert run("--query", "query.jpg", "--gallery", "gallery", "--out", "out") == 0
+    before = Path("out/results.json").read_bytes()
+    assert run("--query", "query.jpg", "--gallery", "gallery/film.mov", "--out", "out") == 1
+    assert "no image could be searched, nothing was written: gallery/film.mov is not" in capsys.readouterr().err
+    assert Path("out/results.json").read_bytes() == before
+
+
+def test_a_box_without_a_person_is_noted(folder, capsys):
+    for box, noted in (((10, 20, 50, 120), False), ((12, 22, 50, 120), False), ((400, 300, 500, 450), True)):
+        assert run("--query", "query.jpg", "--gallery", "gallery", "--out", "out", "--box", *box) == 0
+        assert ("the network finds nobody in the box of query.jpg" in capsys.readouterr().out) == noted
+
+
+def test_nobody_similar_is_said_plainly(folder, capsys):
+    assert run("--query", "query.jpg", "--gallery", "gallery/sub/one.jpg", "--out", "out") == 0
+    printed = capsys.readouterr().out
+    assert "nobody is similar enough; the best has 0.100\n" in printed and "may be wrong" not in printed
+    assert not near(np.asarray(Image.open("out/overview.jpg")), BEST)
+
+
+def test_a_reader_that_has_gone_is_no_error(monkeypatch):
+    readable, writable = os.pipe()
+    os.close(readable)
+    with os.fdopen(writable, "w") as gone:
+        monkeypatch.setattr(sys, "stdout", gone)
+        demo.say("a line")
+        demo.say("another")
 
 
 def test_right_and_wrong_are_told_where_the_truth_is_known():
@@ -166,7 +207,7 @@ def test_right_and_wrong_are_told_where_the_truth_is_known():
         (["--query", "query.jpg"], "--query and --gallery go together"),
         (["--query", "query.jpg", "--gallery", "query.jpg"], "no images besides the query"),
         (["--query", "query.jpg", "--gallery", "none"], "there is no none"),
-        (["--query", "none.jpg", "--gallery", "gallery"], "no image file none.jpg"),
+        (["--query", "none.jpg", "--gallery", "gallery"], "there is no none.jpg: give --query the photo"),
         (["--query", "query.jpg", "--gallery", "gallery", "--box", 0.1, 0.1, 0.4, 0.9], "edge of the person in pixels"),
         (["--query", "query.jpg", "--gallery", "gallery", "--box", 10, 20, 641, 50], "640 x 480"),
         ([], "sh quickstart.sh"),
@@ -174,8 +215,8 @@ def test_right_and_wrong_are_told_where_the_truth_is_known():
 )
 def test_wrong_arguments_are_named(folder, monkeypatch, arguments, reason, capsys):
     monkeypatch.setattr(demo, "QUICKSTART", folder / "quickstart")
-    assert run("--out", "out", *arguments) == 1
-    assert reason in capsys.readouterr().err and not Path("out").exists()
+    assert run("--out", "outputs/out", *arguments) == 1
+    assert reason in capsys.readouterr().err and not Path("outputs").exists()
 
 
 @pytest.mark.parametrize("option", ["--top-k", "--person"])
@@ -183,6 +224,13 @@ def test_numbers_begin_at_one(option, capsys):
     with pytest.raises(SystemExit):
         demo.parse_args([option, "0"])
     assert "1 or more" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", ["90", "-1.5", "nan"])
+def test_a_threshold_is_a_similarity(value, capsys):
+    with pytest.raises(SystemExit):
+        demo.parse_args(["--threshold", value])
+    assert f"{value} is not between -1 and 1" in capsys.readouterr().err
 
 
 def test_without_options_the_sample_is_searched(folder, monkeypatch):

@@ -10,6 +10,7 @@ from PIL import Image
 
 from tools.photos.files import find_photos
 from tools.photos.output_folder import MANIFEST, OutputFolder
+from tools.photos.wording import counted, drawable, headline, short_path, verdict
 from utils.errors import UserError
 from utils.images import ImageError, read_image, read_photo
 
@@ -83,6 +84,7 @@ def test_an_output_folder_is_replaced_as_a_whole(tmp_path):
     unfinished = OutputFolder(tmp_path / "out")
     (unfinished.part / "four.txt").touch()
     unfinished.discard()
+    OutputFolder(tmp_path / "new" / "folder" / "out").discard()
     assert (tmp_path / "out" / "three.txt").exists() and [file.name for file in tmp_path.iterdir()] == ["out"]
 
 
@@ -111,3 +113,24 @@ def test_an_output_folder_never_holds_anything_else(tmp_path):
         late.commit()
     assert photo.read_bytes() == before and (tmp_path / "late" / "b.jpg").exists()
     np.testing.assert_array_equal(read_image(tmp_path / "mine" / "added.jpg").shape, (20, 30, 3))
+
+
+def test_words():
+    assert (counted(1, "image"), counted(2, "image"), counted(0, "match", "matches")) == (
+        "1 image",
+        "2 images",
+        "0 matches",
+    )
+    rows = [{"match": True, "similarity": 0.9}, {"match": False, "similarity": 0.3714}]
+    assert headline(rows, 19) == "1 match in 19 images"
+    assert headline(rows[1:], 19) == "nobody is similar enough; the best has 0.371"
+    assert headline([], 1) == "nobody was found in 1 image"
+    assert [verdict(True, right) for right in (None, True, False)] == ["", "right", "wrong"]
+    assert [verdict(False, right) for right in (None, True, False)] == ["no match", "missed", "no match"]
+    assert drawable("Köln, Größe, Ångström, né") == "Koln, Grosse, Angstrom, ne"
+
+
+def test_a_file_is_named_with_the_folders_that_tell_it_from_others():
+    files = [Path(name) for name in ("a/IMG_1.jpg", "a/b/IMG_1.jpg", "c/b/IMG_1.jpg", "a/x.jpg")]
+    assert [short_path(file, files) for file in files] == ["a/IMG_1.jpg", "a/b/IMG_1.jpg", "c/b/IMG_1.jpg", "x.jpg"]
+    assert short_path(Path("IMG_1.jpg"), [Path("IMG_1.jpg"), *files]) == "IMG_1.jpg"

@@ -43,8 +43,8 @@ class Mark:
 def draw_detections(
     image: np.ndarray, boxes: Sequence[Box], similarities: Sequence[float], match: int | None = None
 ) -> np.ndarray:
-    """People found (n x 4), with their similarities to the query (n) to two digits; `match`: the matching one's row."""
-    rows = [(box, f"{similarity:.2f}") for box, similarity in zip(boxes, similarities, strict=True)]
+    """People found (n x 4), with their similarities to the query (n); `match`: the matching one's row."""
+    rows = [(box, f"{similarity:.3f}") for box, similarity in zip(boxes, similarities, strict=True)]
     marks = [Mark(box, label) for row, (box, label) in enumerate(rows) if row != match]
     if match is not None:
         box, label = rows[match]

@@ -4,6 +4,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from utils.errors import UserError
@@ -30,6 +31,7 @@ class OutputFolder:
         self.path = Path(path)
         _check_place(self.path, inputs, input_folders)
         self._foreign_files()
+        self._made = [folder for folder in self.path.parents if not folder.exists()]
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.part = Path(tempfile.mkdtemp(prefix=f".{self.path.name}-", dir=self.path.parent))
 
@@ -44,8 +46,11 @@ class OutputFolder:
         self.part.rename(self.path)
 
     def discard(self) -> None:
-        """Remove `part`, leaving the folder as it was; does nothing after `commit`."""
+        """Remove `part`, leaving everything as it was; does nothing after `commit`."""
         shutil.rmtree(self.part, ignore_errors=True)
+        with suppress(OSError):  # after `commit` they are not empty
+            for folder in self._made:
+                folder.rmdir()
 
     def _foreign_files(self) -> None:
         """Raise UserError where the folder holds files that its manifest does not list."""

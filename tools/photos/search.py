@@ -11,6 +11,7 @@ from engine.requests import SearchRequest
 from engine.searcher import ImageResult, Searcher
 from tools.photos.drawing import draw_detections, draw_numbered
 from tools.photos.sheets import Match, overview
+from tools.photos.wording import counted, headline, short_path
 from utils.boxes import paired_iou
 from utils.errors import UserError
 from utils.files import write_atomically, write_json
@@ -20,8 +21,11 @@ JPEG_QUALITY = 92
 STRANGERS_BELOW = 0.99
 """Share of the people who are certainly somebody else whose similarity is below the threshold."""
 MIN_STRANGERS = 20
-"""People who are certainly somebody else from which the threshold is derived; with fewer it is FALLBACK_THRESHOLD."""
-FALLBACK_THRESHOLD = 0.5
+"""People who are certainly somebody else from which the threshold is derived; with fewer it is MIN_THRESHOLD."""
+MIN_THRESHOLD = 0.5
+"""Lowest threshold that is derived: where the person is absent and nobody is alike, somebody would always reach it."""
+SAME_IOU = 0.2
+"""Intersection over union from which a box given by hand and a person found may be the same."""
 TRUE_IOU = 0.3
 """Intersection over union from which a person found is the one that is really there. The metrics ask for 0.5: that the
 box fits, too."""
@@ -51,6 +55,7 @@ class GalleryResults:
     Attributes:
         query: `file` and `box`.
         threshold: similarity from which a person counts as a match.
+        threshold_reason: why it is that, in words.
         images: of each image searched `file`, `boxes`, `scores`, `similarities`, by falling similarity.
         ranked: the most similar person of each image: `file`, `box`, `score`, `similarity`, `match` (whether the
             similarity reaches the threshold), `right` (None where the truth is unknown), by falling similarity.
@@ -59,7 +64,8 @@ class GalleryResults:
     """
 
     query: dict
-    threshold: float = FALLBACK_THRESHOLD
+    threshold: float = MIN_THRESHOLD
+    threshold_reason: str = ""
     images: list[dict] = field(default_factory=list)
     ranked: list[dict] = field(default_factory=list)
     failed: list[dict] = field(default_factory=list)
@@ -90,18 +96,25 @@ def search_gallery(searcher: Searcher, request: GalleryRequest, threshold: float
         pass  # what was found is worth keeping; `complete` tells
     results.images = [images[index] for index in sorted(images)]
     results.failed = [failed[index] for index in sorted(failed)]
-    results.threshold = find_threshold(results.images) if threshold is None else threshold
+    found = find_threshold(results.images) if threshold is None else (threshold, "as given")
+    results.threshold, results.threshold_reason = found
     results.ranked = rank_images(results.images, results.threshold, request.truth)
     return results
 
 
-def find_threshold(images: Iterable[dict]) -> float:
-    """The similarity that hardly any stranger reaches, however a network scales its similarities.
+def find_threshold(images: Iterable[dict]) -> tuple[float, str]:
+    """The similarity that hardly any stranger reaches, at least MIN_THRESHOLD, and in words why it is that.
 
     An image shows the person asked for once at most, so all but its most similar person are certainly somebody else.
     """
     strangers = [similarity for image in images for similarity in image["similarities"][1:]]
-    return float(np.quantile(strangers, STRANGERS_BELOW)) if len(strangers) >= MIN_STRANGERS else FALLBACK_THRESHOLD
+    if len(strangers) < MIN_STRANGERS:
+        return MIN_THRESHOLD, "too few people to derive it from"
+    below = float(np.quantile(strangers, STRANGERS_BELOW))
+    reason = (
+        f"{STRANGERS_BELOW:.0%} of the {len(strangers)} people who are certainly somebody else are below {below:.3f}"
+    )
+    return max(below, MIN_THRESHOLD), reason + ("; it is never lower" if below < MIN_THRESHOLD else "")
 
 
 def rank_images(images: Iterable[dict], threshold: float, truth: Mapping[Path, Sequence[float]] | None) -> list[dict]:
@@ -111,20 +124,23 @@ def rank_images(images: Iterable[dict], threshold: float, truth: Mapping[Path, S
         if image["boxes"]:
             box, score, similarity = (image[name][0] for name in ("boxes", "scores", "similarities"))
             row = {"file": image["file"], "box": box, "score": score, "similarity": similarity}
-            ranked.append(row | {"match": similarity >= threshold, "right": _is_right(box, image["file"], truth)})
+            # As printed: what is listed with the similarity of the threshold is a match.
+            match = round(similarity, 3) >= round(threshold, 3)
+            ranked.append(row | {"match": match, "right": _is_right(box, image["file"], truth)})
     return sorted(ranked, key=lambda row: -row["similarity"])
 
 
 def write_results(results: GalleryResults, out: Path, top_k: int, max_pixels: int) -> None:
-    """Write `results.json`, `overview.jpg` and, in `gallery/`, a picture of each image with a match.
+    """Write `results.json`, `overview.jpg` and, in `gallery/`, a picture of each image with a match or in the overview.
 
     Args:
         out: folder to write to.
-        top_k: matches in the overview, one of each image.
+        top_k: people in the overview, one of each image.
         max_pixels: larger image files are refused.
     """
     query = Path(results.query["file"])
     images = {image["file"]: image for image in results.images}
+    files = [Path(file) for file in images]
     matches = []
     for rank, row in enumerate(results.ranked):
         if rank >= top_k and not row["match"]:
@@ -132,12 +148,16 @@ def write_results(results: GalleryResults, out: Path, top_k: int, max_pixels: in
         file = Path(row["file"])
         scene = read_photo(file, max_pixels)
         if rank < top_k:
-            matches.append(Match(scene, row["box"], row["similarity"], file.name, row["match"], row["right"]))
+            name = short_path(file, files)
+            matches.append(Match(scene, row["box"], row["similarity"], name, row["match"], row["right"]))
         image = images[row["file"]]
         row["picture"] = f"gallery/{rank + 1:03d}_{file.stem}.jpg"  # the rank keeps files of one name apart
         best = 0 if row["match"] else None
         save_jpeg(out / row["picture"], draw_detections(scene, image["boxes"], image["similarities"], best))
-    sheet = overview(read_photo(query, max_pixels), results.query["box"], matches, query.name)
+    title = headline(results.ranked, len(images))
+    shown = f"; {counted(len(matches), 'image')} shown" if results.ranked and results.ranked[0]["match"] else ""
+    title = title[0].upper() + title[1:] + shown
+    sheet = overview(read_photo(query, max_pixels), results.query["box"], matches, query.name, title)
     save_jpeg(out / "overview.jpg", sheet)
     write_json(out / "results.json", vars(results))
 
@@ -146,6 +166,12 @@ def find_people(searcher: Searcher, photo: Path) -> list[list[float]]:
     """Boxes (x1, y1, x2, y2) of the people found in a photo, from left to right; ImageError if it cannot be read."""
     [(_, found)] = searcher([SearchRequest(photo)])
     return sorted(found.boxes.tolist())
+
+
+def finds_nobody(searcher: Searcher, photo: Path, box: Sequence[float]) -> bool:
+    """Whether nobody is found in a box (x1, y1, x2, y2) of a photo; ImageError if it cannot be read."""
+    found = find_people(searcher, photo)
+    return not found or paired_iou(box, found).max() < SAME_IOU
 
 
 def write_people(photo: Path, boxes: Sequence[Sequence[float]], out: Path, max_pixels: int) -> None:

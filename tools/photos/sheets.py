@@ -8,13 +8,14 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from tools.photos.drawing import BEST, QUERY, RIGHT, Box, Color, Mark, draw_marks, font
+from tools.photos.wording import drawable, verdict
 
 PAPER, INK, FAINT = (255, 255, 255), (30, 30, 30), (110, 110, 110)
 GAP, INNER_GAP = 16, 6
 SCENE = (330, 220)  # width, height in pixels, as all sizes here
 CROP = (100, 220)
 CAPTION = 26
-NAME_LEFT = 150  # room for rank, similarity and verdict
+NAME_LEFT = 165  # room for rank, similarity and verdict
 TITLE = 34
 QUERY_CROP = (230, 506)
 CROP_MARGIN = 0.15  # of the box's sides, shown around it
@@ -43,16 +44,19 @@ class Match:
     @property
     def color(self) -> Color:
         """Of its frames."""
-        if self.right is not None:
-            return RIGHT if self.right else BEST
-        return BEST if self.reached else FAINT
+        if not self.reached:
+            return FAINT
+        return RIGHT if self.right else BEST
 
 
-def overview(query_image: np.ndarray, query_box: Box, matches: Sequence[Match], query_name: str = "") -> np.ndarray:
-    """One picture: the query on the left, its matches in falling order on the right.
+def overview(
+    query_image: np.ndarray, query_box: Box, matches: Sequence[Match], query_name: str = "", title: str = ""
+) -> np.ndarray:
+    """One picture: the query on the left, its matches in falling order on the right, under a title.
 
     A match shows the person enlarged beside the whole scene, where it is outlined, over rank, similarity and file name;
-    where the truth is known, the word "right" or "wrong". People below the threshold are grey.
+    where the truth is known, the word "right" or "wrong". People below the threshold are grey, with "no match", or with
+    "missed" where they are known to be the person.
 
     Args:
         query_image: uint8 H x W x 3 RGB. query_box: x1, y1, x2, y2. matches: Match objects, the best first.
@@ -71,9 +75,7 @@ def overview(query_image: np.ndarray, query_box: Box, matches: Sequence[Match], 
     sheet = Image.new("RGB", size, PAPER)
     ImageDraw.Draw(sheet).rectangle((0, 0, left - 1, size[1]), fill=(243, 243, 243))
     _draw_query(sheet, query_image, query_box, query_name)
-    reached = sum(match.reached for match in matches)
-    title = f"{reached} of the {len(matches)} most similar reach the threshold" if matches else "Nobody was found"
-    _write(sheet, (left + GAP, TITLE / 2 + GAP / 2), title, 22)
+    _write(sheet, (left + GAP, TITLE / 2 + GAP / 2), title, 20)
     for rank, match in enumerate(matches, start=1):
         row, column = divmod(rank - 1, columns)
         corner = left + GAP + column * (cell[0] + GAP), TITLE + GAP + row * (cell[1] + GAP)
@@ -95,10 +97,10 @@ def crop_region(image: np.ndarray, box: Box, shape: tuple[int, int]) -> np.ndarr
 
 
 def _draw_query(sheet: Image.Image, image: np.ndarray, box: Box, name: str) -> None:
-    _write(sheet, (GAP, TITLE / 2 + GAP / 2), "Query", 22)
+    _write(sheet, (GAP, TITLE / 2 + GAP / 2), "Query", 20)
     top = TITLE + GAP
     _paste(sheet, draw_marks(image, [Mark(box, "", QUERY, weight=2.5)]), (GAP, top), SCENE)
-    _write(sheet, (GAP, top + SCENE[1] + CAPTION / 2), shorten(name, font(15), SCENE[0]), 15, FAINT)
+    _write(sheet, (GAP, top + SCENE[1] + CAPTION / 2), shorten(drawable(name), font(15), SCENE[0]), 15, FAINT)
     _paste(sheet, crop_region(image, box, QUERY_CROP), (GAP, top + SCENE[1] + CAPTION + GAP), QUERY_CROP, QUERY)
 
 
@@ -108,10 +110,10 @@ def _draw_match(sheet: Image.Image, corner: tuple[int, int], rank: int, match: M
     _paste(sheet, crop_region(match.image, match.box, CROP), corner, CROP, match.color)
     _paste(sheet, draw_marks(match.image, [Mark(match.box, "", match.color, weight=2.5)]), (scene_x, y), SCENE)
     _write(sheet, (x, middle), f"{rank}", 20)
-    verdict = {None: "", True: "right", False: "wrong"}[match.right]
-    _write(sheet, (x + 28, middle), f"{match.similarity:.2f} {verdict}", 18, match.color if verdict else INK)
+    word = verdict(match.reached, match.right)
+    _write(sheet, (x + 28, middle), f"{match.similarity:.3f} {word}", 18, match.color if word else INK)
     name_x = x + NAME_LEFT
-    _write(sheet, (name_x, middle), shorten(match.name, font(15), scene_x + SCENE[0] - name_x), 15, FAINT)
+    _write(sheet, (name_x, middle), shorten(drawable(match.name), font(15), scene_x + SCENE[0] - name_x), 15, FAINT)
 
 
 def _write(sheet: Image.Image, place: tuple[float, float], text: str, size: int, color: Color = INK) -> None:
