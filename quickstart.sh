@@ -19,6 +19,11 @@ if [ -f "$out/run/config.yaml" ]; then
 elif "$python" -c "$download" 2>/dev/null; then
     cfg=configs/quickstart_imagenet.yaml
 fi
+case $cfg in
+*imagenet*) echo "from ImageNet weights: about 3 1/2 minutes on two idle cores" ;;
+configs/*) echo "from random weights, as ImageNet's cannot be downloaded: about 11 minutes on two idle cores" ;;
+*) echo "continuing in $out" ;;
+esac
 if [ ! -f "$out/data/synthetic.json" ]; then # written last: without it the drawing was interrupted
     echo "== drawing a dataset in CUHK-SYSU's format"
     rm -rf "$out/data"
@@ -30,7 +35,7 @@ if [ ! -f "$out/untrained/metrics.json" ]; then
     "$python" -m tools.test --cfg "$cfg" --untrained --out "$out/untrained" OUTPUT_DIR "$out/run"
 fi
 if [ ! -f "$out/run/metrics.json" ]; then # written after the last epoch
-    echo "== training, two to five minutes (continues an interrupted run)"
+    echo "== training (continues an interrupted run)"
     "$python" -m tools.train --cfg "$cfg" --resume OUTPUT_DIR "$out/run"
 fi
 if [ ! -f "$out/test/metrics.json" ]; then
@@ -48,7 +53,7 @@ cat <<END
 
 All in $out:
   demo/overview.jpg     the query person and the best matches
-  demo/gallery/         the images with a match, with the people found
+  demo/gallery/         the images with a match or in the overview, people marked
   demo/results.json     the same as numbers
   test/metrics.json     the table above; untrained/metrics.json next to it
   run/                  checkpoints, config, log; curves: .venv/bin/tensorboard --logdir $out/run/tensorboard

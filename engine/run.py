@@ -164,14 +164,21 @@ class TrainingRun:
         images, identities = len(self.train_set), self.train_set.num_identities
         log.info("%s: %d training images, %d identities", self.cfg.INPUT.DATASET, images, identities)
         epoch, step = self.progress.epoch + 1, self.progress.step + 1
-        log.info("%d processes on %s; from epoch %d, step %d", world_size(), self.device, epoch, step)
+        processes = "1 process" if world_size() == 1 else f"{world_size()} processes"
+        log.info(
+            "%s on %s; from epoch %d of %d, step %d", processes, self.device, epoch, self.cfg.SOLVER.MAX_EPOCHS, step
+        )
         self.board = SummaryWriter(str(self.folder.path / "tensorboard"), purge_step=self.progress.total_steps + 1)
         write_text(self.folder.path / "config.yaml", self.cfg.dump())
 
     def _train_epoch(self) -> None:
         start, sampler = monotonic(), self.loader.batch_sampler
         sampler.set_epoch(self.progress.epoch, self.progress.step * self.cfg.SOLVER.ACCUMULATE)
-        name, done, total = f"epoch {self.progress.epoch + 1}", sampler.start_batch, len(self.loader)
+        name, done, total = (
+            f"epoch {self.progress.epoch + 1} of {self.cfg.SOLVER.MAX_EPOCHS}",
+            sampler.start_batch,
+            len(self.loader),
+        )
         batches = self.samples.counted(self.loader)
         train_one_epoch(
             self.network,

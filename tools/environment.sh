@@ -17,7 +17,7 @@ prepare_environment() {
     fi
     stamp=.venv/installed-$(cat "$@" | cksum | tr ' ' '-')
     if ! [ -f "$stamp" ]; then
-        echo "installing $* (torch alone is several GB)"
+        echo "installing what is missing of $*"
         set -- $(printf -- '-r %s ' "$@")
         "$python" -m pip install --quiet --disable-pip-version-check "$@"
         touch "$stamp"
