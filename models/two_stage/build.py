@@ -6,7 +6,7 @@ from yacs.config import CfgNode
 
 from models.backbones import BACKBONES, NORM_SCOPES, STRIDE, FreezePolicy, SplitBackbone, build_backbone
 from models.oim import OIMLoss
-from models.preprocess import Preprocess
+from models.preprocess import PIXEL_FORMATS, Preprocess
 from models.results import Thresholds
 from models.roi import RoIAlign
 from models.two_stage.boxes import RoISampler
@@ -30,7 +30,7 @@ def build(cfg: CfgNode, pretrained: bool = False) -> PersonSearch:
     # SCORE_NORM applies only where the pixel-wise head gives the score.
     scored_by_pixels = options.SEARCH_HEAD.TYPE == "pixelwise" and options.DETECTION_HEAD.TYPE == "none"
     return PersonSearch(
-        preprocess=Preprocess(cfg.INPUT.MIN_SIZE, cfg.INPUT.MAX_SIZE),
+        preprocess=Preprocess(cfg.INPUT.MIN_SIZE, cfg.INPUT.MAX_SIZE, pixels=body.PIXELS),
         stem=backbone.stem,
         rpn=_build_rpn(options.RPN, backbone),
         detection_head=_build_detection_head(options, backbone),
@@ -144,6 +144,7 @@ def _thresholds(head: CfgNode) -> Thresholds:
 
 CHOICES = {
     "BACKBONE.NAME": BACKBONES,
+    "BACKBONE.PIXELS": PIXEL_FORMATS,
     "BACKBONE.FROZEN_BN_AFFINE": NORM_SCOPES,
     "BACKBONE.FROZEN_BN_STATISTICS": NORM_SCOPES,
     "RPN.BOX_LOSS": BOX_LOSSES,
