@@ -50,6 +50,12 @@ _C.INPUT.DATA_ROOT = ""
 # (published).
 _C.INPUT.MIN_SIZE = 900
 _C.INPUT.MAX_SIZE = 1500
+# Multi-scale training: each image is resized with MIN_SIZE and MAX_SIZE times one of these factors, chosen by seed and
+# epoch; [1.0] is one size.
+_C.INPUT.TRAIN_SCALES = [1.0]
+# Training batches hold images that are all wider than high, or none of which is, so that less is padded. The headers
+# of all training images are read when a run begins.
+_C.INPUT.SAME_ORIENTATION = False
 # Images per process and forward pass in training. Batch norm learns from them, so 1 or 2 cost several points of mAP
 # (published: 5).
 _C.INPUT.BATCH_SIZE_TRAIN = 5
@@ -242,6 +248,13 @@ _C.SOLVER.MOMENTUM = 0.9
 # Weight decay of weights and of biases (published: the same; NAE: none on biases).
 _C.SOLVER.WEIGHT_DECAY = 0.0005
 _C.SOLVER.WEIGHT_DECAY_BIAS = 0.0005
+# Factor on the learning rate of biases (published: 1; AlignPS: 2).
+_C.SOLVER.BIAS_LR_FACTOR = 1.0
+# Biases of normalisation layers learn as weights do, in rate and decay (AlignPS; as mmdetection).
+_C.SOLVER.NORM_BIASES_AS_WEIGHTS = False
+# Factor on the learning rate of the convolutions that give a deformable convolution its offsets. Their biases decay as
+# weights do.
+_C.SOLVER.OFFSET_LR_FACTOR = 1.0
 # Largest norm of the gradient of all parameters; 0 does not clip (published).
 _C.SOLVER.CLIP_GRADIENTS = 10.0
 # Steps in a row whose losses or gradients are not finite before training stops; each of them is skipped. In fp16 the

@@ -91,6 +91,8 @@ class TrainingRun:
             rank=rank(),
             world_size=world_size(),
             flip_prob=inputs.FLIP_PROB,
+            scales=inputs.TRAIN_SCALES,
+            same_orientation=inputs.SAME_ORIENTATION,
             damaged=inputs.DAMAGED_IMAGES,
             pin_memory=self.device.type == "cuda",
         )
