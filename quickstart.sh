@@ -30,7 +30,7 @@ if [ ! -f "$out/untrained/metrics.json" ]; then
     "$python" -m tools.test --cfg "$cfg" --untrained --out "$out/untrained" OUTPUT_DIR "$out/run"
 fi
 if [ ! -f "$out/run/metrics.json" ]; then # written after the last epoch
-    echo "== training, two to three minutes (continues an interrupted run)"
+    echo "== training, two to five minutes (continues an interrupted run)"
     "$python" -m tools.train --cfg "$cfg" --resume OUTPUT_DIR "$out/run"
 fi
 if [ ! -f "$out/test/metrics.json" ]; then

@@ -1,7 +1,7 @@
 """Search scores of the features of a test run, under any number of settings."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -44,6 +44,31 @@ def check_galleries(
     """Read each setting's galleries once; raises as `query_set.galleries` where the dataset has none of such a size."""
     for size, cross_camera in dict.fromkeys((setting.gallery_size, setting.cross_camera) for setting in settings):
         next(iter(query_set.galleries(gallery_set, size, cross_camera)))
+
+
+def parts_of(lengths: dict[str, int]) -> dict[str, slice]:
+    """The columns of each part of an embedding, by name, from their lengths: `PersonSearchModel.embedding_parts`."""
+    ends = np.cumsum([0, *lengths.values()]).tolist()
+    return {name: slice(start, end) for name, start, end in zip(lengths, ends[:-1], ends[1:], strict=True)}
+
+
+def share_of_norm(features: Features, columns: slice) -> float:
+    """Mean share of a part in the squared norm of the gallery's embeddings, 0 ... 1."""
+    squares = [np.square(rows) for rows in features.gallery_feats + features.ground_truth_feats if len(rows)]
+    shares = [rows[:, columns].sum(1) / rows.sum(1) for rows in squares]
+    return float(np.concatenate(shares).mean()) if shares else 0.0
+
+
+def only_part(features: Features, columns: slice) -> Features:
+    """The features with embeddings that consist of a part alone, each as long as the whole one was."""
+
+    def cut(rows: np.ndarray) -> np.ndarray:
+        part = rows[:, columns]
+        length = np.linalg.norm(part, axis=1, keepdims=True).clip(min=np.finfo(np.float32).tiny)
+        return part / length * np.linalg.norm(rows, axis=1, keepdims=True)
+
+    names = ("gallery_feats", "ground_truth_feats", "query_feats", "context_feats")
+    return replace(features, **{name: [cut(rows) for rows in getattr(features, name)] for name in names})
 
 
 def score_search(

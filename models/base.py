@@ -32,6 +32,11 @@ class PersonSearchModel(nn.Module):
 
     identity_memory: tuple[str, ...] = ()
 
+    @property
+    def embedding_parts(self) -> dict[str, int]:
+        """Lengths of the parts whose concatenation is the embedding, by name in their order; empty where it is one."""
+        return {}
+
     def __init__(self, preprocess: Preprocess):
         super().__init__()
         self.preprocess = preprocess

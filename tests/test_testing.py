@@ -3,11 +3,14 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tiny import CFG, call, words
 
 from defaults import load_cfg
+from engine.feature_files import Features
+from engine.scoring import only_part, parts_of, share_of_norm
 from engine.searcher import Searcher
 from models import build_model
 from tools import test as test_tool
@@ -105,6 +108,25 @@ def test_an_untrained_network_is_scored_with_ground_truth_boxes(cuhk, tmp_path, 
     assert run(cuhk, tmp_path, "--untrained") == 0
     [row] = json.loads((tmp_path / "test" / "metrics.json").read_text())["search"]
     assert row["boxes"] == "ground truth" and row["mAP"] > 0
+
+
+def test_parts_of_the_embedding_are_scored_alone(cuhk, tmp_path, capsys):
+    assert run(cuhk, tmp_path, "--gt", "--parts") == 0
+    rows = json.loads((tmp_path / "test" / "metrics.json").read_text())["parts"]
+    assert [row["part"] for row in rows] == [name for name in ("res4", "res5") for _ in range(2)]
+    shares = {row["part"]: row["share of norm"] for row in rows}
+    assert sum(shares.values()) == pytest.approx(1, abs=1e-4)
+    assert "by one part of the embedding alone" in capsys.readouterr().out
+
+
+def test_a_part_of_features_keeps_the_direction_of_its_columns_and_the_length_of_the_whole():
+    rows = np.array([[3.0, 0, 4, 0], [0, 1, 0, 0]], np.float32)
+    features = Features(gallery_feats=[rows], query_feats=[rows[:1]], context_feats=[rows])
+    last = only_part(features, slice(2, 4))
+    np.testing.assert_allclose(last.gallery_feats[0], [[5, 0], [0, 0]])
+    np.testing.assert_allclose(last.query_feats[0], [[5, 0]])
+    assert share_of_norm(features, slice(2, 4)) == pytest.approx((16 / 25 + 0) / 2)
+    assert parts_of({"own": 2, "scene": 2}) == {"own": slice(0, 2), "scene": slice(2, 4)}
 
 
 def test_features_that_cannot_be_written_are_refused_before_the_search(cuhk, tmp_path, images_seen, capsys):

@@ -4,7 +4,6 @@ Programs import PyTorch, and what imports it, within their `main`: that takes se
 """
 
 import argparse
-import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from utils.allocator import keep_freed_memory
 from utils.errors import DivergedError, UserError
+from utils.openmp import yield_to_other_programs
 from utils.signals import StoppedError
 
 if TYPE_CHECKING:
@@ -108,8 +108,7 @@ def run_program(main: Callable[[argparse.Namespace], None], args: argparse.Names
 
     Errors of the user or the system, a lack of memory and stops are printed so; others are bugs, and raised.
     """
-    # Before torch is imported: threads that wait for others of their group shall not keep the processor busy.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    yield_to_other_programs()  # before torch is imported
     keep_freed_memory()
     try:
         main(args)

@@ -18,6 +18,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     weights.add_argument("--untrained", action="store_true", help="random weights, with ground-truth boxes: a baseline")
     parser.add_argument("--cbgm", action="store_true", help="score with CBGM re-ranking too")
     parser.add_argument("--gt", action="store_true", help="score with ground-truth boxes too")
+    by_part = "search by each part of the embedding alone, too: own features, scene, group"
+    parser.add_argument("--parts", action="store_true", help=by_part)
     parser.add_argument(
         "--gallery-size", nargs="+", metavar="N", help="images in each gallery, -1: all (default: usual)"
     )

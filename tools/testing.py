@@ -18,7 +18,7 @@ from engine.devices import select_device
 from engine.feature_files import Features, PartialResults, extraction_id, load_features, save_features
 from engine.features import extract_features, names_of
 from engine.networks import options_of, search_settings
-from engine.scoring import Setting, check_galleries, score_search
+from engine.scoring import Setting, check_galleries, only_part, parts_of, score_search, share_of_norm
 from engine.searcher import Searcher
 from models import build_model
 from models.base import PersonSearchModel
@@ -122,9 +122,27 @@ def _score(args: argparse.Namespace, cfg: CfgNode, sets: Sets, features: Feature
     with all_cores():
         detection = evaluate_detection(sets[0], features.gallery_dets, cfg.EVAL.DETECTION_SCORE_THRESH)
         rows = [each.describe() | score_search(features, *sets, each, cfg.EVAL.BLOCK_MB) for each in settings]
+        parts = _score_parts(cfg, sets, features, settings) if args.parts else []
     log.info("scored in %.1f s", monotonic() - start)
     out = _out(args, cfg) / "metrics.json"
-    write_json(out, {"dataset": name, "detection": detection, "search": rows})
+    write_json(out, {"dataset": name, "detection": detection, "search": rows, "parts": parts})
     sys.stdout.write(f"\n{name}: detection (%)\n{format_table([detection])}\n")
     sys.stdout.write(f"\n{name}: search (%)\n{format_table(rows)}\n\n")
+    if parts:
+        sys.stdout.write(f"by one part of the embedding alone (%)\n{format_table(parts)}\n\n")
     log.info("written to %s", out)
+
+
+def _score_parts(cfg: CfgNode, sets: Sets, features: Features, settings: list[Setting]) -> list[dict]:
+    """Each part's share of the embedding and its scores under each setting; rows of a table."""
+    with torch.device("meta"):
+        lengths = build_model(cfg).embedding_parts
+    if len(lengths) < 2:
+        raise UserError("--parts: the embedding of this network is not made of parts")
+    rows = []
+    for name, columns in parts_of(lengths).items():
+        alone, share = only_part(features, columns), share_of_norm(features, columns)
+        for each in settings:
+            scores = score_search(alone, *sets, each, cfg.EVAL.BLOCK_MB)
+            rows.append({"part": name, "share of norm": share} | each.describe() | scores)
+    return rows

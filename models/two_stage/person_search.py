@@ -47,6 +47,10 @@ class PersonSearch(PersonSearchModel):
         self.loss_weights, self.freeze, self.score_norm = loss_weights, freeze, score_norm
         freeze.freeze_parameters(stem, self.tails())
 
+    @property
+    def embedding_parts(self) -> dict[str, int]:
+        return self.search_head.embedding.parts
+
     def tails(self) -> list[Tail]:
         """The heads' copies of the backbone's tail."""
         return [module for module in self.modules() if isinstance(module, Tail)]
