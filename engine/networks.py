@@ -43,6 +43,7 @@ def open_network(
     """
     checkpoint = read_checkpoint(Path(path))
     cfg = options_of(checkpoint, str(path), cfg_file, opts)
+    check_family_options(cfg)
     model = build_model(cfg)
     load_weights(model, checkpoint, str(path))
     return cfg, model

@@ -11,6 +11,7 @@ from training_process import assert_same
 
 import demo
 from datasets import build_dataset
+from defaults import load_cfg
 from engine.checkpoint import load_weights
 from engine.networks import open_network
 from models import build_model
@@ -227,7 +228,7 @@ def test_weights_of_the_other_family_name_the_config_that_fits(tmp_path):
     files = r"configs/releases/alignps_plus_cuhk_sysu.yaml or configs/releases/alignps_plus_prw.yaml"
     with pytest.raises(UserError, match=rf"they are of AlignPS\+ \(2021\), whose network is in {files}$"):
         load_weights(tiny_model(), release)
-    cfg = tiny_cfg(**KEYWORDS)
+    cfg = load_cfg(None, [str(word) for pair in SMALL.items() for word in pair])
     torch.save({"model": build_model(cfg).state_dict(), "config": cfg.dump()}, tmp_path / "best.pth")
     with pytest.raises(UserError, match="do not fit .*convert_checkpoint .*best.pth --save-config"):
         load_weights(tiny_model(), tmp_path / "best.pth")

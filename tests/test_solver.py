@@ -6,7 +6,7 @@ from torch import nn
 
 from engine.solver import build_optimizer, build_schedule
 from engine.train import set_learning_rate
-from models.anchor_free.deformable import DeformableConv
+from models.deformable import DeformableConv
 from utils.errors import UserError
 
 

@@ -6,12 +6,12 @@ from torch import nn
 from yacs.config import CfgNode
 
 from models.anchor_free.alignps import AlignPS
-from models.anchor_free.deformable import deform_stages, stride_in_first_convolution
 from models.anchor_free.detections import QUERY_CELLS, Detector
 from models.anchor_free.head import DenseHead
 from models.anchor_free.memory import FocalOIMLoss
 from models.anchor_free.neck import AlignedAggregation
 from models.backbones import BACKBONES, NORM_SCOPES, FreezePolicy, build_feature_maps
+from models.deformable import deform_stages, stride_in_first_convolution
 from models.preprocess import PIXEL_FORMATS, Preprocess
 from utils.errors import UserError
 

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from models.anchor_free.deformable import DeformableConv
+from models.deformable import DeformableConv
 
 GROUPS = 32  # of the group norms
 PRIOR = 0.01  # probability of a person at a cell before training

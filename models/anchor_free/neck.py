@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.anchor_free.deformable import DeformableConv
+from models.deformable import DeformableConv
 
 
 class AlignedAggregation(nn.Module):

@@ -31,16 +31,20 @@ class DeformableConv(DeformConv2d):
             if parameter is not None:
                 nn.init.zeros_(parameter)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The output, in the type of `x`; offsets are positions, so sampling is in float32 in every precision."""
+    def sampling(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Offsets B x 18 x h' x w' and, where it is modulated, factors B x 9 x h' x w', float32 in every precision."""
         offsets, logits = self.conv_offset(x).float().tensor_split([2 * TAPS], dim=1)
-        factors = logits.sigmoid() if self.modulated else None
+        return offsets, logits.sigmoid() if self.modulated else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The output, in the type of `x`; torchvision samples in float32 alone on CPUs."""
+        offsets, factors = self.sampling(x)
         bias = None if self.bias is None else self.bias.float()
         with torch.autocast(x.device.type, enabled=False):
-            sampled = deform_conv2d(
-                x.float(), offsets, self.weight.float(), bias, self.stride, self.padding, self.dilation, factors
+            output = deform_conv2d(
+                x.float(), offsets, self.weight.float(), bias, self.stride, self.padding, mask=factors
             )
-        return sampled.to(x.dtype)
+        return output.to(x.dtype)
 
 
 def deform_stages(network: nn.Module) -> None:
