@@ -108,9 +108,12 @@ def test_scales_of_targets_resize_images_and_boxes(monkeypatch):
 
 
 def test_images_without_people_have_a_loss_of_classification_alone():
-    losses = small_model()(IMAGES, [target(), target()])
+    model = small_model()
+    losses = model(IMAGES, [target(), target()])
     sum(losses.values()).backward()
     assert {name for name, loss in losses.items() if loss} == {"loss_cls"}
+    # Several processes wait for the gradient of every parameter.
+    assert all(parameter.grad is not None for parameter in model.parameters() if parameter.requires_grad)
 
 
 def test_mixed_precision_keeps_losses_finite_and_embeddings_close():
