@@ -1,7 +1,5 @@
 """From options to an anchor-free network."""
 
-from operator import attrgetter
-
 from torch import nn
 from yacs.config import CfgNode
 
@@ -13,7 +11,7 @@ from models.anchor_free.neck import AlignedAggregation
 from models.backbones import BACKBONES, NORM_SCOPES, FreezePolicy, build_feature_maps
 from models.deformable import deform_stages, stride_in_first_convolution
 from models.preprocess import PIXEL_FORMATS, Preprocess
-from utils.errors import UserError
+from utils.options import check_choices, check_rules
 
 
 def build(cfg: CfgNode, pretrained: bool = False) -> AlignPS:
@@ -71,10 +69,7 @@ CHOICES = {
 
 def _check(options: CfgNode) -> None:
     """Raise UserError for values that do not exist, or do not go together."""
-    for name, choices in CHOICES.items():
-        chosen = attrgetter(name)(options)
-        if chosen not in choices:
-            raise UserError(f"MODEL.{name} {chosen!r} is not one of {', '.join(choices)}")
+    check_choices("MODEL", options, CHOICES)
     own, backbone = options.ANCHOR_FREE, options.BACKBONE.NAME
     rules = {
         "MODEL.BACKBONE.FROZEN_STAGES must not be negative": options.BACKBONE.FROZEN_STAGES >= 0,
@@ -90,6 +85,4 @@ def _check(options: CfgNode) -> None:
             not own.STRIDE_IN_1X1 or backbone in ("resnet50", "resnet101")
         ),
     }
-    for rule, holds in rules.items():
-        if not holds:
-            raise UserError(rule)
+    check_rules(rules)

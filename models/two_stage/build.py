@@ -1,7 +1,5 @@
 """From options to a two-stage network."""
 
-from operator import attrgetter
-
 from yacs.config import CfgNode
 
 from models.backbones import BACKBONES, NORM_SCOPES, STRIDE, FreezePolicy, SplitBackbone, build_backbone
@@ -18,7 +16,7 @@ from models.two_stage.person_search import PersonSearch
 from models.two_stage.pixelwise import SCORE_NORMS, PixelwiseEmbedding
 from models.two_stage.rpn import BOX_LOSSES, ProposalNetwork
 from models.two_stage.search_head import BoxRegressor, SearchHead
-from utils.errors import UserError
+from utils.options import check_choices, check_rules
 
 
 def build(cfg: CfgNode, pretrained: bool = False) -> PersonSearch:
@@ -162,10 +160,7 @@ CHOICES = {
 def _check(cfg: CfgNode) -> None:
     """Raise UserError for values that do not exist, or do not go together."""
     options = cfg.MODEL
-    for name, choices in CHOICES.items():
-        chosen = attrgetter(name)(options)
-        if chosen not in choices:
-            raise UserError(f"MODEL.{name} {chosen!r} is not one of {', '.join(choices)}")
+    check_choices("MODEL", options, CHOICES)
     head, size, group = options.SEARCH_HEAD.TYPE, options.ROI_ALIGN.SIZE, options.CONTEXT.GROUP
     plain = not options.PARTS and options.CONTEXT.SCENE == group == "none"
     rules = {
@@ -183,6 +178,4 @@ def _check(cfg: CfgNode) -> None:
             group not in ("stack", "multiscale") or cfg.INPUT.BATCH_SIZE_TRAIN >= 2
         ),
     }
-    for rule, holds in rules.items():
-        if not holds:
-            raise UserError(rule)
+    check_rules(rules)
