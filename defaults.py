@@ -154,8 +154,8 @@ _C.MODEL.SEARCH_HEAD.SCORE_THRESH = 0.5
 _C.MODEL.SEARCH_HEAD.NMS_THRESH = 0.5
 _C.MODEL.SEARCH_HEAD.MAX_DETECTIONS = 300
 # Context features in the embedding besides the person's: an extractor's name, or "none".
-# "stack" (release of 2021), "gate" and "multiscale" (release of 2024), "coattention", "pool": see
-# models/two_stage/context.py.
+# "stack" (release of 2021), "gate" and "multiscale" (release of 2024), "coattention", "pool"; for the group also
+# "companions", this project's own: see models/two_stage/context.py.
 _C.MODEL.CONTEXT = CN()
 _C.MODEL.CONTEXT.SCENE = "stack"
 _C.MODEL.CONTEXT.GROUP = "stack"
@@ -275,6 +275,11 @@ _C.EVAL.GALLERY_SIZE = 0
 _C.EVAL.DETECTION_SCORE_THRESH = 0.01
 # Exclude gallery images of the query's own camera (PRW's multi-view setting).
 _C.EVAL.CROSS_CAMERA = False
+# Companion voting (`--companions`), a re-ranking of this project: factor of a vote, and the share of a companion's
+# similarities to other people that count as chance; see utils/evaluation/companions.py.
+_C.EVAL.COMPANIONS = CN()
+_C.EVAL.COMPANIONS.WEIGHT = 0.4
+_C.EVAL.COMPANIONS.QUANTILE = 0.998
 # Precision of the network at test time and in the demo: "off" (float32), "fp16" or "bf16".
 _C.EVAL.AMP = "off"
 # Memory in MiB for similarities of queries to the gallery while scoring, at least that of 32 queries. Scores do not

@@ -7,7 +7,7 @@ import numpy as np
 
 from datasets import PersonSearchDataset
 from engine.feature_files import Features
-from utils.evaluation import BLOCK_MB, evaluate_search
+from utils.evaluation import BLOCK_MB, CompanionVoting, evaluate_search
 
 SEARCH_METRICS = ("mAP", "top1", "top5", "top10")
 
@@ -18,12 +18,14 @@ class Setting:
 
     Attributes:
         cbgm: re-rank by context bipartite graph matching.
+        voting: re-rank by companion voting.
         ground_truth: search among the annotated boxes instead of the detected ones (an upper bound).
         gallery_size: images per gallery; None the dataset's usual number, -1 all.
         cross_camera: leave out images of the query's own camera.
     """
 
     cbgm: bool = False
+    voting: CompanionVoting | None = None
     ground_truth: bool = False
     gallery_size: int | None = None
     cross_camera: bool = False
@@ -33,7 +35,7 @@ class Setting:
         size = {None: "usual", -1: "all"}.get(self.gallery_size, self.gallery_size)
         return {
             "boxes": "ground truth" if self.ground_truth else "detected",
-            "CBGM": "yes" if self.cbgm else "no",
+            "re-ranking": "CBGM" if self.cbgm else "companions" if self.voting else "none",
             "gallery": f"{size}, other cameras" if self.cross_camera else str(size),
         }
 
@@ -98,6 +100,7 @@ def score_search(
         features.query_feats,
         query_context=list(zip(features.context_dets, features.context_feats, strict=True)),
         cbgm=setting.cbgm,
+        voting=setting.voting,
         gallery_size=setting.gallery_size,
         cross_camera=setting.cross_camera,
         block_mb=block_mb,

@@ -10,6 +10,7 @@ from sklearn.metrics import average_precision_score
 from datasets import QueryGallery
 from utils.boxes import box_areas, clip_boxes, paired_iou
 from utils.evaluation import detection, evaluate_detection, evaluate_search
+from utils.evaluation.companions import CompanionVoting
 
 DIM = 4
 
@@ -31,7 +32,23 @@ def plain_matching(weights):
     return max(weights[pair] for pair in best), dict(best).get(0)
 
 
-def plain_search(galleries, dets, feats, queries, context=None, k1=None, k2=None):
+def plain_votes(companions, rows_of_images, quantile):
+    """Per image and detection the largest vote: what a companion finds beside the detection, above what is chance."""
+    votes = {image: np.zeros(len(rows)) for image, rows in rows_of_images.items()}
+    for companion in companions:
+        found = [(rows @ companion).tolist() for rows in rows_of_images.values()]
+        strangers = [value for values in found for value in values if value < max(values)]
+        if not strangers:
+            continue
+        chance = np.quantile(strangers, quantile)
+        for image, rows in rows_of_images.items():
+            for k in range(len(rows)):
+                found = [row @ companion for place, row in enumerate(rows) if place != k]
+                votes[image][k] = max([votes[image][k], *(value - chance for value in found)])
+    return votes
+
+
+def plain_search(galleries, dets, feats, queries, context=None, k1=None, k2=None, voting=None):
     """AP and hits of each query."""
     aps, hits = [], []
     for number, gallery in enumerate(galleries):
@@ -41,7 +58,11 @@ def plain_search(galleries, dets, feats, queries, context=None, k1=None, k2=None
             if keep.any():
                 kept[image] = dets[image][keep], feats[image][keep]
                 sims[image] = kept[image][1] @ queries[number]
-        if context is not None:
+        if voting is not None:
+            rows = {image: own_feats for image, (_, own_feats) in kept.items()}
+            votes = plain_votes(context[number][1][1:], rows, voting.quantile)
+            sims = {image: values + voting.weight * votes[image] for image, values in sims.items()}
+        elif context is not None:
             ranked = sorted((-value, place, image) for place, image in enumerate(sims) for value in sims[image])
             for image in {image for _, _, image in ranked[:k1]}:
                 largest, column = plain_matching(context[number][1][:k2] @ kept[image][1].T)
@@ -126,6 +147,53 @@ def test_cbgm_equals_trying_all_matchings():
     assert changed > 10
 
 
+@pytest.mark.parametrize("voting", [CompanionVoting(), CompanionVoting(weight=2, quantile=0.25)])
+def test_companion_voting_equals_its_plain_twin(voting):
+    """With images of one person, and queries that are alone."""
+    rng = np.random.default_rng(3)
+    changed = 0
+    for _ in range(40):
+        dets, _, (gallery_set, query_set, galleries), context = drawn_case(rng)
+        # Continuous values: votes are not exact, so equal sums would rank by chance.
+        feats = [rng.standard_normal((len(image), DIM)).astype(np.float32) for image in dets]
+        context = [(boxes, rng.standard_normal((len(boxes), DIM)).astype(np.float32)) for boxes, _ in context]
+        queries = [feats[0] for _, feats in context]
+        result = evaluate_search(gallery_set, query_set, dets, feats, queries, context, voting=voting)
+        aps, top = plain_search(galleries, dets, feats, queries, context, voting=voting)
+        np.testing.assert_allclose(result["ap"], aps, atol=1e-6)
+        assert [result["top1"], result["top5"], result["top10"]] == pytest.approx(top.tolist())
+        changed += (aps != plain_search(galleries, dets, feats, queries)[0]).any()
+    assert changed > 10
+
+
+@pytest.mark.parametrize(
+    "company, voted",
+    [(["friend", "stranger"], 1), (["stranger", "friend"], 1 / 2), (["passer-by", "passer-by"], 1 / 2)],
+)
+def test_company_tells_doubles_apart(company, voted):
+    """Two people look the same; in each one's image there is somebody else."""
+    vectors = dict(zip(("person", "friend", "stranger", "passer-by"), np.eye(4, dtype=np.float32), strict=True))
+    images = [["person", company[0]], ["person", company[1]], ["stranger", "passer-by"]]
+    box = np.array([[10, 10, 40, 90, 1], [100, 10, 130, 90, 1]], np.float32)
+    galleries = [QueryGallery(np.arange(3), np.array([0]), box[:1, :4], 1)]
+    sets = as_sets(3, galleries, [{"boxes": box[:1, :4], "pids": np.array([1])}])
+    feats = [np.array([vectors[name] for name in names]) for names in images]
+    context = [(box, np.array([vectors["person"], vectors["friend"]]))]
+    given = (*sets[:2], [box] * 3, feats, [vectors["person"]], context)
+    assert evaluate_search(*given)["mAP"] == 1 / 2
+    assert evaluate_search(*given, voting=CompanionVoting())["mAP"] == voted
+
+
+def test_a_companion_does_not_vote_for_itself():
+    person, friend, stranger = np.eye(3, dtype=np.float32)
+    box = np.array([[10, 10, 40, 90, 1], [100, 10, 130, 90, 1]], np.float32)
+    sets = as_sets(2, [QueryGallery(np.arange(2), np.array([0]), box[:1, :4], 1)], [{"boxes": box[:1, :4]}])
+    context = [(box, np.array([person, friend]))]
+    feats = [np.array([person, stranger]), np.array([friend, stranger])]
+    result = evaluate_search(*sets[:2], [box] * 2, feats, [person], context, voting=CompanionVoting(weight=100))
+    assert result["mAP"] == 1 / 2, "behind the stranger whom the friend is with, before the friend"
+
+
 @pytest.mark.parametrize("dtype", [np.int64, np.float32])
 @pytest.mark.parametrize("cbgm", [False, True])
 def test_block_size_changes_nothing(cbgm, dtype):
@@ -204,9 +272,9 @@ OTHER_BOX = [(np.ones((1, 5)), np.zeros((1, 2)))]
         ("gallery_feats", 1, np.zeros((1, 3)), r"gallery_feats\[1\].* expected n x 2"),
         ("gallery_feats", 1, NAN, r"gallery_feats\[1\] holds NaN"),
         ("query_feats", 0, np.zeros((2, 2)), r"query_feats\[0\] has 2 rows: expected 1"),
-        ("query_context", None, None, "cbgm needs query_context"),
+        ("query_context", None, None, "re-ranking needs query_context"),
         ("query_context", None, OTHER_BOX, r"query_context\[0\]: the first box is not the query's"),
-        ("k1", None, 0, "k1 and k2 of at least 1"),
+        ("k1", None, 0, "k1 and k2 must be 1 or more, not 0"),
     ],
 )
 def test_wrong_input_is_named(name, index, value, message):

@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+import torch.nn.functional as F
 from tiny import eager_model, picture, target, tiny_cfg, tiny_model
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -11,7 +12,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from engine.solver import build_optimizer
 from models.roi import RoIAlign, RoIs
 from models.two_stage.boxes import Samples, box_regression_loss
-from models.two_stage.context import GROUP_EXTRACTORS, SCENE_EXTRACTORS, CoAttention, GroupContext, SceneContext
+from models.two_stage.context import (
+    GROUP_EXTRACTORS,
+    SCENE_EXTRACTORS,
+    CoAttention,
+    Companions,
+    GroupContext,
+    SceneContext,
+)
 
 IMAGES = [picture(90, 160, 1), picture(120, 100, 2), picture(150, 240, 3)]
 BOX = torch.tensor([[20.0, 10, 60, 80]])
@@ -104,6 +112,27 @@ def test_every_extractor_trains_and_searches(kind, name):
     extractor = model.search_head.contexts[kind.lower()].extractor
     assert all(p.grad is not None for p in extractor.parameters())
     assert model.eval().query(IMAGES[:1], [BOX])[0]["embeddings"].shape == (1, 512)
+
+
+def test_companions_are_the_mean_of_the_other_people_of_the_image():
+    """Two images: three people, one of them twice; one person. The first box is a query's, which is in no group."""
+    companions, (a, c, alone, query) = Companions(weight=0.5), F.normalize(torch.randn(4, 6))
+    boxes = torch.tensor([[0, 0, 10, 30], [40, 0, 50, 30], [41, 0, 51, 30], [80, 0, 90, 30], [0, 0, 10, 30]]).float()
+    embeddings = torch.stack([query, a, a, c, alone])
+    masks = [torch.tensor([False, True, True, True]), torch.tensor([True])]
+    expected = torch.stack([(a + c) / 2, c, c, a, torch.zeros(6)]) / 2
+    expected = F.normalize(torch.cat([embeddings, expected], dim=1))
+    torch.testing.assert_close(companions(embeddings, boxes, masks), expected)
+
+
+def test_a_network_learns_how_much_companions_count():
+    model = tiny_model(MODEL__CONTEXT__SCENE="none", MODEL__CONTEXT__GROUP="companions")
+    two = target((BOX[0].tolist(), 1), ([2, 4, 30, 60], 2))
+    model.search_head.oim.lut.normal_()
+    sum(model(IMAGES[:2], [two, two]).values()).backward()
+    assert model.search_head.companions.weight.grad.abs() > 0
+    assert model.embedding_parts == {"res4": 256, "res5": 128, "companions": 384}
+    assert model.eval().query(IMAGES[:1], [BOX])[0]["embeddings"].shape == (1, 768)
 
 
 def test_coattention_is_that_of_all_positions_at_once_and_fits_half_precision():

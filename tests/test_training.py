@@ -76,15 +76,15 @@ def test_a_checkpoint_that_cannot_be_continued_from_is_named(run, cuhk, tmp_path
 
 
 def test_one_pass_is_scored_under_every_setting_and_again_from_its_features(run, cuhk, tmp_path, capsys):
-    arguments = ["--cfg", CFG, "--cbgm", "--gt", "--gallery-size", "-1", "50", "--out", tmp_path]
+    arguments = ["--cfg", CFG, "--cbgm", "--companions", "--gt", "--gallery-size", "-1", "50", "--out", tmp_path]
     arguments += ["--features", tmp_path / "features.npz", *words(cuhk, tmp_path)]
     shutil.copy(run / "best.pth", tmp_path)
     assert call(test_tool, *arguments) == 0
     first = json.loads((tmp_path / "metrics.json").read_text())
-    assert [(row["boxes"], row["CBGM"]) for row in first["search"]] == 2 * [
-        ("detected", "no"), ("detected", "yes"), ("ground truth", "no"),
+    assert [(row["boxes"], row["re-ranking"]) for row in first["search"]] == 2 * [
+        ("detected", "none"), ("detected", "CBGM"), ("detected", "companions"), ("ground truth", "none"),
     ]  # fmt: skip
-    assert first["search"][2]["mAP"] > 0
+    assert first["search"][3]["mAP"] > 0
     (tmp_path / "best.pth").unlink()
     assert call(test_tool, *arguments) == 0
     assert json.loads((tmp_path / "metrics.json").read_text()) == first

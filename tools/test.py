@@ -1,4 +1,4 @@
-"""Test a person-search network: python -m tools.test --ckpt FILE [--cfg FILE] [--cbgm] [--gt] [KEY VALUE ...]"""
+"""Test a person-search network: python -m tools.test --ckpt FILE [--cfg FILE] [--cbgm] [--companions] [--gt] ..."""
 
 import argparse
 import sys
@@ -17,6 +17,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     weights.add_argument("--ckpt", type=Path, help="checkpoint (default: best.pth in the config's OUTPUT_DIR)")
     weights.add_argument("--untrained", action="store_true", help="random weights, with ground-truth boxes: a baseline")
     parser.add_argument("--cbgm", action="store_true", help="score with CBGM re-ranking too")
+    help_voting = "score with companion voting, a re-ranking, too"
+    parser.add_argument("--companions", action="store_true", help=help_voting)
     parser.add_argument("--gt", action="store_true", help="score with ground-truth boxes too")
     by_part = "search by each part of the embedding alone, too: own features, scene, group"
     parser.add_argument("--parts", action="store_true", help=by_part)

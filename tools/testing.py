@@ -25,7 +25,7 @@ from models.base import PersonSearchModel
 from tools.common import check_options
 from utils.distributed import all_cores, from_main, is_main, process_group
 from utils.errors import UserError
-from utils.evaluation import evaluate_detection
+from utils.evaluation import CompanionVoting, evaluate_detection
 from utils.files import write_json
 from utils.images import read_image
 from utils.logging import format_table, set_up_logging
@@ -73,7 +73,9 @@ def _settings(args: argparse.Namespace, cfg: CfgNode) -> list[Setting]:
     if args.untrained:  # it detects nobody
         kinds = [{"ground_truth": True}]
     else:
-        kinds = [{}] + [{"cbgm": True}] * args.cbgm + [{"ground_truth": True}] * args.gt
+        voting = CompanionVoting(cfg.EVAL.COMPANIONS.WEIGHT, cfg.EVAL.COMPANIONS.QUANTILE)
+        rerankings = [{}] + [{"cbgm": True}] * args.cbgm + [{"voting": voting}] * args.companions
+        kinds = rerankings + [{"ground_truth": True}] * args.gt
     common = {"cross_camera": cfg.EVAL.CROSS_CAMERA}
     sizes = args.gallery_size or [cfg.EVAL.GALLERY_SIZE]
     return [Setting(gallery_size=size or None, **common, **kind) for size in sizes for kind in kinds]

@@ -8,7 +8,14 @@ from models.preprocess import PIXEL_FORMATS, Preprocess
 from models.results import Thresholds
 from models.roi import RoIAlign
 from models.two_stage.boxes import RoISampler
-from models.two_stage.context import GROUP_EXTRACTORS, SCENE_EXTRACTORS, Context, GroupContext, SceneContext
+from models.two_stage.context import (
+    GROUP_EXTRACTORS,
+    SCENE_EXTRACTORS,
+    Companions,
+    Context,
+    GroupContext,
+    SceneContext,
+)
 from models.two_stage.detection_head import DetectionHead, PassThrough
 from models.two_stage.embedding import LinearEmbedding, NormAwareEmbedding, RoIEmbedding
 from models.two_stage.features import CROP_SIZE, KERNEL_HEIGHTS, POOLS, PartFeatures, TailFeatures
@@ -103,15 +110,18 @@ SEARCH_HEADS = {"norm_aware": _norm_aware, "linear": _linear, "pixelwise": _pixe
 def _build_search_head(options: CfgNode, backbone: SplitBackbone) -> SearchHead:
     head, oim = options.SEARCH_HEAD, options.OIM
     features, contexts, embedding = SEARCH_HEADS[head.TYPE](options, backbone)
+    companions = Companions() if options.CONTEXT.GROUP == COMPANIONS else None
+    length = embedding.num_features * (1 if companions is None else 2)
     return SearchHead(
         roi_align=_roi_align(options),
         features=features,
         contexts=contexts,
         embedding=embedding,
         box_regressor=BoxRegressor(backbone.tail_channels, head.BOX_BATCH_NORM),
-        oim=OIMLoss(embedding.num_features, oim.NUM_IDS, oim.QUEUE_SIZE, oim.MOMENTUM, oim.SCALAR),
+        oim=OIMLoss(length, oim.NUM_IDS, oim.QUEUE_SIZE, oim.MOMENTUM, oim.SCALAR),
         sampler=_sampler(head),
         thresholds=_thresholds(head),
+        companions=companions,
         group_labelled_only=options.CONTEXT.GROUP_LABELLED_ONLY,
         weight_by_score=head.WEIGHT_BY_SCORE,
     )
@@ -122,7 +132,7 @@ def _build_contexts(options: CfgNode, backbone: SplitBackbone) -> dict[str, Cont
     if options.SCENE != "none":
         channels = backbone.stem_channels
         contexts["scene"] = SceneContext(SCENE_EXTRACTORS[options.SCENE](channels), channels)
-    if options.GROUP != "none":
+    if options.GROUP in GROUP_EXTRACTORS:
         channels = backbone.tail_channels
         contexts["group"] = GroupContext(GROUP_EXTRACTORS[options.GROUP](channels), channels)
     return contexts
@@ -140,6 +150,9 @@ def _thresholds(head: CfgNode) -> Thresholds:
     return Thresholds(head.SCORE_THRESH, head.NMS_THRESH, head.MAX_DETECTIONS)
 
 
+COMPANIONS = "companions"
+"""The value of MODEL.CONTEXT.GROUP that is no extractor."""
+
 CHOICES = {
     "BACKBONE.NAME": BACKBONES,
     "BACKBONE.PIXELS": PIXEL_FORMATS,
@@ -151,7 +164,7 @@ CHOICES = {
     "SEARCH_HEAD.TYPE": SEARCH_HEADS,
     "SEARCH_HEAD.POOL": POOLS,
     "CONTEXT.SCENE": ("none", *SCENE_EXTRACTORS),
-    "CONTEXT.GROUP": ("none", *GROUP_EXTRACTORS),
+    "CONTEXT.GROUP": ("none", *GROUP_EXTRACTORS, COMPANIONS),
     "PIXELWISE.SCORE_NORM": SCORE_NORMS,
 }
 """Option of MODEL -> the values that exist."""

@@ -2,13 +2,16 @@
 
 An extractor is a module from a map B x C x h x w to one of that shape, made from the number of channels C; its global
 maximum is the vector of the context. A new one is a class here and a line in `SCENE_EXTRACTORS` or `GROUP_EXTRACTORS`.
+`Companions` is another group context, made from the people's own embeddings.
 """
 
 from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.ops import box_iou
 
 from models.roi import RoIs
 
@@ -168,6 +171,41 @@ class GroupContext(Context):
             for vectors, mask in zip(res5.split(sizes), group_masks, strict=True)
         ]
         return _repeated(self.extractor(torch.stack(means)[:, :, None, None]), sizes)
+
+
+class Companions(nn.Module):
+    """Appends the mean embedding of the other people of the image to each person's own (this project's, no paper's).
+
+    From an embedding e and the companions' mean c comes (e, w c) / |(e, w c)|; without companions c is zero. The weight
+    w is learned. Embeddings enter c without gradient: they are learned as what tells a person apart. RoIs that overlap
+    one by `SAME_PERSON` or more show the same person, who is no companion and counts once in the mean of others.
+
+    Args:
+        weight: w at the start of training.
+    """
+
+    SAME_PERSON = 0.4
+
+    def __init__(self, weight: float = 0.5):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(weight))
+
+    def forward(self, embeddings: Tensor, boxes: Tensor, group_masks: list[Tensor]) -> Tensor:
+        """Embeddings R x 2 D (unit vectors) from embeddings R x D (unit vectors) and their boxes R x 4.
+
+        For `group_masks` see `GroupContext`.
+        """
+        sizes = [len(mask) for mask in group_masks]
+        with torch.autocast(embeddings.device.type, enabled=False):
+            groups = zip(embeddings.detach().split(sizes), boxes.split(sizes), group_masks, strict=True)
+            means = torch.cat([self._means(*group) for group in groups])
+            return F.normalize(torch.cat([embeddings, self.weight * means], dim=1))
+
+    def _means(self, embeddings: Tensor, boxes: Tensor, mask: Tensor) -> Tensor:
+        same = (box_iou(boxes, boxes) >= self.SAME_PERSON) & mask
+        shares = mask / same.sum(1).clamp(min=1)  # of a RoI in its person
+        weights = shares.where(~same, 0)
+        return weights @ embeddings / weights.sum(1, keepdim=True).clamp(min=1e-6)
 
 
 def _repeated(maps: Tensor, counts: list[int]) -> Tensor:

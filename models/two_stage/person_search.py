@@ -49,7 +49,7 @@ class PersonSearch(PersonSearchModel):
 
     @property
     def embedding_parts(self) -> dict[str, int]:
-        return self.search_head.embedding.parts
+        return self.search_head.embedding_parts
 
     def tails(self) -> list[Tail]:
         """The heads' copies of the backbone's tail."""

@@ -9,7 +9,7 @@ from models.preprocess import ImageBatch
 from models.results import SearchResult, Thresholds
 from models.roi import RoIAlign, RoIs
 from models.two_stage.boxes import NUM_CLASSES, RoISampler, box_regression_loss, decode_boxes
-from models.two_stage.context import Context
+from models.two_stage.context import Companions, Context
 from models.two_stage.embedding import RoIEmbedding, projection
 from models.two_stage.features import PartFeatures, TailFeatures
 
@@ -43,6 +43,7 @@ class SearchHead(nn.Module):
         oim: the identity loss.
         sampler: chooses RoIs for training.
         thresholds: which boxes stay at test.
+        companions: appends the people around each RoI to its embedding.
         group_labelled_only: in training, the people of a group are those with an identity.
         weight_by_score: gallery embeddings are multiplied by their scores.
     """
@@ -58,16 +59,23 @@ class SearchHead(nn.Module):
         oim: OIMLoss,
         sampler: RoISampler,
         thresholds: Thresholds,
+        companions: Companions | None = None,
         group_labelled_only: bool = False,
         weight_by_score: bool = True,
     ):
         super().__init__()
         self.roi_align = roi_align
         self.features, self.contexts = nn.ModuleList(features), nn.ModuleDict(contexts)
-        self.embedding, self.oim = embedding, oim
+        self.embedding, self.companions, self.oim = embedding, companions, oim
         self.box_regressor = box_regressor
         self.sampler, self.thresholds = sampler, thresholds
         self.group_labelled_only, self.weight_by_score = group_labelled_only, weight_by_score
+
+    @property
+    def embedding_parts(self) -> dict[str, int]:
+        """See `PersonSearchModel.embedding_parts`."""
+        parts = self.embedding.parts
+        return parts if self.companions is None else parts | {"companions": self.embedding.num_features}
 
     def encode(
         self, feature_map: Tensor, boxes: list[Tensor], group_masks: list[Tensor]
@@ -81,6 +89,8 @@ class SearchHead(nn.Module):
         res5 = vectors["res5"]
         vectors |= {name: context(rois, res5, group_masks) for name, context in self.contexts.items()}
         embeddings, logits = self.embedding(vectors)
+        if self.companions is not None:
+            embeddings = self.companions(embeddings, torch.cat(boxes), group_masks)
         return embeddings, logits, self.box_regressor(res5)
 
     def losses(self, feature_map: Tensor, boxes: list[Tensor], targets: Targets) -> dict[str, Tensor]:

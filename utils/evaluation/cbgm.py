@@ -19,8 +19,8 @@ MIN_SELF_IOU = 0.5
 """Least IoU of a query's box with the first box of its context, which ought to be the same."""
 
 
-def context_people(query_context: Sequence, annotations: list[dict], k2: int, width: int) -> list[np.ndarray]:
-    """Per query, embeddings of the query (first) and of the people around it by falling score, at most k2 x D.
+def context_people(query_context: Sequence, annotations: list[dict], k2: int | None, width: int) -> list[np.ndarray]:
+    """Per query, embeddings of the query (first) and of those around it by falling score, at most k2 x D (None: all).
 
     Args:
         query_context: per query (m x 5, m x D), the query itself first.

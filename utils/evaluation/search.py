@@ -1,7 +1,8 @@
 """How well a person is found again: mean average precision and top-k accuracy, one ranking for every dataset."""
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -9,12 +10,16 @@ import numpy as np
 from utils.errors import UserError
 from utils.evaluation.arrays import DETECTION_COLUMNS, joined
 from utils.evaluation.cbgm import context_people, rerank
+from utils.evaluation.companions import CompanionVoting, companion_votes
 from utils.evaluation.ranking import Gallery, score_query, similarities, true_similarities
 
 TOP_K = (1, 5, 10)
 SCORE_THRESH = 0.5
 BLOCK_MB = 64
 MEBIBYTE = 2**20
+
+Reranking = Callable[[np.ndarray, np.ndarray], None]
+"""Changes a query's similarities to all detections in place, given the indexes of the images that are searched."""
 
 
 def evaluate_search(
@@ -31,6 +36,7 @@ def evaluate_search(
     k1: int | None = None,
     k2: int | None = None,
     block_mb: int = BLOCK_MB,
+    voting: CompanionVoting | None = None,
 ) -> dict:
     """Search every query in its gallery.
 
@@ -44,13 +50,14 @@ def evaluate_search(
         gallery_dets: per gallery image n x 5, x1, y1, x2, y2 (pixels) and score.
         gallery_feats: per gallery image n x D, embeddings weighted by confidence.
         query_feats: per query D (or 1 x D).
-        query_context: with `cbgm`, per query (m x 5, m x D): the people in its image, the query first; unweighted.
+        query_context: to re-rank, per query (m x 5, m x D): the people in its image, the query first; unweighted.
         cbgm: context bipartite graph matching, see utils.evaluation.cbgm.
         gallery_size: images per gallery; None is the dataset's usual size, -1 the full set.
         cross_camera: only images of other cameras than the query's.
         score_thresh: detections below it are left out.
         k1, k2: settings of the matching, None for the dataset's own (`query_set.cbgm_k1`, `.cbgm_k2`).
         block_mb: MiB for the similarities of a block of (at least 32) queries. Results do not depend on it.
+        voting: re-rank by the people around the query, see utils.evaluation.companions; not with `cbgm`.
 
     Returns:
         `mAP`, `top1`, `top5`, `top10`: means over queries, 0 ... 1; `ap`: float64, AP of each query scored;
@@ -65,27 +72,54 @@ def evaluate_search(
     rows = [np.atleast_2d(feat) for feat in query_feats]
     queries, _ = joined(rows, number, "query_feats", dtype=np.float32, expected=np.ones(number, np.int64))
     gallery = _join_gallery(gallery_dets, gallery_feats, len(gallery_set.annotations), queries.shape[1], score_thresh)
-    people = None
+    if (cbgm or voting) and query_context is None:
+        raise ValueError("re-ranking needs query_context, the people around each query")
+    if cbgm and voting:
+        raise ValueError("cbgm and voting are two ways to re-rank: choose one")
+    rerankings: Iterable[Reranking] = ()
     if cbgm:
-        k1, k2 = query_set.cbgm_k1 if k1 is None else k1, query_set.cbgm_k2 if k2 is None else k2
-        if query_context is None or min(k1, k2) < 1:
-            raise ValueError("cbgm needs query_context, the people around each query, and k1 and k2 of at least 1")
-        people = context_people(query_context, query_set.annotations, k2, queries.shape[1])
+        rerankings = _matching(gallery, query_set, query_context, k1, k2)
+    if voting:
+        rerankings = _voting(gallery, query_set, query_context, voting)
     blocks = similarities(queries, gallery.feats, block_mb * MEBIBYTE)
     galleries = iter(query_set.galleries(gallery_set, gallery_size, cross_camera))
-    return _summary(np.array(list(_scores(blocks, gallery, galleries, people, k1))))
+    return _summary(np.array(list(_scores(blocks, gallery, galleries, rerankings))))
+
+
+def _matching(gallery: Gallery, query_set, context: Sequence, k1: int | None, k2: int | None) -> Iterator[Reranking]:
+    """CBGM for each query; k1 and k2 are None for the dataset's own."""
+    k1, k2 = query_set.cbgm_k1 if k1 is None else k1, query_set.cbgm_k2 if k2 is None else k2
+    if min(k1, k2) < 1:
+        raise ValueError(f"k1 and k2 must be 1 or more, not {k1} and {k2}")
+
+    def match(people: np.ndarray, sims: np.ndarray, images: np.ndarray) -> None:
+        rerank(sims, gallery, gallery.are_in(images), people, k1)
+
+    people = context_people(context, query_set.annotations, k2, gallery.feats.shape[1])
+    return (partial(match, own) for own in people)
+
+
+def _voting(gallery: Gallery, query_set, context: Sequence, voting: CompanionVoting) -> Iterator[Reranking]:
+    """Companion voting for each query."""
+
+    def vote(companions: np.ndarray, sims: np.ndarray, images: np.ndarray) -> None:
+        detections, votes = companion_votes(companions, gallery, images, voting.quantile)
+        sims[detections] += voting.weight * votes
+
+    people = context_people(context, query_set.annotations, None, gallery.feats.shape[1])
+    return (partial(vote, own[1:]) for own in people)
 
 
 def _scores(
-    blocks: Iterable[np.ndarray], gallery: Gallery, galleries: Iterator, people: list[np.ndarray] | None, k1: int | None
+    blocks: Iterable[np.ndarray], gallery: Gallery, galleries: Iterator, rerankings: Iterable[Reranking]
 ) -> Iterator[tuple[float, float]]:
-    """Scores of each query, from blocks of similarities (q x n); re-ranked where `people` are given."""
-    context = iter(people or ())
+    """Scores of each query, from blocks of similarities (q x n), re-ranked where there are re-rankings."""
+    rerankings = iter(rerankings)
     for sims in blocks:
         wanted = list(islice(galleries, len(sims)))
         searched = [gallery.are_in(own.images) for own in wanted]
-        for row, inside, own_people in zip(sims, searched, context, strict=False):
-            rerank(row, gallery, inside, own_people, k1)
+        for row, own, change in zip(sims, wanted, rerankings, strict=False):
+            change(row, own.images)
         found = true_similarities(sims, gallery, wanted)
         for row, inside, true, own in zip(sims, searched, found, wanted, strict=True):
             yield score_query(row, inside, true, own.num_present) if len(own.positives) else (np.nan, np.nan)
