@@ -58,7 +58,7 @@ def test_variants_replace_what_they_say():
 def test_training_and_evaluation_are_measured():
     assert min(measure(replace(CASE, part="training"))["steps/s"]) > 0
     figures = measure(Case("evaluation", "tiny", CFG))
-    assert set(figures) == {"inputs MiB", "boxes", "detection s", "search s", "CBGM s", "peak MiB"}
+    assert set(figures) == {"inputs MiB", "boxes", "detection s", "search s", "CBGM s", "companions s", "peak MiB"}
 
 
 def test_drawn_galleries_are_neither_trivial_nor_hopeless():

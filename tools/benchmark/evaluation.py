@@ -14,7 +14,7 @@ from yacs.config import CfgNode
 from datasets.base import QueryGallery
 from tools.benchmark.case import SIZES, Case, Figures, Size
 from tools.benchmark.network import peak_memory
-from utils.evaluation import evaluate_detection, evaluate_search
+from utils.evaluation import CompanionVoting, evaluate_detection, evaluate_search
 
 DIMENSIONS = 256  # of an embedding (SeqNet; GLCNet has more)
 SIMILARITY = 0.2  # of two embeddings of a person: a gallery in which nobody is found again would be ranked faster
@@ -69,13 +69,14 @@ def _galleries(images: list[dict], queries: list[dict], size: int, *_: object) -
 
 
 def measure_evaluation(case: Case, cfg: CfgNode, _: torch.device) -> Figures:
-    """Seconds of detection, search and search with CBGM for the drawn gallery of the case's name, on the CPU."""
+    """Seconds of detection, search, and search with each re-ranking for the drawn gallery of the case's name, on the CPU."""
     given, cpu = draw_gallery(SIZES[case.name]), torch.device("cpu")
     figures = {"inputs MiB": [peak_memory(cpu)], "boxes": [sum(map(len, given["gallery_dets"]))]}
     works = {
         "detection s": lambda: evaluate_detection(given["gallery_set"], given["gallery_dets"]),
         "search s": lambda: evaluate_search(**given, block_mb=cfg.EVAL.BLOCK_MB),
         "CBGM s": lambda: evaluate_search(**given, cbgm=True, block_mb=cfg.EVAL.BLOCK_MB),
+        "companions s": lambda: evaluate_search(**given, voting=CompanionVoting(), block_mb=cfg.EVAL.BLOCK_MB),
     }
     for title, work in works.items():
         start = timer()
