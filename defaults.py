@@ -78,6 +78,9 @@ _C.MODEL = CN()
 # Family of networks, see `FAMILIES` in models/build.py: "two_stage" (OIM, NAE, SeqNet, GLCNet) or "anchor_free"
 # (AlignPS). A family has some of the options below; to set another one is an error.
 _C.MODEL.FAMILY = "two_stage"
+# Lowest score of the people that a query is compared with (published: 0.5; AlignPS 0.2, on PRW 0.15). A two-stage
+# network's heads drop boxes below their own SCORE_THRESH first.
+_C.MODEL.GALLERY_SCORE_THRESH = 0.5
 _C.MODEL.BACKBONE = CN()
 # "resnet18", "resnet34", "resnet50" (published), "resnet101" or "mobilenet_v2".
 _C.MODEL.BACKBONE.NAME = "resnet50"
@@ -196,8 +199,6 @@ _C.MODEL.ANCHOR_FREE.MAX_CANDIDATES = 1000
 _C.MODEL.ANCHOR_FREE.MIN_PROBABILITY = 0.05
 _C.MODEL.ANCHOR_FREE.NMS_THRESH = 0.5
 _C.MODEL.ANCHOR_FREE.MAX_DETECTIONS = 100
-# Lowest score (with centre-ness) of the people of a gallery (published: CUHK-SYSU 0.2, PRW 0.15).
-_C.MODEL.ANCHOR_FREE.SCORE_THRESH = 0.2
 # The embedding of a given box (a query, or a ground-truth box): that of the detection which overlaps it most, whatever
 # its score ("overlap", published), or of the cell under its centre ("centre").
 _C.MODEL.ANCHOR_FREE.QUERY = "overlap"

@@ -31,7 +31,7 @@ SMALL = {
     "MODEL.ANCHOR_FREE.DEFORMABLE": True,
     # Untrained, everybody is unlikely.
     "MODEL.ANCHOR_FREE.MIN_PROBABILITY": 0.001,
-    "MODEL.ANCHOR_FREE.SCORE_THRESH": 0.0,
+    "MODEL.GALLERY_SCORE_THRESH": 0.0,
 }
 KEYWORDS = {name.replace(".", "__"): value for name, value in SMALL.items()}
 IMAGES = [picture(96, 130, 1), picture(90, 140, 2)]
@@ -71,6 +71,8 @@ def test_programs_train_resume_test_convert_and_demo(cuhk, tmp_path, monkeypatch
     assert call(test_program, *options(cuhk, whole), "--cbgm", "--gt") == 0
     metrics = json.loads((whole / "test" / "metrics.json").read_text())
     assert [row["boxes"] for row in metrics["search"]] == ["detected", "detected", "ground truth"]
+    assert metrics["search"][0]["mAP"] > 0, "scores are far below those of other networks"
+    assert metrics["search"][2]["mAP"] > 0
 
     small = tmp_path / "small.pth"
     assert call(convert_checkpoint, whole / "best.pth", small, "--strip", "--half") == 0

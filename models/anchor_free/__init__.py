@@ -9,5 +9,5 @@ FAMILY = Family(
     build=build,
     key_prefixes=("neck.laterals.",),
     releases=RELEASES,
-    options=("FAMILY", *(f"BACKBONE.{name}" for name in _BACKBONE), "ANCHOR_FREE.", "OIM."),
+    options=("FAMILY", "GALLERY_SCORE_THRESH", *(f"BACKBONE.{name}" for name in _BACKBONE), "ANCHOR_FREE.", "OIM."),
 )
