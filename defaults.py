@@ -279,7 +279,7 @@ _C.EVAL.CROSS_CAMERA = False
 # Companion voting (`--companions`), a re-ranking of this project: factor of a vote, and the share of a companion's
 # similarities to other people that count as chance; see utils/evaluation/companions.py.
 _C.EVAL.COMPANIONS = CN()
-_C.EVAL.COMPANIONS.WEIGHT = 0.4
+_C.EVAL.COMPANIONS.WEIGHT = 0.2
 _C.EVAL.COMPANIONS.QUANTILE = 0.998
 # Precision of the network at test time and in the demo: "off" (float32), "fp16" or "bf16".
 _C.EVAL.AMP = "off"

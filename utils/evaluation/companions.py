@@ -24,7 +24,7 @@ class CompanionVoting(NamedTuple):
         quantile: share, 0 ... 1, of a companion's similarities to other people that count as chance.
     """
 
-    weight: float = 0.4
+    weight: float = 0.2
     quantile: float = 0.998
 
 
