@@ -50,6 +50,12 @@ _C.INPUT.DATA_ROOT = ""
 # (published).
 _C.INPUT.MIN_SIZE = 900
 _C.INPUT.MAX_SIZE = 1500
+# Multi-scale training: each image is resized with MIN_SIZE and MAX_SIZE times one of these factors, chosen by seed and
+# epoch; [1.0] is one size.
+_C.INPUT.TRAIN_SCALES = [1.0]
+# Training batches hold images that are all wider than high, or none of which is, so that less is padded. The headers
+# of all training images are read when a run begins.
+_C.INPUT.SAME_ORIENTATION = False
 # Images per process and forward pass in training. Batch norm learns from them, so 1 or 2 cost several points of mAP
 # (published: 5).
 _C.INPUT.BATCH_SIZE_TRAIN = 5
@@ -69,14 +75,21 @@ _C.INPUT.TRAIN_APPEARANCES = 70
 
 # -------------------------------------------------------------------------------------------------------------- model
 _C.MODEL = CN()
-# Family of networks, see `FAMILIES` in models/build.py: "two_stage" (OIM, NAE, SeqNet, GLCNet).
+# Family of networks, see `FAMILIES` in models/build.py: "two_stage" (OIM, NAE, SeqNet, GLCNet) or "anchor_free"
+# (AlignPS). A family has some of the options below; to set another one is an error.
 _C.MODEL.FAMILY = "two_stage"
+# Lowest score of the people that a query is compared with (published: 0.5; AlignPS 0.2, on PRW 0.15). A two-stage
+# network's heads drop boxes below their own SCORE_THRESH first.
+_C.MODEL.GALLERY_SCORE_THRESH = 0.5
 _C.MODEL.BACKBONE = CN()
 # "resnet18", "resnet34", "resnet50" (published), "resnet101" or "mobilenet_v2".
 _C.MODEL.BACKBONE.NAME = "resnet50"
 # Weights that training starts from: "imagenet" (torchvision's IMAGENET1K_V1), "none", or the path of a state dict with
 # torchvision's names. Not used when testing or resuming.
 _C.MODEL.BACKBONE.WEIGHTS = "imagenet"
+# What these weights take: "rgb" (torchvision's: RGB normalised by ImageNet's mean and deviation) or "bgr" (those of
+# Caffe: BGR, 0 to 255, less a mean).
+_C.MODEL.BACKBONE.PIXELS = "rgb"
 # Stages whose parameters are frozen, counted from the image: 0 none, 1 the first convolution and its batch norm
 # (published), 2 the first residual stage too, and so on.
 _C.MODEL.BACKBONE.FROZEN_STAGES = 1
@@ -160,6 +173,35 @@ _C.MODEL.PIXELWISE = CN()
 _C.MODEL.PIXELWISE.NORMALISED = True
 # Divide a RoI's score by the largest of its "image", of the "batch" (images of one forward pass), or by "none".
 _C.MODEL.PIXELWISE.SCORE_NORM = "image"
+# Anchor-free networks only. "Published" means the release of AlignPS (Yan et al., CVPR 2021), for CUHK-SYSU where
+# the two datasets differ.
+_C.MODEL.ANCHOR_FREE = CN()
+# Stride 2 of a ResNet's stages in the first 1 x 1 convolution of their blocks, as Caffe's weights need it (published),
+# or in the 3 x 3 one, as torchvision's do.
+_C.MODEL.ANCHOR_FREE.STRIDE_IN_1X1 = False
+# Deformable 3 x 3 convolutions in layer2, layer3 and layer4 of a ResNet: AlignPS+.
+_C.MODEL.ANCHOR_FREE.DEFORMABLE = False
+# Channels of neck and head, and dimensions of an embedding (published).
+_C.MODEL.ANCHOR_FREE.WIDTH = 256
+# OIM loss: factor on similarities to the queue (published; OIM.SCALAR: 10, PRW 15); normalise a row of the lookup table
+# after each update (published: PRW only); how many dimensions of a vector the queue takes (0 all; published: the first
+# 64, a fault).
+_C.MODEL.ANCHOR_FREE.QUEUE_SCALAR = 10.0
+_C.MODEL.ANCHOR_FREE.NORMALISED_ROWS = False
+_C.MODEL.ANCHOR_FREE.QUEUE_DIMS = 0
+# Triplet loss beside OIM (published: CUHK-SYSU only); leave out the row of the first identity in it (published, a
+# fault).
+_C.MODEL.ANCHOR_FREE.TRIPLET = True
+_C.MODEL.ANCHOR_FREE.TRIPLET_WITHOUT_FIRST = False
+# At test time: cells with the best scores that are looked at, lowest probability of a person among them (without
+# centre-ness), IoU threshold of non-maximum suppression, maximum number of boxes (published).
+_C.MODEL.ANCHOR_FREE.MAX_CANDIDATES = 1000
+_C.MODEL.ANCHOR_FREE.MIN_PROBABILITY = 0.05
+_C.MODEL.ANCHOR_FREE.NMS_THRESH = 0.5
+_C.MODEL.ANCHOR_FREE.MAX_DETECTIONS = 100
+# The embedding of a given box (a query, or a ground-truth box): that of the detection which overlaps it most, whatever
+# its score ("overlap", published), or of the cell under its centre ("centre").
+_C.MODEL.ANCHOR_FREE.QUERY = "overlap"
 
 # Dimensions of each feature in the embedding. Features that the model does not have do not count: GLCNet has 640 with
 # scene and group, 512 with the scene.
@@ -207,6 +249,13 @@ _C.SOLVER.MOMENTUM = 0.9
 # Weight decay of weights and of biases (published: the same; NAE: none on biases).
 _C.SOLVER.WEIGHT_DECAY = 0.0005
 _C.SOLVER.WEIGHT_DECAY_BIAS = 0.0005
+# Factor on the learning rate of biases (published: 1; AlignPS: 2).
+_C.SOLVER.BIAS_LR_FACTOR = 1.0
+# Biases of normalisation layers learn as weights do, in rate and decay (AlignPS; as mmdetection).
+_C.SOLVER.NORM_BIASES_AS_WEIGHTS = False
+# Factor on the learning rate of the convolutions that give a deformable convolution its offsets. Their biases decay as
+# weights do.
+_C.SOLVER.OFFSET_LR_FACTOR = 1.0
 # Largest norm of the gradient of all parameters; 0 does not clip (published).
 _C.SOLVER.CLIP_GRADIENTS = 10.0
 # Steps in a row whose losses or gradients are not finite before training stops; each of them is skipped. In fp16 the
@@ -230,7 +279,7 @@ _C.EVAL.CROSS_CAMERA = False
 # Companion voting (`--companions`), a re-ranking of this project: factor of a vote, and the share of a companion's
 # similarities to other people that count as chance; see utils/evaluation/companions.py.
 _C.EVAL.COMPANIONS = CN()
-_C.EVAL.COMPANIONS.WEIGHT = 0.4
+_C.EVAL.COMPANIONS.WEIGHT = 0.2
 _C.EVAL.COMPANIONS.QUANTILE = 0.998
 # Precision of the network at test time and in the demo: "off" (float32), "fp16" or "bf16".
 _C.EVAL.AMP = "off"

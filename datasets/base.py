@@ -12,7 +12,7 @@ from datasets.annotation_file import AnnotationFile, MalformedError
 from datasets.faults import UNPACK, DatasetError, Fault, raise_or_log
 from utils.boxes import box_areas, clip_boxes
 from utils.errors import UserError
-from utils.images import MAX_PIXELS, read_image
+from utils.images import MAX_PIXELS, ImageError, read_image, read_size
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,6 +72,7 @@ class PersonSearchDataset:
             raise UserError(f"unknown split {split!r}: {self.name} has {', '.join(SPLITS)}")
         self.root, self.split, self._faults = Path(root), split, faults
         self.read_image = partial(read_image, max_pixels=max_pixels)
+        self.read_size = partial(read_size, max_pixels=max_pixels)
         if not self.root.is_dir():
             raise DatasetError(Fault(str(root), "is no folder", advice=UNPACK))
         with self._collected_faults() as found:
@@ -160,6 +161,14 @@ class PersonSearchDataset:
         target["boxes"] = torch.as_tensor(boxes, dtype=torch.float32)
         target["labels"] = torch.as_tensor(pids, dtype=torch.int64)
         return torch.from_numpy(image).permute(2, 0, 1).contiguous(), target
+
+    def is_wide(self, index: int) -> bool:
+        """Whether image `index` is wider than high, as its file's header says; not where that cannot be read."""
+        try:
+            height, width = self.read_size(self.annotations[index]["img_path"])
+        except ImageError:  # found, and dealt with, when the image itself is read
+            return False
+        return width > height
 
     def boxes_outside(self, index: int, width: int, height: int) -> list[Fault]:
         """A fault for each box of annotation `index` that lies wholly outside its image of that size in pixels."""

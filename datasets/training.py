@@ -1,6 +1,8 @@
 """The loader of training: the order of the images, and what is done to an image and its boxes."""
 
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +27,8 @@ def build_train_loader(
     rank: int = 0,
     world_size: int = 1,
     flip_prob: float = 0.5,
+    scales: Sequence[float] = (1.0,),
+    same_orientation: bool = False,
     damaged: str = "error",
     pin_memory: bool = False,
 ) -> DataLoader:
@@ -37,17 +41,23 @@ def build_train_loader(
     Args:
         batch_size: images per process.
         flip_prob: probability that an image is mirrored, its boxes with it.
+        scales: factors on the size that an image is resized to; each image of an epoch gets one of them by chance.
+        same_orientation: the images of a batch are all wider than high, or none of them is, so that less is padded.
         damaged: what to do about an image that cannot be read, "error" or "skip": see TrainingImages.
         pin_memory: put batches into page-locked memory, which opens a CUDA context: for training on CUDA alone.
 
     Raises:
-        UserError: another value of `damaged`, or fewer images than a batch of all processes.
+        UserError: another value of `damaged`, no scale or one that is not positive, or fewer images than a batch of all
+            processes.
     """
     if damaged not in ("error", "skip"):
         raise UserError(f"INPUT.DAMAGED_IMAGES is {damaged!r}: choose error or skip")
+    if not scales or min(scales) <= 0:
+        raise UserError(f"INPUT.TRAIN_SCALES is {list(scales)}: give one or more positive factors; [1.0] for one size")
+    groups = [dataset.is_wide(index) if same_orientation else False for index in range(len(dataset))]
     return DataLoader(
         TrainingImages(dataset, damaged, seed),
-        batch_sampler=TrainBatchSampler(len(dataset), batch_size, seed, rank, world_size, flip_prob),
+        batch_sampler=TrainBatchSampler(groups, batch_size, seed, rank, world_size, flip_prob, scales),
         num_workers=num_workers,
         collate_fn=collate,
         pin_memory=pin_memory,
@@ -59,40 +69,50 @@ def build_train_loader(
 
 
 class TrainKey(NamedTuple):
-    """One training item: which image, whether it is mirrored, and the epoch that asks for it."""
+    """One training item: which image, whether it is mirrored, the factor on its size, and the epoch that asks."""
 
     index: int
     flip: bool
+    scale: float
     epoch: int
 
 
 class TrainBatchSampler(Sampler):
     """Batches of TrainKeys: each epoch a permutation of the images, of which every process takes its own batches.
 
-    The permutation and the flips follow from (seed, epoch) alone, so that an interrupted run continues exactly.
-    Images that do not fill a batch of every process are left out of that epoch.
+    The permutation, the flips and the scales follow from (seed, epoch) alone, so that an interrupted run continues
+    exactly. A batch of all processes holds images of one group, in the order of the permutation; it comes where the
+    last of them stands. Images that do not fill one are left out of that epoch.
 
     Args:
-        num_images: images of the dataset.
+        groups: of each image of the dataset, the group that it may share a batch with.
         batch_size: images per process.
         seed: not negative.
         rank, world_size: this process, of how many.
         flip_prob: probability that an image is mirrored.
+        scales: factors on an image's size, of which each is as probable.
 
     Raises:
-        UserError: fewer images than one batch of all processes takes.
+        UserError: no group has as many images as one batch of all processes takes.
     """
 
     def __init__(
-        self, num_images: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1, flip_prob: float = 0.5
+        self,
+        groups: Sequence[bool],
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        flip_prob: float = 0.5,
+        scales: Sequence[float] = (1.0,),
     ):
-        if num_images < batch_size * world_size:
+        self.groups, self.batch_size, self.seed = groups, batch_size, seed
+        self.rank, self.world_size, self.flip_prob, self.scales = rank, world_size, flip_prob, scales
+        if not len(self):
             raise UserError(
-                f"{num_images} training images do not fill one batch of {batch_size} on {world_size} processes: "
+                f"{len(groups)} training images do not fill one batch of {batch_size} on {world_size} processes: "
                 "lower BATCH_SIZE_TRAIN or add images"
             )
-        self.num_images, self.batch_size, self.seed = num_images, batch_size, seed
-        self.rank, self.world_size, self.flip_prob = rank, world_size, flip_prob
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
@@ -101,19 +121,29 @@ class TrainBatchSampler(Sampler):
 
     def __len__(self) -> int:
         """Batches per process in a whole epoch, skipped ones included."""
-        return self.num_images // (self.batch_size * self.world_size)
+        return sum(count // (self.batch_size * self.world_size) for count in Counter(self.groups).values())
 
     def __iter__(self) -> Iterator[list[TrainKey]]:
-        rng = np.random.default_rng([self.seed, self.epoch])
-        order = rng.permutation(self.num_images).tolist()
-        flips = (rng.random(self.num_images) < self.flip_prob).tolist()
-        for batch in range(self.start_batch, len(self)):
-            start = (batch * self.world_size + self.rank) * self.batch_size
-            yield [TrainKey(index, flips[index], self.epoch) for index in order[start : start + self.batch_size]]
+        rng, count = np.random.default_rng([self.seed, self.epoch]), len(self.groups)
+        order = rng.permutation(count).tolist()
+        flips = (rng.random(count) < self.flip_prob).tolist()
+        scales = rng.choice(self.scales, count).tolist()
+        own = slice(self.rank * self.batch_size, (self.rank + 1) * self.batch_size)
+        for batch in islice(self._batches(order), self.start_batch, None):
+            yield [TrainKey(index, flips[index], scales[index], self.epoch) for index in batch[own]]
+
+    def _batches(self, order: list[int]) -> Iterator[list[int]]:
+        """The images of each batch of all processes."""
+        filling: dict[bool, list[int]] = defaultdict(list)
+        for index in order:
+            group = self.groups[index]
+            filling[group].append(index)
+            if len(filling[group]) == self.batch_size * self.world_size:
+                yield filling.pop(group)
 
 
 class TrainingImages(Dataset):
-    """A dataset's items, mirrored where the sampler's key says so.
+    """A dataset's items as the sampler's keys say: mirrored or not, and with `scale` in the target.
 
     Args:
         dataset: a training split.
@@ -133,6 +163,7 @@ class TrainingImages(Dataset):
             if self.damaged == "error":
                 raise ImageError(f"{error} (DAMAGED_IMAGES skip trains without such images)") from error
             image, target = self._replacement(key, str(error))
+        target = {**target, "scale": key.scale}
         return horizontal_flip(image, target) if key.flip else (image, target)
 
     def _replacement(self, key: TrainKey, message: str) -> Item:

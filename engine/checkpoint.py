@@ -141,8 +141,9 @@ def identify(checkpoint: dict, name: str) -> Weights:
     """Find the weights in a checkpoint's dict and rename them to this project's names.
 
     Args:
-        checkpoint: this project's, a release's, or a bare state dict of either. The state dict may stand under `model`,
-            and all its keys may begin with `module.`, as a network wrapped for several devices saves them.
+        checkpoint: this project's, a release's, or a bare state dict of either. The state dict may stand under `model`
+            or `state_dict` (mmcv), and all its keys may begin with `module.`, as a network wrapped for several devices
+            saves them.
         name: its name in errors.
 
     Raises:
@@ -162,9 +163,9 @@ def identify(checkpoint: dict, name: str) -> Weights:
 
 def _state_dict(checkpoint: dict, name: str) -> dict[str, Tensor]:
     """The state dict in a checkpoint, without the prefix `module.`; UserError where there is none."""
-    state = checkpoint.get("model", checkpoint)
+    state = checkpoint.get("model", checkpoint.get("state_dict", checkpoint))
     if not isinstance(state, dict) or not state or not all(_is_weight(*item) for item in state.items()):
-        raise UserError(f"{name} holds no weights: neither it nor its `model` maps names to tensors; take another")
+        raise UserError(f"{name} holds no weights: no `model` or `state_dict` of names and tensors; take another file")
     prefix = "module." if all(key.startswith("module.") for key in state) else ""
     return {key.removeprefix(prefix): value for key, value in state.items()}
 

@@ -7,11 +7,12 @@ from typing import Any
 
 from yacs.config import CfgNode
 
-from defaults import load_cfg, read_cfg
+from defaults import get_default_cfg, load_cfg, read_cfg
 from engine.checkpoint import identify, list_keys, load_weights, read_checkpoint
 from engine.solver import precision
 from models import build_model
 from models.base import PersonSearchModel
+from models.build import FAMILIES
 from utils.errors import UserError
 from utils.options import flatten
 
@@ -42,9 +43,20 @@ def open_network(
     """
     checkpoint = read_checkpoint(Path(path))
     cfg = options_of(checkpoint, str(path), cfg_file, opts)
+    check_family_options(cfg)
     model = build_model(cfg)
     load_weights(model, checkpoint, str(path))
     return cfg, model
+
+
+def check_family_options(cfg: CfgNode) -> None:
+    """Raise UserError for options under MODEL that are not at their default, and that MODEL.FAMILY does not have."""
+    name, defaults = cfg.MODEL.FAMILY, flatten(get_default_cfg().MODEL)
+    given = {key for key, value in flatten(cfg.MODEL).items() if value != defaults[key]}
+    foreign = sorted(key for key in given if name in FAMILIES and not key.startswith(FAMILIES[name].options))
+    if foreign:
+        named = list_keys([f"MODEL.{key}" for key in foreign])
+        raise UserError(f"MODEL.FAMILY {name} does not have {named}: leave out what is for other families")
 
 
 def search_settings(cfg: CfgNode) -> dict[str, Any]:

@@ -91,6 +91,8 @@ class TrainingRun:
             rank=rank(),
             world_size=world_size(),
             flip_prob=inputs.FLIP_PROB,
+            scales=inputs.TRAIN_SCALES,
+            same_orientation=inputs.SAME_ORIENTATION,
             damaged=inputs.DAMAGED_IMAGES,
             pin_memory=self.device.type == "cuda",
         )
@@ -240,7 +242,8 @@ class TrainingRun:
     def _score(self, features: Features) -> float:
         """Score an evaluation, log and write the scores; the search mAP."""
         with all_cores():
-            search = score_search(features, self.gallery_set, self.query_set, self.setting, self.cfg.EVAL.BLOCK_MB)
+            score_thresh, block_mb = self.cfg.MODEL.GALLERY_SCORE_THRESH, self.cfg.EVAL.BLOCK_MB
+            search = score_search(features, self.gallery_set, self.query_set, self.setting, score_thresh, block_mb)
             detection = evaluate_detection(
                 self.gallery_set, features.gallery_dets, self.cfg.EVAL.DETECTION_SCORE_THRESH
             )

@@ -78,9 +78,12 @@ def score_search(
     gallery_set: PersonSearchDataset,
     query_set: PersonSearchDataset,
     setting: Setting,
+    score_thresh: float,
     block_mb: int = BLOCK_MB,
 ) -> dict[str, float]:
-    """Search mAP and top-k, 0 ... 1, under one setting; `block_mb` as in `utils.evaluation.evaluate_search`.
+    """Search mAP and top-k, 0 ... 1, under one setting.
+
+    `score_thresh` and `block_mb` are as in `utils.evaluation.evaluate_search`.
 
     Raises:
         ValueError: the setting needs ground-truth boxes, and the features hold none.
@@ -103,6 +106,7 @@ def score_search(
         voting=setting.voting,
         gallery_size=setting.gallery_size,
         cross_camera=setting.cross_camera,
+        score_thresh=score_thresh,
         block_mb=block_mb,
     )
     return {name: float(scores[name]) for name in SEARCH_METRICS}

@@ -6,8 +6,10 @@ from collections.abc import Callable
 import torch
 from torch import nn
 from torch.optim import SGD
+from torchvision.ops import DeformConv2d
 from yacs.config import CfgNode
 
+from models.backbones import NORMS
 from utils.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -17,7 +19,7 @@ PRECISIONS = {"off": None, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module, world_size: int = 1) -> SGD:
-    """SGD over the parameters that learn, biases with a weight decay of their own.
+    """SGD over the parameters that learn; biases, and offsets of deformable convolutions, with settings of their own.
 
     With SOLVER.SCALE_LR the rate is BASE_LR x total batch / REFERENCE_BATCH, the total batch counting all processes and
     accumulated passes (linear scaling, Goyal et al., 2017). `initial_lr` of each group is the rate that
@@ -29,12 +31,35 @@ def build_optimizer(cfg: CfgNode, model: nn.Module, world_size: int = 1) -> SGD:
         total_batch = cfg.INPUT.BATCH_SIZE_TRAIN * world_size * solver.ACCUMULATE
         rate *= total_batch / solver.REFERENCE_BATCH
         log.info("learning rate %g for a total batch of %d images", rate, total_batch)
-    learning = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for name, p in learning if not name.endswith("bias")], "weight_decay": solver.WEIGHT_DECAY},
-        {"params": [p for name, p in learning if name.endswith("bias")], "weight_decay": solver.WEIGHT_DECAY_BIAS},
-    ]
-    return SGD([{**group, "initial_lr": rate} for group in groups], lr=rate, momentum=solver.MOMENTUM)
+    weights, biases, offsets = _grouped(model, solver.NORM_BIASES_AS_WEIGHTS)
+    groups = [(weights, 1.0, solver.WEIGHT_DECAY), (biases, solver.BIAS_LR_FACTOR, solver.WEIGHT_DECAY_BIAS)]
+    groups += [(offsets, solver.OFFSET_LR_FACTOR, solver.WEIGHT_DECAY)] if offsets else []
+    return SGD(
+        [
+            {"params": parameters, "lr": rate * factor, "initial_lr": rate * factor, "weight_decay": decay}
+            for parameters, factor, decay in groups
+        ],
+        momentum=solver.MOMENTUM,
+    )
+
+
+def _grouped(model: nn.Module, norm_biases_as_weights: bool) -> tuple[list[nn.Parameter], ...]:
+    """The parameters that learn: weights, biases, and those that give deformable convolutions their offsets."""
+    offsets = {
+        id(parameter)
+        for module in model.modules()
+        if isinstance(module, DeformConv2d)
+        for child in module.children()
+        for parameter in child.parameters()
+    }
+    norms = [module for module in model.modules() if norm_biases_as_weights and isinstance(module, NORMS)]
+    as_weights = {id(parameter) for norm in norms for parameter in norm.parameters()}
+    groups: tuple[list[nn.Parameter], ...] = ([], [], [])
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            is_bias = name.endswith("bias") and id(parameter) not in as_weights
+            groups[2 if id(parameter) in offsets else int(is_bias)].append(parameter)
+    return groups
 
 
 def build_schedule(cfg: CfgNode, steps_per_epoch: int) -> Callable[[int], float]:

@@ -162,10 +162,10 @@ def accumulate_gradients(
 
 
 def to_device(images: list[Tensor], targets: list[dict], device: torch.device) -> tuple[list[Tensor], list[dict]]:
-    """A batch of the loader on a device, targets with boxes and labels alone."""
+    """A batch of the loader on a device, targets with boxes, labels and scales alone."""
     images = [image.to(device, non_blocking=True) for image in images]
-    names = ("boxes", "labels")
-    return images, [{name: target[name].to(device, non_blocking=True) for name in names} for target in targets]
+    moved = [{n: target[n].to(device, non_blocking=True) for n in ("boxes", "labels")} for target in targets]
+    return images, [to | {"scale": target.get("scale", 1.0)} for to, target in zip(moved, targets, strict=True)]
 
 
 def set_learning_rate(optimizer: Optimizer, factor: float) -> float:

@@ -4,6 +4,7 @@ What of them does not learn is a `FreezePolicy`. Another torchvision network is 
 """
 
 import copy
+import re
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ STRIDE = 16  # pixels of the resized image per cell of the stem's map (C4), the 
 
 NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)  # the first: batch and instance norms
 NORM_SCOPES = ("none", "stem", "all")
+UNUSED = r"^(?:fc|classifier)\.|\.num_batches_tracked$"  # keys of torchvision's networks
 
 Layers = OrderedDict[str, nn.Module]
 
@@ -90,7 +92,8 @@ def build_feature_maps(name: str, weights: str = "none") -> nn.Module:
     Args:
         name: a key of `BACKBONES`.
         weights: "none" (random), "imagenet" (downloaded by torchvision unless it is in its cache), or the path of a
-            state dict with torchvision's names.
+            state dict with torchvision's names, perhaps under `state_dict`, which may lack what is not used: classifier
+            and counters of batch norms.
 
     Raises:
         UserError: a file that does not fit the network.
@@ -104,8 +107,9 @@ def _layers(name: str, weights: str) -> Layers:
     net = tvm.get_model(name, weights=None)
     if weights != "none":
         state = _download(name) if weights == "imagenet" else _read(Path(weights))
+        unused = {key: value for key, value in net.state_dict().items() if re.search(UNUSED, key)}
         try:
-            net.load_state_dict(state)
+            net.load_state_dict(unused | state)
         except RuntimeError as error:
             fault = " ".join(str(error).split())
             raise UserError(f"the weights {weights} do not fit backbone {name}: {fault}") from error
@@ -128,6 +132,7 @@ def _read(path: Path) -> dict:
     if not path.is_file():
         raise FileNotFoundError(f"no backbone weights at {path}")
     state = read_tensor_file(path, "file of backbone weights")
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
         raise UserError(f"{path} holds no backbone weights: take another file")
     return state

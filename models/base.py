@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +12,9 @@ from models.preprocess import ImageBatch, Preprocess
 from models.releases import Release
 from models.results import SearchResult
 
-Targets = list[dict[str, Tensor]]
-"""Ground truth per image: `boxes` n x 4, and `labels` int64 n (identities from 1, -1 without; see `utils.labels`)."""
+Targets = list[dict[str, Any]]
+"""Ground truth per image: `boxes` n x 4, and `labels` int64 n (identities from 1, -1 without; see `utils.labels`). In
+training it may hold `scale` (float): a factor on the size that the image is resized to."""
 
 
 class PersonSearchModel(nn.Module):
@@ -80,7 +82,7 @@ class PersonSearchModel(nn.Module):
         if targets is None:
             raise ValueError("train mode needs targets: per image `boxes` n x 4 and `labels` n")
         boxes = _checked(images, [target["boxes"] for target in targets])
-        batch = self.preprocess(images)
+        batch = self.preprocess(images, [target.get("scale", 1.0) for target in targets])
         resized = batch.resize_boxes(boxes)
         return self.losses(batch, [t | {"boxes": b} for t, b in zip(targets, resized, strict=True)])
 
@@ -127,11 +129,13 @@ class Family:
         build: as `models.build.build_model`.
         key_prefixes: beginnings of its state-dict keys, by which a checkpoint is recognised.
         releases: weights that others have published for it.
+        options: beginnings of the names of the options under MODEL that it has; others may not be set.
     """
 
     build: Callable[..., PersonSearchModel]
     key_prefixes: tuple[str, ...]
     releases: tuple[Release, ...] = ()
+    options: tuple[str, ...] = ("",)
 
 
 def _checked(images: list[Tensor], boxes: list[Tensor]) -> list[Tensor]:

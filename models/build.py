@@ -2,11 +2,11 @@
 
 from yacs.config import CfgNode
 
-from models import two_stage
+from models import anchor_free, two_stage
 from models.base import Family, PersonSearchModel
 from utils.errors import UserError
 
-FAMILIES: dict[str, Family] = {"two_stage": two_stage.FAMILY}
+FAMILIES: dict[str, Family] = {"two_stage": two_stage.FAMILY, "anchor_free": anchor_free.FAMILY}
 """MODEL.FAMILY -> the family."""
 
 

@@ -83,12 +83,20 @@ class OIMLoss(nn.Module):
         queue_positions, *round_positions = positions.split([len(queued), *map(len, rounds)])
         for chosen in round_positions:
             rows = labels[chosen] - 1
-            self.lut[rows] = F.normalize(self.momentum * self.lut[rows] + (1 - self.momentum) * features[chosen])
+            self.lut[rows] = self._moved(self.lut[rows], features[chosen])
         if size := len(self.cq):
             self.header += len(queued)
             last = features[queue_positions][-size:]  # what comes earlier would be overwritten in the same call
-            self.cq[(self.header - len(last) + torch.arange(len(last), device=labels.device)) % size] = last
+            self._enqueue((self.header - len(last) + torch.arange(len(last), device=labels.device)) % size, last)
             self.header %= size
+
+    def _moved(self, rows: Tensor, features: Tensor) -> Tensor:
+        """Rows of identities after features of theirs, both n x D."""
+        return F.normalize(self.momentum * rows + (1 - self.momentum) * features)
+
+    def _enqueue(self, places: Tensor, features: Tensor) -> None:
+        """Write features n x D to places of the queue, int64 n."""
+        self.cq[places] = features
 
 
 def _rounds(labels: list[int]) -> list[list[int]]:

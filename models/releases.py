@@ -9,8 +9,8 @@ Names = tuple[tuple[str, str], ...]
 """Pairs of a pattern for a release's keys, matched whole, and the name here, in which \\1 ... stand for its groups."""
 
 CONFIG_FOLDER = "configs/releases"
-DATASETS = {5532: "cuhk_sysu", 482: "prw"}
-"""Identities of a release's training set -> the dataset."""
+DATASETS = {5532: "cuhk_sysu", 482: "prw", 483: "prw"}
+"""Identities of a release's training set -> the dataset; AlignPS counts one more in PRW."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ class Release:
         """The configs for weights in this project's names: of their dataset, or of both if that is unknown."""
         rows = [len(value) for key, value in state.items() if key.endswith(".lut") and value.dim()]
         dataset = DATASETS.get(rows[0]) if rows else None
-        return [f"{CONFIG_FOLDER}/{self.config}_{name}.yaml" for name in ([dataset] if dataset else DATASETS.values())]
+        names = [dataset] if dataset else dict.fromkeys(DATASETS.values())
+        return [f"{CONFIG_FOLDER}/{self.config}_{name}.yaml" for name in names]
 
     def own_name(self, key: str) -> str | None:
         """This project's name of a key of the release; None if there is none."""

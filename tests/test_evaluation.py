@@ -40,7 +40,7 @@ def plain_votes(companions, rows_of_images, quantile):
         strangers = [value for values in found for value in values if value < max(values)]
         if not strangers:
             continue
-        chance = np.quantile(strangers, quantile)
+        chance = sorted(strangers)[min(int(quantile * len(strangers)), len(strangers) - 1)]
         for image, rows in rows_of_images.items():
             for k in range(len(rows)):
                 found = [row @ companion for place, row in enumerate(rows) if place != k]

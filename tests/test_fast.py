@@ -10,7 +10,8 @@ from tiny import picture, target, tiny_model
 from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck
 
-from models.fast import accelerate, nms, prepare_for_inference
+from models.deformable import DeformableConv
+from models.fast import accelerate, deformable, nms, prepare_for_inference
 from models.fast.roi_align import gathered_crops
 from models.fast.tails import begins_with_bottleneck, tail_on_rois
 from models.roi import RoIAlign, RoIs, Tail
@@ -81,6 +82,33 @@ def test_no_boxes_and_boxes_that_are_not_finite_crash_nothing():
     assert crops[len(odd) :].any()
     for kernel in (RoIAlign.forward, gathered_crops):
         assert kernel(RoIAlign(7, 2, SCALE), feature_map(), [torch.zeros(0, 4)] * 3).shape == (0, 6, 7, 7)
+
+
+# ---------------------------------------------------------------- deformable convolutions
+@pytest.mark.parametrize("modulated, stride", [(True, 1), (False, 2)])
+def test_a_deformable_convolution_by_rows_is_that_of_torchvision(modulated, stride, monkeypatch):
+    """Values and gradients, samples outside the map and in several pieces included; half precision in single."""
+    monkeypatch.setattr(deformable, "SAMPLES", 6 * 9 * 10)
+    conv = DeformableConv(6, 4, modulated, stride, bias=modulated)
+    nn.init.normal_(conv.conv_offset.weight, std=0.5)
+    x, results = feature_map(), []
+    for kernel in (DeformableConv.forward, deformable.gathered_convolution):
+        own = x.clone().requires_grad_()
+        output = kernel(conv, own)
+        torch.manual_seed(4)
+        (output * torch.randn(output.shape)).sum().backward()
+        results.append([output, own.grad, *(parameter.grad for parameter in conv.parameters())])
+        conv.zero_grad()
+    for found, wanted in zip(*results, strict=True):
+        torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+    with torch.no_grad():
+        halved = [
+            kernel(conv.bfloat16(), x.bfloat16())
+            for kernel in (DeformableConv.forward, deformable.gathered_convolution)
+        ]
+    torch.testing.assert_close(*halved)
+    monkeypatch.setattr(deformable, "KEPT", 0)  # torchvision's own kernel
+    assert torch.equal(deformable.gathered_convolution(conv, x.bfloat16()), conv(x.bfloat16()))
 
 
 # ---------------------------------------------------------------- tails

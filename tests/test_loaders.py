@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
+from datasets import build_dataset
 from datasets.training import TrainBatchSampler, build_train_loader, horizontal_flip
 from engine.skipped_samples import SkippedSamples
 from utils.images import ImageError
@@ -62,17 +63,56 @@ def test_workers_change_nothing_and_a_resumed_epoch_continues():
 
 
 def test_processes_share_an_epoch():
-    taken = [list(TrainBatchSampler(23, 2, seed=1, rank=rank, world_size=3)) for rank in range(3)]
+    taken = [list(TrainBatchSampler([0] * 23, 2, seed=1, rank=rank, world_size=3)) for rank in range(3)]
     # Together they take what one process with the whole batch takes.
-    assert [sum(parts, []) for parts in zip(*taken, strict=True)] == list(TrainBatchSampler(23, 6, seed=1))
+    assert [sum(parts, []) for parts in zip(*taken, strict=True)] == list(TrainBatchSampler([0] * 23, 6, seed=1))
     with pytest.raises(ValueError, match="7 training images do not fill one batch of 4 on 2 processes"):
-        TrainBatchSampler(7, 4, seed=0, world_size=2)
+        TrainBatchSampler([0] * 7, 4, seed=0, world_size=2)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_share_of_mirrored_images(share):
-    sampler = TrainBatchSampler(5000, 100, seed=2, flip_prob=share)
+    sampler = TrainBatchSampler([0] * 5000, 100, seed=2, flip_prob=share)
     assert np.mean([key.flip for batch in sampler for key in batch]) == pytest.approx(share, abs=0.03)
+
+
+class Oriented(Numbered):
+    """As Numbered; every third image passes for a wide one."""
+
+    def is_wide(self, index):
+        return index % 3 == 0
+
+
+def scaled_batches(workers, start_batch=0):
+    """(index, scale) of each image of each batch of an epoch."""
+    loader = build_train_loader(
+        Oriented(23), 3, workers, seed=3, scales=(0.5, 1.0, 2.0), same_orientation=True, flip_prob=0.0
+    )
+    loader.batch_sampler.set_epoch(4, start_batch)
+    assert len(loader) == 8 // 3 + 15 // 3
+    return [[(target["index"], target["scale"]) for target in targets] for _, targets in loader]
+
+
+def test_batches_of_one_orientation_and_several_sizes_are_those_of_the_description():
+    rng = np.random.default_rng([3, 4])
+    order, _, scales = rng.permutation(23).tolist(), rng.random(23), rng.choice([0.5, 1.0, 2.0], 23).tolist()
+    expected = []
+    for wide in (True, False):
+        images = [index for index in order if (index % 3 == 0) == wide]
+        expected += [images[start : start + 3] for start in range(0, len(images) - 2, 3)]
+    expected.sort(key=lambda images: order.index(images[-1]))  # a batch comes where its last image stands
+    found = scaled_batches(workers=0)
+    assert found == [[(index, scales[index]) for index in images] for images in expected]
+    assert scaled_batches(workers=2, start_batch=3) == found[3:]
+    with pytest.raises(ValueError, match=r"INPUT.TRAIN_SCALES is \[1.0, 0.0\]: give one or more positive factors"):
+        build_train_loader(Numbered(), 2, 0, seed=3, scales=[1.0, 0.0])
+
+
+def test_orientation_is_read_from_headers(cuhk):
+    train_set = build_dataset("CUHK-SYSU", cuhk, "train")
+    assert train_set.is_wide(0)
+    train_set.annotations[0]["img_path"] = "missing.jpg"  # its turn comes later
+    assert not train_set.is_wide(0)
 
 
 def test_horizontal_flip_edits_no_target():

@@ -27,6 +27,19 @@ def test_images_and_boxes_are_those_of_torchvision(dtype):
         torch.testing.assert_close(back, given)
 
 
+def test_pixels_of_caffe_are_blue_green_red_less_a_mean():
+    image = torch.randint(0, 256, (3, 96, 128), dtype=torch.uint8)
+    expected = image.flip(0) - torch.tensor([103.53, 116.28, 123.675]).view(3, 1, 1)
+    batch = Preprocess(96, 160, pixels="bgr")([image])
+    torch.testing.assert_close(batch.tensors[0], expected, atol=1e-3, rtol=0)
+
+
+def test_scales_are_factors_on_the_limits_of_each_image():
+    images, scales = [torch.rand(3, 90, 160) for _ in range(3)], [0.5, 1.0, 1.3333]
+    batch = Preprocess(96, 150)(images, scales)
+    assert batch.sizes == [Preprocess(*limits).resized_size(90, 160) for limits in ((48, 75), (96, 150), (128, 200))]
+
+
 def test_sizes_are_known_before_an_image_is_resized_and_nothing_is_saved():
     preprocess = Preprocess(96, 160)
     for size in SIZES:

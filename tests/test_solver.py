@@ -6,6 +6,7 @@ from torch import nn
 
 from engine.solver import build_optimizer, build_schedule
 from engine.train import set_learning_rate
+from models.deformable import DeformableConv
 from utils.errors import UserError
 
 
@@ -53,3 +54,20 @@ def test_biases_have_a_weight_decay_of_their_own_and_frozen_parameters_none():
     weights, biases = build_optimizer(cfg, model).param_groups
     assert [p.shape for p in weights["params"]] == [(3, 2)] and weights["weight_decay"] == 0.1
     assert [p.shape for p in biases["params"]] == [(3,)] and biases["weight_decay"] == 0.0
+
+
+def test_biases_and_offsets_have_learning_rates_of_their_own():
+    model = nn.Sequential(nn.Conv2d(32, 32, 1), nn.GroupNorm(32, 32), DeformableConv(32, 32, True, bias=True))
+    options = {"SOLVER__BASE_LR": 1.0, "SOLVER__BIAS_LR_FACTOR": 2.0, "SOLVER__OFFSET_LR_FACTOR": 0.1}
+    options |= {"SOLVER__WEIGHT_DECAY": 0.1, "SOLVER__WEIGHT_DECAY_BIAS": 0.0, "SOLVER__NORM_BIASES_AS_WEIGHTS": True}
+    conv, norm, deformable = model
+    expected = [
+        (1.0, 0.1, [conv.weight, norm.weight, norm.bias, deformable.weight]),
+        (2.0, 0.0, [conv.bias, deformable.bias]),
+        (0.1, 0.1, [deformable.conv_offset.weight, deformable.conv_offset.bias]),
+    ]
+    optimizer = build_optimizer(tiny_cfg(**options), model)
+    set_learning_rate(optimizer, 1.0)
+    for group, (rate, decay, parameters) in zip(optimizer.param_groups, expected, strict=True):
+        assert (group["lr"], group["initial_lr"], group["weight_decay"]) == (rate, rate, decay)
+        assert {id(parameter) for parameter in group["params"]} == {id(parameter) for parameter in parameters}

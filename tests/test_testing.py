@@ -67,6 +67,15 @@ def test_an_interrupted_test_resumes_and_removes_its_partial_results(cuhk, tmp_p
     assert not partial_in(tmp_path)
 
 
+def test_a_network_says_from_which_score_on_people_are_searched(cuhk, tmp_path, monkeypatch):
+    """Those of AlignPS are far below those of other networks."""
+    limits = []
+    score = testing.score_search
+    monkeypatch.setattr(testing, "score_search", lambda *args: limits.append(args[4]) or score(*args))
+    assert run(cuhk, tmp_path, MODEL__GALLERY_SCORE_THRESH=0.125) == 0
+    assert limits == [0.125]
+
+
 @pytest.mark.parametrize("saved", [True, False])
 def test_partial_results_are_kept_until_the_features_are_safe(saved, cuhk, tmp_path, monkeypatch):
     def fails(*_):

@@ -5,14 +5,13 @@ import json
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import CFG, call, words
+from tiny import CFG, call, interrupt_before_step, words
 from torch import Tensor, nn
 from training_process import assert_same
 
 import demo
 from datasets import build_dataset
 from defaults import load_cfg
-from engine import train as loop
 from engine.checkpoint import load_weights
 from models import OIMLoss, build_model
 from models.base import Family, PersonSearchModel
@@ -126,16 +125,3 @@ def test_every_program_takes_a_family_of_sixty_lines(cuhk, tmp_path, monkeypatch
     assert call(demo, "--cfg", config, "--ckpt", small, *picture, "--out", tmp_path / "demo") == 0
     results = json.loads((tmp_path / "demo" / "results.json").read_text())
     assert results["ranked"] and (tmp_path / "demo" / "overview.jpg").is_file()
-
-
-def interrupt_before_step(number: int, monkeypatch) -> None:
-    """Have a training end as by Ctrl-C before its nth step (from 1), once."""
-    plain, calls = loop.set_learning_rate, []
-
-    def spoiled(*args):
-        calls.append(None)
-        if len(calls) == number:
-            raise KeyboardInterrupt
-        return plain(*args)
-
-    monkeypatch.setattr(loop, "set_learning_rate", spoiled)

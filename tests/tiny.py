@@ -10,6 +10,7 @@ from yacs.config import CfgNode
 from datasets.synthetic.build import build_synthetic
 from datasets.synthetic.config import SyntheticConfig
 from defaults import load_cfg
+from engine import train as loop
 from models import build_model
 from models.two_stage.person_search import PersonSearch
 from tools.common import run_program
@@ -106,3 +107,16 @@ def words(data: Path, out: Path, name: str = "CUHK-SYSU", **options) -> list[str
 def call(program: ModuleType, *arguments) -> int:
     """The exit code of a program with these arguments."""
     return run_program(program.main, program.parse_args([str(argument) for argument in arguments]))
+
+
+def interrupt_before_step(number: int, monkeypatch) -> None:
+    """Have a training end as by Ctrl-C before its nth step (from 1), once."""
+    plain, calls = loop.set_learning_rate, []
+
+    def spoiled(*args):
+        calls.append(None)
+        if len(calls) == number:
+            raise KeyboardInterrupt
+        return plain(*args)
+
+    monkeypatch.setattr(loop, "set_learning_rate", spoiled)

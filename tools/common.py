@@ -89,7 +89,8 @@ def load_options(args: argparse.Namespace) -> "CfgNode":
 
 
 def check_options(cfg: "CfgNode") -> "CfgNode":
-    """The same options; UserError for one that is out of range."""
+    """The same options; UserError for one that is out of range, or that the family of the network does not have."""
+    from engine.networks import check_family_options
     from engine.solver import precision
 
     for option, least in LEAST.items():
@@ -98,6 +99,7 @@ def check_options(cfg: "CfgNode") -> "CfgNode":
             raise UserError(f"{option} must be {least} or more, not {value}")
     precision(cfg.SOLVER.AMP, "SOLVER.AMP")
     precision(cfg.EVAL.AMP, "EVAL.AMP")
+    check_family_options(cfg)
     return cfg
 
 

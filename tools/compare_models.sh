@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains and tests OIM, NAE, SeqNet and GLCNet (scene, group, both) on one synthetic dataset with the same seed and budget,
+# Trains and tests OIM, NAE, SeqNet, GLCNet (scene, group, both) and AlignPS on one synthetic dataset with the same seed and budget,
 # small and from random weights, and prints their scores, plain and with CBGM, in one table. On two cores it took half an hour with 4 epochs.
 # In the dataset half of the people have a double who belongs to another group, so that the context tells them apart.
 #   bash tools/compare_models.sh [FOLDER] [KEY VALUE ...]
@@ -8,7 +8,6 @@ cd "$(dirname "$0")/.."
 out=${1:-outputs/comparison}
 [ $# -eq 0 ] || shift
 python=.venv/bin/python
-cfg=configs/quickstart.yaml
 
 if [ ! -f "$out/data/synthetic.json" ]; then
     rm -rf "$out/data"
@@ -28,13 +27,16 @@ options() { # of a model, over the config
         seqnet) echo "$no_context $narrow" ;;
         glcnet_scene) echo "MODEL.CONTEXT.GROUP none" ;;
         glcnet_group) echo "MODEL.CONTEXT.SCENE none" ;;
-        glcnet) echo "" ;;
+        glcnet | alignps) echo "" ;;
     esac
 }
 
+models="oim nae seqnet glcnet_scene glcnet_group glcnet alignps"
 results=()
-for model in oim nae seqnet glcnet_scene glcnet_group glcnet; do
+for model in $models; do
     echo "== $model"
+    cfg=configs/quickstart.yaml
+    [ "$model" != alignps ] || cfg=configs/quickstart_alignps.yaml
     # shellcheck disable=SC2046 # the options are words
     set_of=($(options "$model") INPUT.DATA_ROOT "$out/data" OUTPUT_DIR "$out/$model" "$@")
     "$python" -m tools.train --cfg "$cfg" --resume "${set_of[@]}"
@@ -44,6 +46,6 @@ done
 
 "$python" -m tools.compare "${results[@]}"
 echo "fastest epoch:"
-for model in oim nae seqnet glcnet_scene glcnet_group glcnet; do
+for model in $models; do
     echo "$model: $(grep -o '[0-9.]* s a batch' "$out/$model/log.txt" | sort -n | head -n 1)"
 done

@@ -121,9 +121,10 @@ def _out(args: argparse.Namespace, cfg: CfgNode) -> Path:
 
 def _score(args: argparse.Namespace, cfg: CfgNode, sets: Sets, features: Features, settings: list[Setting]) -> None:
     start, name = monotonic(), cfg.INPUT.DATASET
+    limits = cfg.MODEL.GALLERY_SCORE_THRESH, cfg.EVAL.BLOCK_MB
     with all_cores():
         detection = evaluate_detection(sets[0], features.gallery_dets, cfg.EVAL.DETECTION_SCORE_THRESH)
-        rows = [each.describe() | score_search(features, *sets, each, cfg.EVAL.BLOCK_MB) for each in settings]
+        rows = [each.describe() | score_search(features, *sets, each, *limits) for each in settings]
         parts = _score_parts(cfg, sets, features, settings) if args.parts else []
     log.info("scored in %.1f s", monotonic() - start)
     out = _out(args, cfg) / "metrics.json"
@@ -145,6 +146,6 @@ def _score_parts(cfg: CfgNode, sets: Sets, features: Features, settings: list[Se
     for name, columns in parts_of(lengths).items():
         alone, share = only_part(features, columns), share_of_norm(features, columns)
         for each in settings:
-            scores = score_search(alone, *sets, each, cfg.EVAL.BLOCK_MB)
+            scores = score_search(alone, *sets, each, cfg.MODEL.GALLERY_SCORE_THRESH, cfg.EVAL.BLOCK_MB)
             rows.append({"part": name, "share of norm": share} | each.describe() | scores)
     return rows

@@ -54,6 +54,12 @@ def read_photo(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         return _as_rgb(ImageOps.exif_transpose(image))
 
 
+def read_size(path: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Height and width of an image file as stored, without reading its pixels; otherwise as `read_image`."""
+    with _opened(Path(path), max_pixels) as image:
+        return image.height, image.width
+
+
 @contextmanager
 def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
     """An image file that may be decoded; whatever goes wrong with it, here or in the caller, is an ImageError."""

@@ -4,7 +4,8 @@ import ast
 import difflib
 import math
 import reprlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 
 import yaml
@@ -90,6 +91,21 @@ def merge(defaults: CfgNode, sources: Iterable[Source]) -> CfgNode:
 def flatten(tree: CfgNode) -> dict[str, object]:
     """The options of a tree under their dotted names."""
     return dict(_flatten(tree, tree))
+
+
+def check_choices(section: str, options: CfgNode, choices: Mapping[str, Collection[str]]) -> None:
+    """Raise UserError for an option (a dotted name within the section) whose value is none of its choices."""
+    for name, known in choices.items():
+        chosen = attrgetter(name)(options)
+        if chosen not in known:
+            raise UserError(f"{section}.{name} {chosen!r} is not one of {', '.join(known)}")
+
+
+def check_rules(rules: Mapping[str, bool]) -> None:
+    """Raise UserError with the first rule, a sentence, that does not hold."""
+    for rule, holds in rules.items():
+        if not holds:
+            raise UserError(rule)
 
 
 def changed_options(before: str, source: str, now: CfgNode) -> list[str]:

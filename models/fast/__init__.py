@@ -14,6 +14,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models.detection.rpn import RegionProposalNetwork
 
 from models.base import PersonSearchModel
+from models.deformable import DeformableConv
+from models.fast.deformable import gathered_convolution
 from models.fast.nms import filter_proposals
 from models.fast.roi_align import gathered_crops
 from models.fast.tails import begins_with_bottleneck, tail_on_rois
@@ -23,8 +25,9 @@ from models.roi import RoIAlign, Tail
 def accelerate(model: PersonSearchModel) -> PersonSearchModel:
     """Put the faster replacements into a network, for training and searching; the same network is returned.
 
-    On CPUs: RoIAlign by gathering rows, non-maximum suppression in blocks, the tails' first convolutions on the map. On
-    CUDA, under deterministic algorithms, RoIAlign. Everywhere weights, and with them feature maps, are channels-last.
+    On CPUs: RoIAlign and deformable convolutions by gathering rows, non-maximum suppression in blocks, the tails' first
+    convolutions on the map. On CUDA, under deterministic algorithms, RoIAlign. Everywhere weights, and with them
+    feature maps, are channels-last.
 
     Args:
         model: already on its device, which decides what is replaced.
@@ -38,6 +41,8 @@ def accelerate(model: PersonSearchModel) -> PersonSearchModel:
             module.filter_proposals = MethodType(filter_proposals, module)
         elif isinstance(module, Tail) and on_cpu and begins_with_bottleneck(module):
             module.on_rois = MethodType(tail_on_rois, module)
+        elif isinstance(module, DeformableConv) and on_cpu:
+            module.forward = MethodType(gathered_convolution, module)
     return model
 
 

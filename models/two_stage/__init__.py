@@ -4,4 +4,10 @@ from models.base import Family
 from models.two_stage.build import build
 from models.two_stage.releases import RELEASES
 
-FAMILY = Family(build=build, key_prefixes=("stem.", "detection_head.", "search_head."), releases=RELEASES)
+_HEADS = ("RPN.", "ROI_ALIGN.", "DETECTION_HEAD.", "SEARCH_HEAD.", "CONTEXT.", "PARTS", "PIXELWISE.", "EMBEDDING.")
+FAMILY = Family(
+    build=build,
+    key_prefixes=("stem.", "detection_head.", "search_head."),
+    releases=RELEASES,
+    options=("FAMILY", "GALLERY_SCORE_THRESH", "BACKBONE.", *_HEADS, "OIM.", "LOSS_WEIGHTS."),
+)

@@ -1,12 +1,10 @@
 """From options to a two-stage network."""
 
-from operator import attrgetter
-
 from yacs.config import CfgNode
 
 from models.backbones import BACKBONES, NORM_SCOPES, STRIDE, FreezePolicy, SplitBackbone, build_backbone
 from models.oim import OIMLoss
-from models.preprocess import Preprocess
+from models.preprocess import PIXEL_FORMATS, Preprocess
 from models.results import Thresholds
 from models.roi import RoIAlign
 from models.two_stage.boxes import RoISampler
@@ -25,7 +23,7 @@ from models.two_stage.person_search import PersonSearch
 from models.two_stage.pixelwise import SCORE_NORMS, PixelwiseEmbedding
 from models.two_stage.rpn import BOX_LOSSES, ProposalNetwork
 from models.two_stage.search_head import BoxRegressor, SearchHead
-from utils.errors import UserError
+from utils.options import check_choices, check_rules
 
 
 def build(cfg: CfgNode, pretrained: bool = False) -> PersonSearch:
@@ -37,7 +35,7 @@ def build(cfg: CfgNode, pretrained: bool = False) -> PersonSearch:
     # SCORE_NORM applies only where the pixel-wise head gives the score.
     scored_by_pixels = options.SEARCH_HEAD.TYPE == "pixelwise" and options.DETECTION_HEAD.TYPE == "none"
     return PersonSearch(
-        preprocess=Preprocess(cfg.INPUT.MIN_SIZE, cfg.INPUT.MAX_SIZE),
+        preprocess=Preprocess(cfg.INPUT.MIN_SIZE, cfg.INPUT.MAX_SIZE, pixels=body.PIXELS),
         stem=backbone.stem,
         rpn=_build_rpn(options.RPN, backbone),
         detection_head=_build_detection_head(options, backbone),
@@ -157,6 +155,7 @@ COMPANIONS = "companions"
 
 CHOICES = {
     "BACKBONE.NAME": BACKBONES,
+    "BACKBONE.PIXELS": PIXEL_FORMATS,
     "BACKBONE.FROZEN_BN_AFFINE": NORM_SCOPES,
     "BACKBONE.FROZEN_BN_STATISTICS": NORM_SCOPES,
     "RPN.BOX_LOSS": BOX_LOSSES,
@@ -174,10 +173,7 @@ CHOICES = {
 def _check(cfg: CfgNode) -> None:
     """Raise UserError for values that do not exist, or do not go together."""
     options = cfg.MODEL
-    for name, choices in CHOICES.items():
-        chosen = attrgetter(name)(options)
-        if chosen not in choices:
-            raise UserError(f"MODEL.{name} {chosen!r} is not one of {', '.join(choices)}")
+    check_choices("MODEL", options, CHOICES)
     head, size, group = options.SEARCH_HEAD.TYPE, options.ROI_ALIGN.SIZE, options.CONTEXT.GROUP
     plain = not options.PARTS and options.CONTEXT.SCENE == group == "none"
     rules = {
@@ -195,6 +191,4 @@ def _check(cfg: CfgNode) -> None:
             group not in ("stack", "multiscale") or cfg.INPUT.BATCH_SIZE_TRAIN >= 2
         ),
     }
-    for rule, holds in rules.items():
-        if not holds:
-            raise UserError(rule)
+    check_rules(rules)

@@ -2,7 +2,9 @@
 
 `keys.json` lists the names and shapes that each release's code saves, with small identity tables. The releases' own
 code computed the answers (`*.npz`) from these weights: `gallery_*` an image searched, `query_*` and `context_*` one box
-of it, both at sizes 240 and 400; NAE+'s `pair_y_*` is the second image of a batch of two.
+of it, both at sizes 240 and 400; NAE+'s `pair_y_*` is the second image of a batch of two. AlignPS's files hold its
+maps too (every 64th channel of `reid_map`), `alignps_train.npz` one training step of two images, and `alignps_oim.npz`
+four steps of its identity losses.
 """
 
 import json
@@ -35,6 +37,8 @@ def released_state(release: str) -> dict[str, Tensor]:
         state[key.replace("rpn.head.conv.0.0.", "rpn.head.conv.")] = _draw(drawn, shape, batch_norms)
     if release in RESCALERS:
         _spread_scores(state, *RESCALERS[release])
+    if release.startswith("alignps"):
+        return {key: _anchor_free(key, value) for key, value in state.items()}
     return state
 
 
@@ -75,6 +79,27 @@ def _spread_scores(state: dict[str, Tensor], mean: float, variance: float) -> No
     for key, value in state.items():
         if ".projectors." in key and value.dim() == 4:  # convolutions of NAE+, as the linear layers above
             state[key] = value - value.mean(dim=1, keepdim=True)
+
+
+SCALED = {"backbone.conv1.weight": 1 / 64, "conv_offset.weight": 0.25, "conv_cls.weight": 3}
+"""Ends of AlignPS's keys -> factor: for pixels of 0 to 255, small offsets, and some scores that count."""
+UNIFORM = {".scale": (0.75, 1.25), "conv_reg.bias": (3, 6), "conv_cls.bias": (-3.2, -2.8)}
+"""Ends of its keys -> range of other numbers: boxes of 40 to 100 pixels."""
+
+
+def _anchor_free(key: str, value: Tensor) -> Tensor:
+    """A tensor of AlignPS, of which `_draw` does not know what it is."""
+    rng, shape = generator(f"{SALT}|{key}|alignps"), tuple(value.shape)
+    for end, limits in UNIFORM.items():
+        if key.endswith(end):
+            return torch.from_numpy(np.asarray(rng.uniform(*limits, shape), dtype=np.float32))
+    if key.endswith(("lookup_table", "queue", "gn.weight", "tail")):
+        values = rng.standard_normal(shape)
+        if key.endswith("tail"):
+            return torch.zeros((), dtype=torch.int64)
+        rows = 1 + 0.1 * values if values.ndim == 1 else values / np.linalg.norm(values, axis=1, keepdims=True)
+        return torch.from_numpy(rows.astype(np.float32))
+    return value * next((factor for end, factor in SCALED.items() if key.endswith(end)), 1)
 
 
 def image(height: int, width: int, salt: str) -> Tensor:

@@ -69,7 +69,7 @@ def _galleries(images: list[dict], queries: list[dict], size: int, *_: object) -
 
 
 def measure_evaluation(case: Case, cfg: CfgNode, _: torch.device) -> Figures:
-    """Seconds of detection, search, and search with each re-ranking for the drawn gallery of the case's name, on the CPU."""
+    """Seconds of detection, search, and search with each re-ranking, for the gallery of the case's name, on the CPU."""
     given, cpu = draw_gallery(SIZES[case.name]), torch.device("cpu")
     figures = {"inputs MiB": [peak_memory(cpu)], "boxes": [sum(map(len, given["gallery_dets"]))]}
     works = {

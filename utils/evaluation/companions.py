@@ -8,6 +8,7 @@ resembles many people says little, nobody gains where the query is alone, and th
 own measure.
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -23,20 +24,20 @@ class CompanionVoting(NamedTuple):
         quantile: share, 0 ... 1, of a companion's similarities to other people that count as chance.
     """
 
-    weight: float = 0.4
+    weight: float = 0.2
     quantile: float = 0.998
 
 
 def companion_votes(
-    companions: np.ndarray, gallery: Gallery, images: np.ndarray, quantile: float
+    sims: Iterable[np.ndarray], gallery: Gallery, images: np.ndarray, quantile: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """The largest vote of a query's companions for each detection of some images, 0 or more.
 
-    A companion's vote for a detection is its largest similarity to another detection of the same image, minus the
-    `quantile` of its similarities to those detections that are not the most similar of their image.
+    A companion's vote for a detection is its largest similarity to another detection of the same image, minus what is
+    chance: the smallest of its similarities to certain others that is above the `quantile` of them.
 
     Args:
-        companions: m x D, embeddings of the people around the query.
+        sims: per companion n, the similarities to all detections of the gallery.
         images: indexes of the gallery images that are searched.
 
     Returns:
@@ -44,19 +45,38 @@ def companion_votes(
     """
     images = images[gallery.counts[images] > 0]
     detections, place = gallery.detections_of(images)
-    if not len(companions) or not len(detections):
-        return detections, np.zeros(len(detections), np.float32)
-    everything = len(detections) == len(gallery.feats)
-    sims = companions @ (gallery.feats if everything else gallery.feats[detections]).T
-    counts = gallery.counts[images]
-    starts = np.cumsum(counts) - counts
-    best = np.maximum.reduceat(sims, starts, axis=1)[:, place]
-    is_best = sims == best
-    is_alone = (np.add.reduceat(is_best, starts, axis=1, dtype=np.int32) == 1)[:, place]
-    second = np.maximum.reduceat(np.where(is_best, -np.inf, sims), starts, axis=1)[:, place]
-    others = np.where(is_best & is_alone, second, best)  # beside each detection the best of the others
     votes = np.zeros(len(detections), np.float32)
-    for own, row, top in zip(others, sims, is_best, strict=True):
-        if not top.all():
-            np.maximum(votes, own - np.quantile(row[~top], quantile), out=votes)
+    starts = np.cumsum(gallery.counts[images]) - gallery.counts[images]
+    for row in sims if len(detections) else ():
+        own = row[detections]
+        best = np.maximum.reduceat(own, starts)
+        is_best = own >= best[place]
+        by_chance = _quantile(own[~is_best], quantile)
+        heard = np.flatnonzero((best > by_chance)[place])
+        if len(heard):
+            others = _best_of_others(own[heard], is_best[heard], place[heard])
+            votes[heard] = np.maximum(votes[heard], others - by_chance)
     return detections, votes
+
+
+def _quantile(values: np.ndarray, share: float) -> float:
+    """The smallest of the values that is not below this share of them; inf where there are none."""
+    if not len(values):
+        return np.inf
+    place = min(int(share * len(values)), len(values) - 1)
+    return float(np.partition(values, place)[place])
+
+
+def _best_of_others(sims: np.ndarray, is_best: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """For each of n detections the largest similarity to another one of its image, -inf where it is alone.
+
+    Args:
+        sims: n, image after image.
+        is_best: bool n, which are the largest of their image.
+        image: n, each one's image, rising.
+    """
+    _, starts, image = np.unique(image, return_index=True, return_inverse=True)
+    best = np.maximum.reduceat(sims, starts)[image]
+    second = np.maximum.reduceat(np.where(is_best, -np.inf, sims), starts)[image]
+    several = np.add.reduceat(is_best, starts, dtype=np.int32)[image] > 1
+    return np.where(is_best & ~several, second, best)
