@@ -290,6 +290,38 @@ _C.EVAL.BLOCK_MB = 64
 # size. On CPUs it does not pay, see tools/README.md.
 _C.EVAL.COMPILE = False
 
+ANY = float("inf")
+RANGES = {
+    "SEED": (0, ANY),
+    "EVAL_PERIOD": (0, ANY),
+    "DISP_PERIOD": (1, ANY),
+    "CKPT_*": (0, ANY),
+    "CKPT_[PK]*": (1, ANY),
+    "INPUT.M*": (1, ANY),
+    "INPUT.NUM_WORKERS": (0, ANY),
+    "INPUT.FLIP_PROB": (0, 1),
+    "MODEL.BACKBONE.FROZEN_STAGES": (0, ANY),
+    "MODEL.ROI_ALIGN.*": (1, ANY),
+    "*.BATCH_SIZE*": (1, ANY),
+    "*.POSITIVE_FRACTION": (0, 1),
+    "*_IOU": (0, 1),
+    "*.NMS_THRESH": (0, 1),
+    "*_NMS_T*": (1, ANY),
+    "*.MAX_DETECTIONS": (1, ANY),
+    "MODEL.EMBEDDING.*": (1, ANY),
+    "MODEL.OIM.*": (0, ANY),
+    "MODEL.OIM.SCALAR": (0.001, ANY),
+    "*.MOMENTUM": (0, 1),
+    "MODEL.LOSS_WEIGHTS.*": (0, ANY),
+    "SOLVER.MAX_*": (1, ANY),
+    "SOLVER.REFERENCE_BATCH": (1, ANY),
+    "SOLVER.ACCUMULATE": (1, ANY),
+    "SOLVER.[BGW]*": (0, ANY),
+    "SOLVER.CLIP_GRADIENTS": (0, ANY),
+    "EVAL.BLOCK_MB": (0, ANY),
+}
+"""Options by pattern (`fnmatch`), and their least and largest values; others would fail only later, or silently."""
+
 
 def get_default_cfg() -> CN:
     """A fresh copy of the tree of options, with its default values."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from datasets.annotation_file import AnnotationFile, MalformedError
-from datasets.faults import UNPACK, DatasetError, Fault, raise_or_log
+from datasets.faults import DatasetError, Fault, raise_or_log
 from utils.boxes import box_areas, clip_boxes
 from utils.errors import UserError
 from utils.images import MAX_PIXELS, ImageError, read_image, read_size
@@ -74,7 +74,9 @@ class PersonSearchDataset:
         self.read_image = partial(read_image, max_pixels=max_pixels)
         self.read_size = partial(read_size, max_pixels=max_pixels)
         if not self.root.is_dir():
-            raise DatasetError(Fault(str(root), "is no folder", advice=UNPACK))
+            raise DatasetError(
+                Fault(str(root), "is no folder", advice="name the dataset's folder: INPUT.DATA_ROOT, or --root")
+            )
         with self._collected_faults() as found:
             self.annotations = self._load_annotations(found)
         if not self.annotations:

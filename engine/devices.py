@@ -32,7 +32,7 @@ def select_device(name: str) -> torch.device:
         if device.index is not None:
             raise UserError(f"DEVICE {name} is one device for {processes} processes: use DEVICE cuda")
         if processes > count:
-            raise UserError(f"{processes} processes need as many CUDA devices: {_visible(count)}; start fewer")
+            raise UserError(f"{processes} processes need as many devices: {_visible(count)}; start fewer")
         index = int(os.environ["LOCAL_RANK"])
     if index >= count:
         raise UserError(f"DEVICE {name} does not exist: {_visible(count)}; choose another, or DEVICE cpu")
@@ -43,4 +43,5 @@ def select_device(name: str) -> torch.device:
 def _visible(count: int) -> str:
     """How many devices there are, and what limits them."""
     limit = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return f"PyTorch finds {count} here" + (f" with CUDA_VISIBLE_DEVICES={limit!r}" if limit is not None else "")
+    limited = f" with CUDA_VISIBLE_DEVICES={limit!r}" if limit is not None else ""
+    return f"PyTorch finds {count} CUDA devices here{limited}"

@@ -135,19 +135,23 @@ class TrainingRun:
             )
         log.info("resumed from %s", path)
         if changed:
-            log.warning("options differ from those the run was started with: %s", "; ".join(changed))
+            log.warning("options differ from those in %s: %s", path, "; ".join(changed))
 
     def train(self) -> None:
-        """Train up to the last epoch, evaluating and saving as the options say.
+        """Train up to the last epoch, evaluating and saving as the options say; of a finished run nothing is changed.
 
         Raises:
             StoppedError: a signal stopped the run; the newest checkpoint holds all that was done.
             DivergedError: see `train_one_epoch`.
         """
+        done, epochs = self.progress.epoch, self.cfg.SOLVER.MAX_EPOCHS
+        if done >= epochs and not self._evaluation_is_due():
+            log.info("the run is finished, %d of %d epochs: nothing is trained or written", done, epochs)
+            return
         if is_main():
             self._open_folder()
         self._evaluate_if_due()  # a run may have been interrupted between an epoch and its evaluation
-        while self.progress.epoch < self.cfg.SOLVER.MAX_EPOCHS:
+        while self.progress.epoch < epochs:
             self._train_epoch()
             share_buffers(self.model)
             self.progress.epoch, self.progress.step = self.progress.epoch + 1, 0
@@ -165,11 +169,9 @@ class TrainingRun:
         self.folder.rename_damaged()
         images, identities = len(self.train_set), self.train_set.num_identities
         log.info("%s: %d training images, %d identities", self.cfg.INPUT.DATASET, images, identities)
-        epoch, step = self.progress.epoch + 1, self.progress.step + 1
         processes = "1 process" if world_size() == 1 else f"{world_size()} processes"
-        log.info(
-            "%s on %s; from epoch %d of %d, step %d", processes, self.device, epoch, self.cfg.SOLVER.MAX_EPOCHS, step
-        )
+        done = self.progress.epoch, self.cfg.SOLVER.MAX_EPOCHS, self.progress.step
+        log.info("%s on %s; done: %d of %d epochs, and %d steps", processes, self.device, *done)
         self.board = SummaryWriter(str(self.folder.path / "tensorboard"), purge_step=self.progress.total_steps + 1)
         write_text(self.folder.path / "config.yaml", self.cfg.dump())
 

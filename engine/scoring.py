@@ -48,21 +48,27 @@ def check_galleries(
         next(iter(query_set.galleries(gallery_set, size, cross_camera)))
 
 
-def parts_of(lengths: dict[str, int]) -> dict[str, slice]:
-    """The columns of each part of an embedding, by name, from their lengths: `PersonSearchModel.embedding_parts`."""
-    ends = np.cumsum([0, *lengths.values()]).tolist()
-    return {name: slice(start, end) for name, start, end in zip(lengths, ends[:-1], ends[1:], strict=True)}
+def columns_of(widths: dict[str, int]) -> dict[str, slice]:
+    """The columns of each feature of an embedding, by name; widths as in `PersonSearchModel.embedding_widths`."""
+    ends = np.cumsum([0, *widths.values()]).tolist()
+    return {name: slice(start, end) for name, start, end in zip(widths, ends[:-1], ends[1:], strict=True)}
 
 
-def share_of_norm(features: Features, columns: slice) -> float:
-    """Mean share of a part in the squared norm of the gallery's embeddings, 0 ... 1."""
-    squares = [np.square(rows) for rows in features.gallery_feats + features.ground_truth_feats if len(rows)]
+def share_of_squared_norm(features: Features, columns: slice) -> float:
+    """Mean share of a feature in the squared norm of an embedding, 0 ... 1.
+
+    The mean is over the people detected in the gallery; where nobody is, over its annotated people, if the features
+    hold those.
+    """
+    detected = any(len(rows) for rows in features.gallery_feats)
+    given = features.gallery_feats if detected else features.ground_truth_feats
+    squares = [np.square(rows) for rows in given if len(rows)]
     shares = [rows[:, columns].sum(1) / rows.sum(1) for rows in squares]
     return float(np.concatenate(shares).mean()) if shares else 0.0
 
 
-def only_part(features: Features, columns: slice) -> Features:
-    """The features with embeddings that consist of a part alone, each as long as the whole one was."""
+def only_columns(features: Features, columns: slice) -> Features:
+    """The features with embeddings that consist of these columns alone, each as long as the whole one was."""
 
     def cut(rows: np.ndarray) -> np.ndarray:
         part = rows[:, columns]

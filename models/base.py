@@ -33,8 +33,8 @@ class PersonSearchModel(nn.Module):
     identity_memory: tuple[str, ...] = ()
 
     @property
-    def embedding_parts(self) -> dict[str, int]:
-        """Lengths of the parts whose concatenation is the embedding, by name in their order; empty where it is one."""
+    def embedding_widths(self) -> dict[str, int]:
+        """Widths of the features whose concatenation is the embedding, by name, in order; empty where it is one."""
         return {}
 
     def __init__(self, preprocess: Preprocess):
@@ -53,8 +53,7 @@ class PersonSearchModel(nn.Module):
     def inference_modules(self) -> list[nn.Module]:
         """Modules whose weights may be stored in half precision, and which torch.compile may compile.
 
-        What they output must be safe at that precision, or cast back to float32. In them, a batch norm registered right
-        behind a convolution follows it, and may be folded into it.
+        What they output must be safe at that precision, or cast back to float32.
         """
         return []
 

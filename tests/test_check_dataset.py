@@ -74,16 +74,23 @@ def test_the_program_shows_counts_and_faults(fmt, tmp_path, capsys):
         (image_folder(fmt, tmp_path) / item["img_name"]).unlink()
     assert run(*call) == 1
     captured = capsys.readouterr()
-    assert f"error, {len(gallery)} times: check the path" in captured.out
+    assert f"{len(gallery)} errors: check the path" in captured.out
     assert "... and 3 more" in captured.out
-    assert f"error: {len(gallery)} faults of {tmp_path} affect training or evaluation" in captured.err
+    assert f"error: {len(gallery)} faults of {tmp_path} would affect training or evaluation" in captured.err
     report = json.loads((tmp_path / "report.json").read_text())
     errors = {fault["image"] for fault in report["faults"] if fault["severity"] == "error"}
     assert report["affected"] and errors == {item["img_name"] for item in gallery}
     assert run(*call, "--no-images") == 0
     # What was found is shown though the report cannot be written.
     assert run("--name", NAMES[fmt], "--root", tmp_path / "nowhere", "--json", tmp_path) == 1
-    assert "nowhere is no folder" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "nowhere is no folder" in shown and shown.count("not read") == 3
+
+
+def test_a_default_folder_that_does_not_exist_is_said_to_come_from_an_option(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(tool, "dataset_root", lambda *_: tmp_path / "nowhere")
+    assert run("--name", "PRW") == 1
+    assert "below SYS_HOME_DIR (option and environment variable)" in capsys.readouterr().err
 
 
 def test_a_copy_of_the_published_size_is_compared_with_it(fmt, tmp_path, monkeypatch):

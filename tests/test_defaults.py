@@ -1,9 +1,12 @@
 """Options: where they come from, and what is said of wrong ones."""
 
+import fnmatch
+
 import pytest
 
-from defaults import get_default_cfg, load_cfg, read_cfg
+from defaults import RANGES, get_default_cfg, load_cfg, read_cfg
 from utils.errors import UserError
+from utils.options import check_ranges, flatten
 
 
 def write(folder, name, text):
@@ -49,6 +52,7 @@ def test_values_keep_the_type_of_their_option(words, expected):
         (["DETERMINISTIC", "1"], "DETERMINISTIC must be of type bool"),
         (["SOLVER.BASE_LR", "nan"], r"SOLVER.BASE_LR must be of type float \(and finite\), but is 'nan'"),
         (["SEED"], "pairs KEY VALUE"),
+        (["SEED=3"], "pairs KEY VALUE.*stands a space, not ="),
     ],
 )
 def test_wrong_words_are_named(words, message):
@@ -111,3 +115,31 @@ def test_a_config_inside_another_file_opens_no_file(tmp_path):
 def test_a_dumped_config_loads_to_the_same_options(tmp_path):
     cfg = load_cfg(None, ["SOLVER.AMP", "bf16", "INPUT.DATA_ROOT", "123", "SOLVER.MILESTONES", "[]"])
     assert load_cfg(write(tmp_path, "config.yaml", cfg.dump())) == cfg
+
+
+OUT_OF_RANGE = {
+    "SOLVER.BASE_LR -1": "0 or more",
+    "SOLVER.WARMUP_EPOCHS -1": "0 or more",
+    "MODEL.EMBEDDING.SCENE 0": "1 or more",
+    "INPUT.FLIP_PROB 2": "between 0 and 1, not 2.0",
+    "MODEL.OIM.MOMENTUM 2": "between 0 and 1",
+    "MODEL.OIM.SCALAR -30": "0.001 or more",
+    "MODEL.RPN.POSITIVE_FRACTION 1.5": "between 0 and 1",
+    "MODEL.SEARCH_HEAD.POSITIVE_FRACTION 1.5": "between 0 and 1",
+    "MODEL.DETECTION_HEAD.BATCH_SIZE 0": "1 or more",
+    "MODEL.LOSS_WEIGHTS.BOX_REID -1": "0 or more",
+    "MODEL.BACKBONE.FROZEN_STAGES -1": "0 or more",
+    "CKPT_PERIOD 0": "1 or more",
+}
+
+
+@pytest.mark.parametrize("option", OUT_OF_RANGE)
+def test_values_out_of_range_are_named_with_their_range(option):
+    name = option.split()[0]
+    check_ranges(load_cfg(None), RANGES)
+    with pytest.raises(UserError, match=f"{name} must be {OUT_OF_RANGE[option]}"):
+        check_ranges(load_cfg(None, option.split()), RANGES)
+
+
+def test_every_pattern_of_ranges_names_an_option():
+    assert all(fnmatch.filter(flatten(load_cfg(None)), pattern) for pattern in RANGES)

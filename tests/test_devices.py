@@ -44,8 +44,8 @@ def test_the_device_is_made_current_before_anything_is_allocated(name, local_ran
     "name, variables, message",
     [
         ("gpu", {}, "DEVICE 'gpu' is not a device: use auto, cpu, cuda or cuda:N"),
-        ("cuda:3", {"CUDA_VISIBLE_DEVICES": "5,6"}, "PyTorch finds 2 here with CUDA_VISIBLE_DEVICES='5,6'; choose"),
-        ("cuda", {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "3"}, "3 processes need as many CUDA devices: PyTorch"),
+        ("cuda:3", {"CUDA_VISIBLE_DEVICES": "5,6"}, "2 CUDA devices here with CUDA_VISIBLE_DEVICES='5,6'; choose"),
+        ("cuda", {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "3"}, "3 processes need as many devices: PyTorch"),
         ("cuda:1", {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}, "DEVICE cuda:1 is one device for 2 processes"),
     ],
 )  # fmt: skip

@@ -85,12 +85,11 @@ def test_mixed_precision_keeps_losses_finite_and_results_close(name):
     [
         ({"MODEL__FAMILY": "three_stage"}, "FAMILY 'three_stage' is not one of two_stage"),
         ({"MODEL__BACKBONE__NAME": "resnet5"}, "'resnet5' is not one of resnet18"),
-        ({"MODEL__BACKBONE__FROZEN_STAGES": -1}, "FROZEN_STAGES must not be negative"),
+        ({"INPUT__MIN_SIZE": 200}, "INPUT.MIN_SIZE, of the short side, must not be above INPUT.MAX_SIZE"),
         ({"MODEL__DETECTION_HEAD__TYPE": "none"}, "CONTEXT.GROUP needs people"),
         ({"MODEL__SEARCH_HEAD__TYPE": "linear"}, "linear has neither context nor parts"),
         ({"MODEL__CONTEXT__SCENE": "stak"}, "SCENE 'stak' is not one of none, stack, gate"),
         ({"MODEL__PARTS": True}, "ROI_ALIGN.SIZE 14, not 4"),
-        ({"MODEL__ROI_ALIGN__SAMPLING_RATIO": 0}, "SAMPLING_RATIO must be 1 or more"),
     ],
 )
 def test_values_that_do_not_exist_or_go_together_are_refused(options, message):

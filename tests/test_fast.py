@@ -15,7 +15,7 @@ from models.fast import accelerate, deformable, nms, prepare_for_inference
 from models.fast.roi_align import gathered_crops
 from models.fast.tails import begins_with_bottleneck, tail_on_rois
 from models.roi import RoIAlign, RoIs, Tail
-from models.two_stage.context import GROUP_EXTRACTORS
+from models.two_stage.context import GROUP_EXTRACTORS, SCENE_EXTRACTORS
 from models.two_stage.person_search import PersonSearch
 
 PIXELS, TOLERANCE = 1e-3, 1e-3
@@ -226,8 +226,8 @@ NETWORKS = {
     "resnet50": {"MODEL__BACKBONE__NAME": "resnet50"},
     "mobilenet_v2": {"MODEL__BACKBONE__NAME": "mobilenet_v2"},
     "parts": {"MODEL__PARTS": True, "MODEL__ROI_ALIGN__SIZE": 14},
-    **{name: {"MODEL__CONTEXT__SCENE": name, "MODEL__CONTEXT__GROUP": name} for name in GROUP_EXTRACTORS},
-    "gate": {"MODEL__CONTEXT__SCENE": "gate"},
+    **{f"scene {name}": {"MODEL__CONTEXT__SCENE": name} for name in SCENE_EXTRACTORS},
+    **{f"group {name}": {"MODEL__CONTEXT__GROUP": name} for name in GROUP_EXTRACTORS},
 }
 
 
@@ -241,6 +241,33 @@ def test_a_prepared_network_finds_what_the_plain_one_does_which_stays_as_it_is(n
     assert_same_search(prepared, model.eval())
     assert not any(isinstance(m, nn.BatchNorm2d) for m in prepared.modules()), "all are folded"
     assert not any(parameter.requires_grad for parameter in prepared.parameters())
+
+
+class NormFirst(nn.Module):
+    """Registers its batch norm behind its convolution, and applies it before."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(channels, channels, 1), nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(self.norm(x).relu())
+
+
+def relu_twice(channels: int) -> nn.Sequential:
+    """A ReLU between convolution and norm that came before: `named_children` does not name it there."""
+    relu = nn.ReLU()
+    return nn.Sequential(relu, nn.Conv2d(channels, channels, 1), relu, nn.BatchNorm2d(channels))
+
+
+@pytest.mark.parametrize("extractor", [NormFirst, relu_twice])
+def test_a_batch_norm_that_does_not_follow_a_convolution_is_not_folded_into_it(extractor, monkeypatch):
+    monkeypatch.setitem(SCENE_EXTRACTORS, "pool", extractor)
+    model = sure_model(MODEL__CONTEXT__SCENE="pool")
+    prepared = prepare_for_inference(model)
+    assert_same_search(prepared, model)
+    left = [name for name, module in prepared.named_modules() if isinstance(module, nn.BatchNorm2d)]
+    assert len(left) == 1 and "extractor" in left[0]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

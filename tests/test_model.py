@@ -131,7 +131,7 @@ def test_a_network_learns_how_much_companions_count():
     model.search_head.oim.lut.normal_()
     sum(model(IMAGES[:2], [two, two]).values()).backward()
     assert model.search_head.companions.weight.grad.abs() > 0
-    assert model.embedding_parts == {"res4": 256, "res5": 128, "companions": 384}
+    assert model.embedding_widths == {"res4": 256, "res5": 128, "companions": 384}
     assert model.eval().query(IMAGES[:1], [BOX])[0]["embeddings"].shape == (1, 768)
 
 

@@ -10,7 +10,7 @@ from tiny import CFG, call, words
 
 from defaults import load_cfg
 from engine.feature_files import Features
-from engine.scoring import only_part, parts_of, share_of_norm
+from engine.scoring import columns_of, only_columns, share_of_squared_norm
 from engine.searcher import Searcher
 from models import build_model
 from tools import test as test_tool
@@ -119,23 +119,36 @@ def test_an_untrained_network_is_scored_with_ground_truth_boxes(cuhk, tmp_path, 
     assert row["boxes"] == "ground truth" and row["mAP"] > 0
 
 
-def test_parts_of_the_embedding_are_scored_alone(cuhk, tmp_path, capsys):
-    assert run(cuhk, tmp_path, "--gt", "--parts") == 0
-    rows = json.loads((tmp_path / "test" / "metrics.json").read_text())["parts"]
-    assert [row["part"] for row in rows] == [name for name in ("res4", "res5") for _ in range(2)]
-    shares = {row["part"]: row["share of norm"] for row in rows}
-    assert sum(shares.values()) == pytest.approx(1, abs=1e-4)
-    assert "by one part of the embedding alone" in capsys.readouterr().out
+@pytest.mark.parametrize("arguments", [["--gt", "--cbgm"], ["--untrained"]])
+def test_each_feature_of_the_embedding_is_scored_alone(arguments, cuhk, tmp_path, capsys):
+    assert run(cuhk, tmp_path, *arguments, "--by-feature") == 0
+    metrics = json.loads((tmp_path / "test" / "metrics.json").read_text())
+    assert [row["feature"] for row in metrics["features"]] == ["res4", "res5"]
+    assert sum(row["share of squared norm"] for row in metrics["features"]) == pytest.approx(1, abs=1e-4)
+    assert "by one feature of the embedding alone, boxes ground truth, gallery usual" in capsys.readouterr().out
+    checkpoint = None if "--untrained" in arguments else str(tmp_path / "best.pth")
+    assert (metrics["checkpoint"], metrics["epoch"], metrics["data"]) == (checkpoint, None, str(cuhk))
 
 
-def test_a_part_of_features_keeps_the_direction_of_its_columns_and_the_length_of_the_whole():
+def test_features_of_another_network_or_of_none_are_refused(cuhk, tmp_path, images_seen, capsys):
+    linear = {"MODEL__SEARCH_HEAD__TYPE": "linear"}
+    assert run(cuhk, tmp_path, "--untrained", "--by-feature", **linear) == 1
+    assert "is not made of several features; leave it out" in capsys.readouterr().err and not images_seen
+    file = ["--features", str(tmp_path / "features.npz")]
+    assert run(cuhk, tmp_path, *file) == 0
+    assert run(cuhk, tmp_path, *file, "--by-feature", MODEL__EMBEDDING__RES4=7) == 1
+    assert "have 135 dimensions in all, these embeddings 384" in capsys.readouterr().err
+
+
+def test_columns_of_features_keep_their_direction_and_the_length_of_the_whole():
     rows = np.array([[3.0, 0, 4, 0], [0, 1, 0, 0]], np.float32)
-    features = Features(gallery_feats=[rows], query_feats=[rows[:1]], context_feats=[rows])
-    last = only_part(features, slice(2, 4))
+    features = Features(gallery_feats=[rows], query_feats=[rows[:1]], context_feats=[rows], ground_truth_feats=[rows])
+    last = only_columns(features, slice(2, 4))
     np.testing.assert_allclose(last.gallery_feats[0], [[5, 0], [0, 0]])
     np.testing.assert_allclose(last.query_feats[0], [[5, 0]])
-    assert share_of_norm(features, slice(2, 4)) == pytest.approx((16 / 25 + 0) / 2)
-    assert parts_of({"own": 2, "scene": 2}) == {"own": slice(0, 2), "scene": slice(2, 4)}
+    for rows_of in (features, Features(gallery_feats=[rows[:0]], ground_truth_feats=[rows])):
+        assert share_of_squared_norm(rows_of, slice(2, 4)) == pytest.approx((16 / 25 + 0) / 2)
+    assert columns_of({"own": 2, "scene": 2}) == {"own": slice(0, 2), "scene": slice(2, 4)}
 
 
 def test_features_that_cannot_be_written_are_refused_before_the_search(cuhk, tmp_path, images_seen, capsys):
@@ -144,6 +157,8 @@ def test_features_that_cannot_be_written_are_refused_before_the_search(cuhk, tmp
     assert str(tmp_path / "file") in capsys.readouterr().err and not images_seen
 
 
-def test_a_checkpoint_or_a_config_is_needed(capsys):
+def test_a_checkpoint_or_a_config_is_needed(cuhk, tmp_path, capsys):
+    assert call(test_tool, "--cfg", CFG, *words(cuhk, tmp_path)) == 1
+    assert "best.pth: train first, or give --ckpt FILE" in capsys.readouterr().err
     assert call(test_tool, "--gt") == 1
     assert "give --ckpt FILE, or --cfg FILE" in capsys.readouterr().err

@@ -57,7 +57,18 @@ def test_a_resumed_run_takes_the_options_it_is_given(run, cuhk, tmp_path, caplog
     assert resumed.progress.epoch == 2 and resumed.optimizer.state
     after_the_milestone = resumed.schedule(resumed.progress.total_steps)
     assert set_learning_rate(resumed.optimizer, after_the_milestone) == pytest.approx(0.00007)
-    assert "options differ" in caplog.text and "SOLVER.BASE_LR 0.003 -> 0.0007" in caplog.text
+    assert (
+        f"options differ from those in {tmp_path / 'last.pth'}: " in caplog.text
+        and "SOLVER.BASE_LR 0.003 -> 0.0007" in caplog.text
+    )
+
+
+def test_a_finished_run_says_so_and_changes_no_file(run, cuhk, tmp_path, capsys):
+    out = shutil.copytree(run, tmp_path / "run")
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert train(cuhk, out, "--resume", SOLVER__BASE_LR=0.0007) == 0
+    assert "the run is finished, 2 of 2 epochs" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
 WRONG_STATES = {
@@ -87,7 +98,9 @@ def test_one_pass_is_scored_under_every_setting_and_again_from_its_features(run,
     assert first["search"][3]["mAP"] > 0
     (tmp_path / "best.pth").unlink()
     assert call(test_tool, *arguments) == 0
-    assert json.loads((tmp_path / "metrics.json").read_text()) == first
+    unknown = {"checkpoint": None, "epoch": None}  # of features from a file
+    assert (first["checkpoint"], first["epoch"]) == (str(tmp_path / "best.pth"), 1)
+    assert json.loads((tmp_path / "metrics.json").read_text()) == first | unknown
     assert "ground truth" in capsys.readouterr().out
 
 

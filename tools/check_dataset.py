@@ -72,10 +72,15 @@ def main(args: argparse.Namespace) -> None:
     for name, least in {"workers": 1, "show": 0, "max_pixels": 1}.items():
         if getattr(args, name) < least:
             raise UserError(f"--{name.replace('_', '-')} must be {least} or more, not {getattr(args, name)}")
-    cfg = get_default_cfg()
+    root = args.root or dataset_root(args.name, get_default_cfg().SYS_HOME_DIR)
+    if not root.is_dir() and not args.root:
+        raise UserError(
+            f"{root} is no folder; it is where training looks, below SYS_HOME_DIR (option and environment variable): "
+            "set that, or give --root FOLDER"
+        )
     check = check_dataset(
         args.name,
-        args.root or dataset_root(args.name, cfg.SYS_HOME_DIR),
+        root,
         workers=args.workers,
         max_pixels=args.max_pixels,
         gallery_sizes=args.gallery_size,
@@ -86,7 +91,9 @@ def main(args: argparse.Namespace) -> None:
     if args.json:
         write_json(args.json, asdict(check) | {"affected": check.num_errors > 0})
     if check.num_errors:
-        raise UserError(f"{check.num_errors} faults of {check.root} affect training or evaluation: see above")
+        raise UserError(
+            f"{_counted(check.num_errors, 'fault')} of {check.root} would affect training or evaluation: see above"
+        )
 
 
 def check_dataset(
@@ -221,21 +228,29 @@ def _image_size(path: str, max_pixels: int) -> tuple[int, int] | str:
 def _summary(check: DatasetCheck, show: int) -> list[str]:
     """Lines with the counts of the splits, and the first `show` faults of each severity and advice."""
     rows, published = [], _published(check.name, check.counts)
-    for split, counts in check.counts.items():
+    for split in SPLITS:
+        counts = check.counts.get(split)
+        if counts is None:
+            rows.append({"split": split, COUNTS[0]: "not read"} | dict.fromkeys(COUNTS[1:], "-"))
+            continue
         numbers = published.get(split, {}).items()
         other = {what: f" (published {number})" for what, number in numbers if counts[what] != number}
         rows.append({"split": split} | {what: f"{counts.get(what, '-')}{other.get(what, '')}" for what in COUNTS})
-    lines = [f"{check.name} in {check.root}", ""]
-    lines += [format_table(rows), ""] if rows else []
+    lines = [f"{check.name} in {check.root}", "", format_table(rows), ""]
     groups: dict[tuple[str, str], list[Fault]] = {}
     for fault in check.faults:
         groups.setdefault((fault.severity, fault.advice), []).append(fault)
     for (severity, advice), faults in groups.items():
-        lines.append(f"{severity}, {len(faults)} times: {advice}")
+        lines.append(f"{_counted(len(faults), severity)}: {advice}")
         lines += [f"    {fault.fact.replace(os.path.join(check.root, ''), '')}" for fault in faults[:show]]  # noqa: PTH118
         lines += [f"    ... and {len(faults) - show} more"] if len(faults) > show else []
-    lines.append(f"{check.num_errors} errors, {len(check.faults) - check.num_errors} warnings")
+    warnings = len(check.faults) - check.num_errors
+    lines.append(f"{_counted(check.num_errors, ERROR)}, {_counted(warnings, WARNING)}")
     return lines
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -7,7 +7,6 @@ import argparse
 import sys
 import traceback
 from collections.abc import Callable
-from functools import reduce
 from typing import TYPE_CHECKING
 
 from utils.allocator import keep_freed_memory
@@ -26,29 +25,6 @@ INSTALL = "activate the project's environment (. .venv/bin/activate), or pip ins
 
 PRINTED = (UserError, OSError, DivergedError)
 """Errors that are printed as one sentence."""
-
-LEAST = {
-    "SEED": 0,
-    "EVAL_PERIOD": 0,
-    "DISP_PERIOD": 1,
-    "CKPT_PERIOD": 1,
-    "CKPT_MINUTES": 0,
-    "CKPT_KEEP": 1,
-    "INPUT.MIN_SIZE": 1,
-    "INPUT.MAX_SIZE": 1,
-    "INPUT.BATCH_SIZE_TRAIN": 1,
-    "INPUT.BATCH_SIZE_TEST": 1,
-    "INPUT.MAX_PIXELS": 1,
-    "INPUT.NUM_WORKERS": 0,
-    "MODEL.OIM.QUEUE_SIZE": 0,
-    "SOLVER.MAX_EPOCHS": 1,
-    "SOLVER.REFERENCE_BATCH": 1,
-    "SOLVER.CLIP_GRADIENTS": 0,
-    "SOLVER.MAX_SKIPPED": 1,
-    "SOLVER.ACCUMULATE": 1,
-    "EVAL.BLOCK_MB": 0,
-}
-"""Lower limits of options, below which they would fail only later, or silently."""
 
 OUT_OF_MEMORY = (
     "memory does not suffice: in training lower INPUT.BATCH_SIZE_TRAIN and raise SOLVER.ACCUMULATE instead, use "
@@ -90,13 +66,12 @@ def load_options(args: argparse.Namespace) -> "CfgNode":
 
 def check_options(cfg: "CfgNode") -> "CfgNode":
     """The same options; UserError for one that is out of range, or that the family of the network does not have."""
+    from defaults import RANGES
     from engine.networks import check_family_options
     from engine.solver import precision
+    from utils.options import check_ranges
 
-    for option, least in LEAST.items():
-        value = reduce(getattr, option.split("."), cfg)
-        if value < least:
-            raise UserError(f"{option} must be {least} or more, not {value}")
+    check_ranges(cfg, RANGES)
     precision(cfg.SOLVER.AMP, "SOLVER.AMP")
     precision(cfg.EVAL.AMP, "EVAL.AMP")
     check_family_options(cfg)

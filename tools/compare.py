@@ -19,8 +19,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def read_rows(result: str) -> list[dict]:
-    """One row for each search setting of a NAME=FILE.
+def read_result(result: str) -> tuple[str, list[dict]]:
+    """The dataset of a NAME=FILE, its folder where known, and one row for each search setting.
 
     Raises:
         UserError: there is no name, or the file is not one of tools.test.
@@ -28,17 +28,25 @@ def read_rows(result: str) -> list[dict]:
     name, equals, file = result.partition("=")
     if not equals:
         raise UserError(f"{result!r}: results are given as NAME=FILE")
+    if not Path(file).is_file():
+        raise UserError(f"{file} is no file: give OUTPUT_DIR/test/metrics.json, which tools.test writes")
     try:
         metrics = json.loads(Path(file).read_text(encoding="utf-8"))
-        detection, search = metrics["detection"], metrics["search"]
-    except (ValueError, KeyError) as error:
+        if "detection_ap" in metrics:
+            raise UserError(f"{file} is of a training run: give OUTPUT_DIR/test/metrics.json, which tools.test writes")
+        detection, search, data = metrics["detection"], metrics["search"], metrics.get("data", metrics["dataset"])
+    except UserError:
+        raise
+    except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file} is not a metrics.json of tools.test: {error}") from error
-    return [{"network": name, **row, "detection AP": detection["ap"]} for row in search]
+    return data, [{"network": name, **row, "detection AP": detection["ap"]} for row in search]
 
 
 def main(args: argparse.Namespace) -> None:
-    """Print the table."""
-    rows = [row for result in args.results for row in read_rows(result)]
+    """Print the table, with a column of datasets where they differ."""
+    results = [read_result(result) for result in args.results]
+    differ = len({data for data, _ in results}) > 1
+    rows = [({"data": data} if differ else {}) | row for data, rows in results for row in rows]
     sys.stdout.write(f"{format_table(rows)}\n")
 
 

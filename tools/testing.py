@@ -4,6 +4,7 @@ import argparse
 import logging
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from typing import TypeAlias
@@ -18,7 +19,7 @@ from engine.devices import select_device
 from engine.feature_files import Features, PartialResults, extraction_id, load_features, save_features
 from engine.features import extract_features, names_of
 from engine.networks import options_of, search_settings
-from engine.scoring import Setting, check_galleries, only_part, parts_of, score_search, share_of_norm
+from engine.scoring import Setting, check_galleries, columns_of, only_columns, score_search, share_of_squared_norm
 from engine.searcher import Searcher
 from models import build_model
 from models.base import PersonSearchModel
@@ -44,9 +45,11 @@ def run_test(args: argparse.Namespace) -> None:
         sets = open_split(cfg, "gallery"), open_split(cfg, "query")
         settings = _settings(args, cfg)
         check_galleries(settings, *sets)
+        widths = _widths(cfg) if args.by_feature else {}
+        origin = {"data": str(sets[0].root)} | _origin(checkpoint, name)
         if args.features and args.features.exists():
             if is_main():
-                _score(args, cfg, sets, _load_features(args, sets), settings)
+                _score(args, cfg, sets, _load_features(args, sets), settings, widths, {**origin, **_origin(None, None)})
             return
         _check_writable(args.features)
         torch.manual_seed(cfg.SEED)
@@ -55,7 +58,7 @@ def run_test(args: argparse.Namespace) -> None:
             load_weights(model, checkpoint, name)
         features, partial = _extract(args, cfg, model, device, sets)
         if is_main():
-            _score(args, cfg, sets, features, settings)
+            _score(args, cfg, sets, features, settings, widths, origin)
             partial.remove()
 
 
@@ -63,6 +66,8 @@ def _read_options(args: argparse.Namespace) -> tuple[CfgNode, dict | None, str]:
     """The options, and the checkpoint with its name; no checkpoint where none is needed."""
     given = load_cfg(args.cfg, args.opts)
     path = args.ckpt or Path(given.OUTPUT_DIR) / "best.pth"
+    if not args.ckpt and not path.is_file() and not args.untrained and not (args.features and args.features.exists()):
+        raise UserError(f"no checkpoint at {path}: train first, or give --ckpt FILE")
     if args.untrained or (args.cfg and args.features and args.features.exists()):
         return check_options(given), None, ""
     checkpoint = from_main(lambda: read_checkpoint(path))
@@ -119,33 +124,61 @@ def _out(args: argparse.Namespace, cfg: CfgNode) -> Path:
     return args.out or Path(cfg.OUTPUT_DIR) / "test"
 
 
-def _score(args: argparse.Namespace, cfg: CfgNode, sets: Sets, features: Features, settings: list[Setting]) -> None:
+def _score(
+    args: argparse.Namespace,
+    cfg: CfgNode,
+    sets: Sets,
+    features: Features,
+    settings: list[Setting],
+    widths: dict[str, int],
+    origin: dict,
+) -> None:
     start, name = monotonic(), cfg.INPUT.DATASET
     limits = cfg.MODEL.GALLERY_SCORE_THRESH, cfg.EVAL.BLOCK_MB
+    plain = replace(settings[0], ground_truth=args.gt or args.untrained)
     with all_cores():
+        alone = _score_features(sets, features, plain, widths, *limits) if widths else []
         detection = evaluate_detection(sets[0], features.gallery_dets, cfg.EVAL.DETECTION_SCORE_THRESH)
         rows = [each.describe() | score_search(features, *sets, each, *limits) for each in settings]
-        parts = _score_parts(cfg, sets, features, settings) if args.parts else []
     log.info("scored in %.1f s", monotonic() - start)
     out = _out(args, cfg) / "metrics.json"
-    write_json(out, {"dataset": name, "detection": detection, "search": rows, "parts": parts})
+    write_json(out, {"dataset": name, **origin, "detection": detection, "search": rows, "features": alone})
     sys.stdout.write(f"\n{name}: detection (%)\n{format_table([detection])}\n")
     sys.stdout.write(f"\n{name}: search (%)\n{format_table(rows)}\n\n")
-    if parts:
-        sys.stdout.write(f"by one part of the embedding alone (%)\n{format_table(parts)}\n\n")
+    if alone:
+        setting = plain.describe()
+        title = f"by one feature of the embedding alone, boxes {setting['boxes']}, gallery {setting['gallery']} (%)"
+        sys.stdout.write(f"{title}\n{format_table(alone)}\n\n")
     log.info("written to %s", out)
 
 
-def _score_parts(cfg: CfgNode, sets: Sets, features: Features, settings: list[Setting]) -> list[dict]:
-    """Each part's share of the embedding and its scores under each setting; rows of a table."""
+def _origin(checkpoint: dict | None, path: str | None) -> dict:
+    """Where a network comes from, for metrics.json: its file, and the epochs it was trained for, where known."""
+    epoch = checkpoint.get("epoch") if checkpoint and "config" in checkpoint else None
+    return {"checkpoint": path or None, "epoch": epoch if isinstance(epoch, int) else None}
+
+
+def _widths(cfg: CfgNode) -> dict[str, int]:
+    """The widths of the features of the embedding; UserError where it is not made of several."""
     with torch.device("meta"):
-        lengths = build_model(cfg).embedding_parts
-    if len(lengths) < 2:
-        raise UserError("--parts: the embedding of this network is not made of parts")
-    rows = []
-    for name, columns in parts_of(lengths).items():
-        alone, share = only_part(features, columns), share_of_norm(features, columns)
-        for each in settings:
-            scores = score_search(alone, *sets, each, cfg.MODEL.GALLERY_SCORE_THRESH, cfg.EVAL.BLOCK_MB)
-            rows.append({"part": name, "share of norm": share} | each.describe() | scores)
-    return rows
+        widths = build_model(cfg).embedding_widths
+    if len(widths) < 2:
+        raise UserError("--by-feature: the embedding of this network is not made of several features; leave it out")
+    return widths
+
+
+def _score_features(
+    sets: Sets, features: Features, setting: Setting, widths: dict[str, int], score_thresh: float, block_mb: int
+) -> list[dict]:
+    """For each feature its share of the embedding and the scores of the search by it alone; rows of a table."""
+    width = features.query_feats[0].shape[-1]
+    if sum(widths.values()) != width:
+        raise UserError(
+            f"--by-feature: the network's features have {sum(widths.values())} dimensions in all, these embeddings "
+            f"{width}: give the config that they were extracted with"
+        )
+    return [
+        {"feature": name, "share of squared norm": share_of_squared_norm(features, columns)}
+        | score_search(only_columns(features, columns), *sets, setting, score_thresh, block_mb)
+        for name, columns in columns_of(widths).items()
+    ]

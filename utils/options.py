@@ -2,6 +2,7 @@
 
 import ast
 import difflib
+import fnmatch
 import math
 import reprlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -63,7 +64,8 @@ def read_words(words: Sequence[str]) -> Source:
     """Options of a command line: keys and values in turn."""
     if len(words) % 2:
         given = " ".join(map(str, words))
-        raise UserError(f"options come in pairs KEY VALUE, but {len(words)} words were given: {given}")
+        hint = "; between the two stands a space, not =" if "=" in given else ""
+        raise UserError(f"options come in pairs KEY VALUE, but {len(words)} words were given: {given}{hint}")
     return "command line", dict(zip(words[::2], words[1::2], strict=True))
 
 
@@ -106,6 +108,16 @@ def check_rules(rules: Mapping[str, bool]) -> None:
     for rule, holds in rules.items():
         if not holds:
             raise UserError(rule)
+
+
+def check_ranges(cfg: CfgNode, ranges: dict[str, tuple[float, float]]) -> None:
+    """Raise UserError for an option outside the range, least and most, of a pattern (`fnmatch`) that its name fits."""
+    options = flatten(cfg)
+    for pattern, (least, most) in ranges.items():
+        for name in fnmatch.filter(options, pattern):
+            if not least <= options[name] <= most:
+                wanted = f"{least} or more" if most == math.inf else f"between {least} and {most}"
+                raise UserError(f"{name} must be {wanted}, not {options[name]}")
 
 
 def changed_options(before: str, source: str, now: CfgNode) -> list[str]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models.detection.rpn import RegionProposalNetwork
+from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from models.base import PersonSearchModel
 from models.deformable import DeformableConv
@@ -20,6 +21,9 @@ from models.fast.nms import filter_proposals
 from models.fast.roi_align import gathered_crops
 from models.fast.tails import begins_with_bottleneck, tail_on_rois
 from models.roi import RoIAlign, Tail
+
+IN_ORDER = (nn.Sequential.forward, Tail.forward, BasicBlock.forward, Bottleneck.forward)
+"""Forward methods that apply a batch norm registered right behind a convolution to that convolution's output."""
 
 
 def accelerate(model: PersonSearchModel) -> PersonSearchModel:
@@ -51,8 +55,9 @@ def prepare_for_inference(
 ) -> PersonSearchModel:
     """A copy of a network, in eval mode, that searches faster and cannot be trained.
 
-    Of the network's `inference_modules`, batch norms are folded into the convolutions before them. In reduced precision
-    their weights are converted once; boxes, embeddings and scores stay float32.
+    In the network's `inference_modules`, batch norms are folded into the convolutions before them where the order is
+    certain: in nn.Sequential and in ResNet's blocks. In reduced precision weights are converted once; boxes,
+    embeddings and scores stay float32.
 
     Args:
         model: the network, in any mode, on its device; it is left as it is.
@@ -73,9 +78,10 @@ def prepare_for_inference(
 
 
 def _fold_batch_norms(network: nn.Module) -> None:
-    """Fold each batch norm that is registered right behind a convolution into it."""
-    for parent in list(network.modules()):
-        for (conv_name, conv), (norm_name, norm) in pairwise(list(parent.named_children())):
+    """Fold batch norms into convolutions, in modules whose forward method is known to apply them in that order."""
+    for parent in [module for module in network.modules() if type(module).forward in IN_ORDER]:
+        # Not by `named_children`, which leaves out what comes a second time, such as a ReLU between the two.
+        for (conv_name, conv), (norm_name, norm) in pairwise(list(parent._modules.items())):
             if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
                 setattr(parent, conv_name, fuse_conv_bn_eval(conv, norm))
                 setattr(parent, norm_name, nn.Identity())

@@ -177,9 +177,8 @@ def _check(cfg: CfgNode) -> None:
     head, size, group = options.SEARCH_HEAD.TYPE, options.ROI_ALIGN.SIZE, options.CONTEXT.GROUP
     plain = not options.PARTS and options.CONTEXT.SCENE == group == "none"
     rules = {
-        "MODEL.BACKBONE.FROZEN_STAGES must not be negative": options.BACKBONE.FROZEN_STAGES >= 0,
-        "MODEL.ROI_ALIGN.SIZE and MODEL.ROI_ALIGN.SAMPLING_RATIO must be 1 or more": (
-            size >= 1 and options.ROI_ALIGN.SAMPLING_RATIO >= 1
+        "INPUT.MIN_SIZE, of the short side, must not be above INPUT.MAX_SIZE, of the long one": (
+            cfg.INPUT.MIN_SIZE <= cfg.INPUT.MAX_SIZE
         ),
         f"MODEL.SEARCH_HEAD.TYPE {head} has neither context nor parts: set MODEL.CONTEXT.SCENE and MODEL.CONTEXT.GROUP "
         "to none and MODEL.PARTS to False": plain or head == "norm_aware",

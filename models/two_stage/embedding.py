@@ -21,11 +21,11 @@ def projection(*layers: nn.Module) -> nn.Sequential:
 class RoIEmbedding(nn.Module):
     """From features by name to embeddings R x D (`num_features` is D) and logits R x ..., in float32.
 
-    `parts` holds the lengths of the vectors that an embedding is concatenated from, by name; empty where it is one.
+    `widths` holds the widths of the features that an embedding is concatenated from, by name; empty where it is one.
     """
 
     num_features: int
-    parts: dict[str, int] = {}
+    widths: dict[str, int] = {}
 
     def classification_loss(self, logits: Tensor, samples: list[Samples]) -> Tensor:
         """Loss of the logits against person or background, mean over all sampled RoIs."""
@@ -55,7 +55,7 @@ class NormAwareEmbedding(RoIEmbedding):
             }
         )
         self.rescaler = nn.BatchNorm1d(1)
-        self.num_features, self.parts = sum(widths.values()), widths
+        self.num_features, self.widths = sum(widths.values()), widths
 
     def forward(self, features: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Embeddings R x D (unit vectors) and logits R from features name -> R x channels[name]."""

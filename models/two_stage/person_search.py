@@ -48,8 +48,8 @@ class PersonSearch(PersonSearchModel):
         freeze.freeze_parameters(stem, self.tails())
 
     @property
-    def embedding_parts(self) -> dict[str, int]:
-        return self.search_head.embedding_parts
+    def embedding_widths(self) -> dict[str, int]:
+        return self.search_head.embedding_widths
 
     def tails(self) -> list[Tail]:
         """The heads' copies of the backbone's tail."""

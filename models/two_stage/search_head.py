@@ -72,10 +72,10 @@ class SearchHead(nn.Module):
         self.group_labelled_only, self.weight_by_score = group_labelled_only, weight_by_score
 
     @property
-    def embedding_parts(self) -> dict[str, int]:
-        """See `PersonSearchModel.embedding_parts`."""
-        parts = self.embedding.parts
-        return parts if self.companions is None else parts | {"companions": self.embedding.num_features}
+    def embedding_widths(self) -> dict[str, int]:
+        """See `PersonSearchModel.embedding_widths`."""
+        widths = self.embedding.widths
+        return widths if self.companions is None else widths | {"companions": self.embedding.num_features}
 
     def encode(
         self, feature_map: Tensor, boxes: list[Tensor], group_masks: list[Tensor]
