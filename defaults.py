@@ -309,8 +309,8 @@ RANGES = {
     "*_NMS_T*": (1, ANY),
     "*.MAX_DETECTIONS": (1, ANY),
     "MODEL.EMBEDDING.*": (1, ANY),
-    "MODEL.OIM.*": (0, ANY),
     "MODEL.OIM.SCALAR": (0.001, ANY),
+    "MODEL.OIM.*": (0, ANY),
     "*.MOMENTUM": (0, 1),
     "MODEL.LOSS_WEIGHTS.*": (0, ANY),
     "SOLVER.MAX_*": (1, ANY),
@@ -319,6 +319,8 @@ RANGES = {
     "SOLVER.[BGW]*": (0, ANY),
     "SOLVER.CLIP_GRADIENTS": (0, ANY),
     "EVAL.BLOCK_MB": (0, ANY),
+    "EVAL.COMPANIONS.WEIGHT": (0, ANY),
+    "EVAL.COMPANIONS.QUANTILE": (0, 1),
 }
 """Options by pattern (`fnmatch`), and their least and largest values; others would fail only later, or silently."""
 

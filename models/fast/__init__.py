@@ -11,6 +11,7 @@ from types import MethodType
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
@@ -22,7 +23,7 @@ from models.fast.roi_align import gathered_crops
 from models.fast.tails import begins_with_bottleneck, tail_on_rois
 from models.roi import RoIAlign, Tail
 
-IN_ORDER = (nn.Sequential.forward, Tail.forward, BasicBlock.forward, Bottleneck.forward)
+IN_ORDER = tuple(kind.forward for kind in (nn.Sequential, IntermediateLayerGetter, Tail, BasicBlock, Bottleneck))
 """Forward methods that apply a batch norm registered right behind a convolution to that convolution's output."""
 
 
