@@ -34,7 +34,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
             nargs=len(field.default) if several else None,
             choices=FORMATS if field.name == "format" else None,
             default=field.default,
-            help=f"default {' '.join(map(str, field.default)) if several else field.default}",
+            help=f"{field.metadata['help']} Default {' '.join(map(str, field.default)) if several else field.default}.",
         )
     return parser.parse_args(argv)
 
