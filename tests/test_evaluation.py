@@ -272,7 +272,7 @@ OTHER_BOX = [(np.ones((1, 5)), np.zeros((1, 2)))]
         ("gallery_feats", 1, np.zeros((1, 3)), r"gallery_feats\[1\].* expected n x 2"),
         ("gallery_feats", 1, NAN, r"gallery_feats\[1\] holds NaN"),
         ("query_feats", 0, np.zeros((2, 2)), r"query_feats\[0\] has 2 rows: expected 1"),
-        ("query_context", None, None, "re-ranking needs query_context"),
+        ("query_context", None, None, "needs query_context"),
         ("query_context", None, OTHER_BOX, r"query_context\[0\]: the first box is not the query's"),
         ("k1", None, 0, "k1 and k2 must be 1 or more, not 0"),
     ],

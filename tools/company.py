@@ -89,22 +89,21 @@ def drawn_search(images: Images, num_queries: int, noise: float, rng: np.random.
         identity = identities[pid] if pid > 0 else _unit(rng.standard_normal(DIMENSIONS))
         return _unit(identity + noise * _unit(rng.standard_normal(DIMENSIONS))).astype(np.float32)
 
-    feats = [[embedding(pid) for pid in image["pids"].tolist()] for image in images]
-    found = [rng.random(len(image["pids"])) < FOUND for image in images]
+    feats = [np.reshape([embedding(pid) for pid in image["pids"].tolist()], (-1, DIMENSIONS)) for image in images]
+    found = [np.flatnonzero(rng.random(len(image["pids"])) < FOUND) for image in images]
     dets = [np.c_[image["boxes"], np.ones(len(image["boxes"]))].astype(np.float32) for image in images]
-    query_feats = [embedding(int(images[query.image]["pids"][query.box])) for query in queries]
-    context = []
-    for query, own in zip(queries, query_feats, strict=True):
-        others = [box for box in np.flatnonzero(found[query.image]).tolist() if box != query.box]
-        rows = dets[query.image][[query.box, *others]]
-        context.append((rows, np.stack([own, *(feats[query.image][box] for box in others)])))
+    # A query's context: itself first, then the others that are found in its image.
+    context_rows = [np.r_[query.box, np.setdiff1d(found[query.image], query.box)] for query in queries]
+    context = [
+        (dets[query.image][rows], feats[query.image][rows]) for query, rows in zip(queries, context_rows, strict=True)
+    ]
     annotations = [{"boxes": images[query.image]["boxes"][query.box][None]} for query in queries]
     return {
         "gallery_set": SimpleNamespace(annotations=images),
         "query_set": SimpleNamespace(annotations=annotations, galleries=lambda *_: _galleries(images, queries)),
         "gallery_dets": [rows[kept] for rows, kept in zip(dets, found, strict=True)],
-        "gallery_feats": [np.reshape(rows, (-1, DIMENSIONS))[kept] for rows, kept in zip(feats, found, strict=True)],
-        "query_feats": query_feats,
+        "gallery_feats": [rows[kept] for rows, kept in zip(feats, found, strict=True)],
+        "query_feats": [own[0] for _, own in context],
         "query_context": context,
     }
 

@@ -72,10 +72,8 @@ def evaluate_search(
     rows = [np.atleast_2d(feat) for feat in query_feats]
     queries, _ = joined(rows, number, "query_feats", dtype=np.float32, expected=np.ones(number, np.int64))
     gallery = _join_gallery(gallery_dets, gallery_feats, len(gallery_set.annotations), queries.shape[1], score_thresh)
-    if (cbgm or voting) and query_context is None:
-        raise ValueError("re-ranking needs query_context, the people around each query")
-    if cbgm and voting:
-        raise ValueError("cbgm and voting are two ways to re-rank: choose one")
+    if cbgm and voting or ((cbgm or voting) and query_context is None):
+        raise ValueError("re-ranking, by cbgm or by voting, needs query_context, the people around each query")
     rerankings: Iterable[Reranking] = ()
     if cbgm:
         rerankings = _matching(gallery, query_set, query_context, k1, k2)
