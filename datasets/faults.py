@@ -14,7 +14,7 @@ ERROR, WARNING = "error", "warning"
 """Severities: with an error, training or scores would be wrong or fail; with a warning, they may be as meant."""
 
 CORRECT = "correct the record, or unpack the dataset again"
-UNPACK = "name the dataset's folder, or unpack it again"
+UNPACK = "check the dataset's folder (INPUT.DATA_ROOT, or --root), or unpack it again"
 COPY = "copy or download it again"
 
 
