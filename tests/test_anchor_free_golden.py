@@ -109,10 +109,11 @@ def test_targets_are_those_of_the_release():
     "name, config",
     [
         ("cuhk", "alignps_cuhk_sysu"),
-        pytest.param("prw", "alignps_prw", marks=pytest.mark.slow),
-        pytest.param("plus", "alignps_plus_cuhk_sysu", marks=pytest.mark.slow),
+        ("prw", "alignps_prw"),
+        ("plus", "alignps_plus_cuhk_sysu"),
     ],
 )
+@pytest.mark.slow
 def test_a_training_step_is_that_of_the_release(name, config):
     golden, model = known_step(), released_model(config)
     before = {key: model.state_dict()[key].clone() for key in model.identity_memory}

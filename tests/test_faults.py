@@ -165,6 +165,7 @@ def test_steps_that_are_not_finite_end_training_with_a_code_of_its_own(cuhk, tmp
     assert all(value.isfinite().all() for value in weights.values())
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_of_two_processes_stops_both_at_the_same_step(cuhk, tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     for folder in (whole, broken):

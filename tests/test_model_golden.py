@@ -19,7 +19,7 @@ RELEASES = (
     "seqnet",
     "glcnet_2021",
     pytest.param("glcnet_2024", marks=pytest.mark.slow),  # 134 million weights to draw
-    "nae",
+    pytest.param("nae", marks=pytest.mark.slow),
     "nae_plus",
 )
 PIXELS, TOLERANCE = 1e-2, 1e-4
@@ -79,6 +79,7 @@ def test_a_release_gives_its_answers_prepared_and_in_a_batch(release, monkeypatc
     assert_as_released(prepare_for_inference(model).search(images, [box, box])[0], golden)
 
 
+@pytest.mark.slow
 def test_scores_of_nae_plus_relative_to_the_batch_are_those_of_its_release():
     golden = np.load(FOLDER / "nae_plus.npz")
     model = prepare_for_inference(released_model("nae_plus", "MODEL.PIXELWISE.SCORE_NORM", "batch"))
