@@ -130,36 +130,26 @@ def test_search_equals_the_plain_twin_with_ties():
         assert [result["top1"], result["top5"], result["top10"]] == pytest.approx(top.tolist())
 
 
-def test_cbgm_equals_trying_all_matchings():
+@pytest.mark.parametrize(
+    ("settings", "of_twin"),
+    [
+        ({"cbgm": True}, {"k1": 3, "k2": 2}),
+        ({"voting": CompanionVoting()}, {"voting": CompanionVoting()}),
+        ({"voting": CompanionVoting(weight=2, quantile=0.25)}, {"voting": CompanionVoting(weight=2, quantile=0.25)}),
+    ],
+)
+def test_re_ranking_equals_its_plain_twin(settings, of_twin):
+    """With images of one person, and queries that are alone."""
     rng = np.random.default_rng(1)
     changed = 0
     for _ in range(40):
         dets, _, (gallery_set, query_set, galleries), context = drawn_case(rng)
-        # Continuous values: among equal matchings the choice is free.
+        # Continuous values: among equal matchings the choice is free, and equal sums with votes would rank by chance.
         feats = [rng.standard_normal((len(image), DIM)).astype(np.float32) for image in dets]
         context = [(boxes, rng.standard_normal((len(boxes), DIM)).astype(np.float32)) for boxes, _ in context]
         queries = [feats[0] for _, feats in context]
-        result = evaluate_search(gallery_set, query_set, dets, feats, queries, context, cbgm=True)
-        aps, top = plain_search(galleries, dets, feats, queries, context, k1=3, k2=2)
-        np.testing.assert_allclose(result["ap"], aps, atol=1e-6)
-        assert [result["top1"], result["top5"], result["top10"]] == pytest.approx(top.tolist())
-        changed += (aps != plain_search(galleries, dets, feats, queries)[0]).any()
-    assert changed > 10
-
-
-@pytest.mark.parametrize("voting", [CompanionVoting(), CompanionVoting(weight=2, quantile=0.25)])
-def test_companion_voting_equals_its_plain_twin(voting):
-    """With images of one person, and queries that are alone."""
-    rng = np.random.default_rng(3)
-    changed = 0
-    for _ in range(40):
-        dets, _, (gallery_set, query_set, galleries), context = drawn_case(rng)
-        # Continuous values: votes are not exact, so equal sums would rank by chance.
-        feats = [rng.standard_normal((len(image), DIM)).astype(np.float32) for image in dets]
-        context = [(boxes, rng.standard_normal((len(boxes), DIM)).astype(np.float32)) for boxes, _ in context]
-        queries = [feats[0] for _, feats in context]
-        result = evaluate_search(gallery_set, query_set, dets, feats, queries, context, voting=voting)
-        aps, top = plain_search(galleries, dets, feats, queries, context, voting=voting)
+        result = evaluate_search(gallery_set, query_set, dets, feats, queries, context, **settings)
+        aps, top = plain_search(galleries, dets, feats, queries, context, **of_twin)
         np.testing.assert_allclose(result["ap"], aps, atol=1e-6)
         assert [result["top1"], result["top5"], result["top10"]] == pytest.approx(top.tolist())
         changed += (aps != plain_search(galleries, dets, feats, queries)[0]).any()

@@ -32,13 +32,13 @@ def read_result(result: str) -> tuple[str, list[dict]]:
         raise UserError(f"{file} is no file: give OUTPUT_DIR/test/metrics.json, which tools.test writes")
     try:
         metrics = json.loads(Path(file).read_text(encoding="utf-8"))
-        if "detection_ap" in metrics:
-            raise UserError(f"{file} is of a training run: give OUTPUT_DIR/test/metrics.json, which tools.test writes")
-        detection, search, data = metrics["detection"], metrics["search"], metrics.get("data", metrics["dataset"])
-    except UserError:
-        raise
+        is_of_training = "detection_ap" in metrics
+        if not is_of_training:
+            detection, search, data = metrics["detection"], metrics["search"], metrics.get("data", metrics["dataset"])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file} is not a metrics.json of tools.test: {error}") from error
+    if is_of_training:
+        raise UserError(f"{file} is of a training run: give OUTPUT_DIR/test/metrics.json, which tools.test writes")
     return data, [{"network": name, **row, "detection AP": detection["ap"]} for row in search]
 
 
