@@ -24,7 +24,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for `python tools/import_mot`
 
 from datasets.writers import PRW_CAMERAS, image_folder, write_annotations
-from tools.common import add_traceback_argument, run_program
+from tools.common import add_traceback_argument, positive_int, run_program
 from tools.import_mot.sequence import MotSequence, read_sequence
 from tools.import_mot.split import FrameRanges, MotSplit, SplitRules, split_sequences
 from utils.errors import UserError
@@ -115,13 +115,6 @@ def frame_ranges(text: str) -> FrameRanges:
     return tuple(pairs)
 
 
-def positive(text: str) -> int:
-    """A positive integer."""
-    if not (text.isdecimal() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
-    return int(text)
-
-
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     rules = SplitRules()
@@ -134,15 +127,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--out", type=Path, required=True, help="folder of the dataset, made if missing")
     add("--train", type=frame_ranges, metavar="A-B[,C-D]", help="training frames (default: first half)")
     add("--gallery", type=frame_ranges, metavar="A-B[,C-D]", help="gallery frames (default: second half)")
-    add("--stride", type=positive, default=rules.stride, help="take every n-th of these frames (default: %(default)s)")
+    stride = "take every n-th of these frames (default: %(default)s)"
+    add("--stride", type=positive_int, default=rules.stride, help=stride)
     every = "the people of every N-th gallery image, from the first on, are queries (default: %(default)s)"
-    add("--query-every", type=positive, default=rules.query_every, metavar="N", help=every)
+    add("--query-every", type=positive_int, default=rules.query_every, metavar="N", help=every)
     small = "pixels inside the image; smaller people keep their box but lose their identity (default: %(default)s)"
     add("--min-width", type=int, default=rules.min_width, help=small)
     add("--min-height", type=int, default=rules.min_height, help=small)
     hidden = "0 ... 1; leave out people less visible than this, where gt.txt has it (default: %(default)s)"
     add("--min-visibility", type=float, default=rules.min_visibility, help=hidden)
-    add("--cameras", type=positive, nargs="+", metavar="C", help="camera of each sequence (default: 1, 2, ...)")
+    add("--cameras", type=positive_int, nargs="+", metavar="C", help="camera of each sequence (default: 1, 2, ...)")
     add("--copy", action="store_true", help="copy the images instead of linking them")
     return parser.parse_args(argv)
 
