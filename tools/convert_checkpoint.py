@@ -25,14 +25,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     """Describe or convert as the arguments say."""
-    from engine.checkpoint import identify, read_checkpoint, save_checkpoint
-    from tools.converting import convert, describe, origin, read_options
+    from engine.checkpoint import identify, read_checkpoint
+    from tools.converting import describe, read_options, write_converted
 
     name = str(args.source)
     checkpoint = read_checkpoint(args.source)
     weights = identify(checkpoint, name)
-    if args.out and args.out.exists() and args.out.samefile(args.source):
-        raise UserError(f"{args.out} is the file that is read: name another one to write")
     if not args.out and not args.save_config:
         if args.strip or args.half:
             raise UserError("--strip and --half say how to write: name a file OUT")
@@ -43,8 +41,7 @@ def main(args: argparse.Namespace) -> None:
         write_text(args.save_config, cfg.dump())
         sys.stdout.write(f"the config is in {args.save_config}\n")
     if args.out:
-        converted = convert(checkpoint, cfg, name, strip=args.strip, half=args.half)
-        save_checkpoint(args.out, converted | {"source": origin(args.source, checkpoint, weights)})
+        write_converted(args.source, checkpoint, cfg, args.out, strip=args.strip, half=args.half)
         sys.stdout.write(f"written to {args.out}, {args.out.stat().st_size / 1e6:.1f} MB\n")
 
 

@@ -2,13 +2,14 @@
 
 import hashlib
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from yacs.config import CfgNode
 
-from engine.checkpoint import Weights, fit_weights, identify
+from engine.checkpoint import Weights, fit_weights, identify, read_checkpoint, save_checkpoint
 from engine.networks import options_of
 from models import build_model
 from utils.errors import UserError
@@ -48,10 +49,12 @@ def _tables(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: named[name] for name in TABLES if name in named and named[name].dim()}
 
 
-def read_options(cfg_file: str | None, checkpoint: dict, weights: Weights, name: str) -> CfgNode:
+def read_options(
+    cfg_file: str | None, checkpoint: dict, weights: Weights, name: str, opts: Sequence[str] = ()
+) -> CfgNode:
     """The options of the network, with tables as large as its, see `engine.networks.options_of`."""
-    opts = [word for table, rows in _tables(weights.state).items() for word in (TABLES[table], str(len(rows)))]
-    return options_of(checkpoint, name, cfg_file, opts)
+    rows = [word for table, rows in _tables(weights.state).items() for word in (TABLES[table], str(len(rows)))]
+    return options_of(checkpoint, name, cfg_file, [*rows, *opts])
 
 
 def convert(checkpoint: dict, cfg: CfgNode, name: str, *, strip: bool, half: bool) -> dict:
@@ -72,6 +75,22 @@ def convert(checkpoint: dict, cfg: CfgNode, name: str, *, strip: bool, half: boo
         state = {key: _halved(f"{name}: {key}", value) for key, value in state.items()}
     is_own = "model" in checkpoint and identify(checkpoint, name).release is None
     return (checkpoint if is_own and not strip else {}) | {"model": state, "config": cfg.dump()}
+
+
+def write_converted(source: Path, checkpoint: dict, cfg: CfgNode, out: Path, **how: bool) -> None:
+    """Write a checkpoint, read from `source`, with the options of its network to `out`; for `how` see `convert`."""
+    if out.exists() and out.samefile(source):
+        raise UserError(f"{out} is the file that is read: name another one to write")
+    weights = identify(checkpoint, str(source))
+    converted = convert(checkpoint, cfg, str(source), **how)
+    save_checkpoint(out, converted | {"source": origin(source, checkpoint, weights)})
+
+
+def store_options(source: Path, out: Path, opts: Sequence[str]) -> None:
+    """Write a copy of a checkpoint whose config holds other options than the source's, key by key."""
+    checkpoint = read_checkpoint(source)
+    cfg = read_options(None, checkpoint, identify(checkpoint, str(source)), str(source), opts)
+    write_converted(source, checkpoint, cfg, out, strip=False, half=False)
 
 
 def _halved(name: str, value: Tensor) -> Tensor:
