@@ -82,7 +82,8 @@ _C.MODEL.FAMILY = "two_stage"
 # network's heads drop boxes below their own SCORE_THRESH first.
 _C.MODEL.GALLERY_SCORE_THRESH = 0.5
 _C.MODEL.BACKBONE = CN()
-# "resnet18", "resnet34", "resnet50" (published), "resnet101" or "mobilenet_v2".
+# "resnet18", "resnet34", "resnet50" (published), "resnet101", "mobilenet_v2", or "convnext_tiny", "_small", "_base" or
+# "_large".
 _C.MODEL.BACKBONE.NAME = "resnet50"
 # Weights that training starts from: "imagenet" (torchvision's IMAGENET1K_V1), "none", or the path of a state dict with
 # torchvision's names. Not used when testing or resuming.
@@ -90,11 +91,14 @@ _C.MODEL.BACKBONE.WEIGHTS = "imagenet"
 # What these weights take: "rgb" (torchvision's: RGB normalised by ImageNet's mean and deviation) or "bgr" (those of
 # Caffe: BGR, 0 to 255, less a mean).
 _C.MODEL.BACKBONE.PIXELS = "rgb"
-# Stages whose parameters are frozen, counted from the image: 0 none, 1 the first convolution and its batch norm
-# (published), 2 the first residual stage too, and so on.
+# Stochastic depth of ConvNeXt: the probability with which the last block's residual branch is dropped in training; it
+# rises linearly from 0 in the first block. -1: torchvision's (tiny 0.1, small 0.4, base and large 0.5).
+_C.MODEL.BACKBONE.DROP_PATH = -1.0
+# Stages whose parameters are frozen, counted from the image: 0 none, 1 the first convolution and its normalisation
+# (published), 2 the first residual stage too, and so on. Downsampling belongs to the stage that follows.
 _C.MODEL.BACKBONE.FROZEN_STAGES = 1
 # Batch-norm layers of the backbone whose weight and bias are frozen: "none" beyond FROZEN_STAGES (published), "stem",
-# or "all" (also in the heads' copies of the last stage).
+# or "all" (also in the heads' copies of the last stage). ConvNeXt has none.
 _C.MODEL.BACKBONE.FROZEN_BN_AFFINE = "none"
 # The same choice for their running statistics: a frozen layer normalises with its statistics in training too. "none" is
 # published, even for the first layer; "all" is right for batches of one image.
@@ -253,6 +257,8 @@ _C.SOLVER.WEIGHT_DECAY_BIAS = 0.0005
 _C.SOLVER.BIAS_LR_FACTOR = 1.0
 # Biases of normalisation layers learn as weights do, in rate and decay (AlignPS; as mmdetection).
 _C.SOLVER.NORM_BIASES_AS_WEIGHTS = False
+# Weight decay also on normalisation layers and layer scales (published), or on neither.
+_C.SOLVER.DECAY_NORMS = True
 # Factor on the learning rate of the convolutions that give a deformable convolution its offsets. Their biases decay as
 # weights do.
 _C.SOLVER.OFFSET_LR_FACTOR = 1.0
@@ -301,6 +307,7 @@ RANGES = {
     "INPUT.NUM_WORKERS": (0, ANY),
     "INPUT.FLIP_PROB": (0, 1),
     "MODEL.BACKBONE.FROZEN_STAGES": (0, ANY),
+    "MODEL.BACKBONE.DROP_PATH": (-1, 1),
     "MODEL.ROI_ALIGN.*": (1, ANY),
     "*.BATCH_SIZE*": (1, ANY),
     "*.POSITIVE_FRACTION": (0, 1),

@@ -9,7 +9,7 @@ from torch.optim import SGD
 from torchvision.ops import DeformConv2d
 from yacs.config import CfgNode
 
-from models.backbones import NORMS
+from models.backbones import NORMS, scale_parameters
 from utils.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -31,9 +31,11 @@ def build_optimizer(cfg: CfgNode, model: nn.Module, world_size: int = 1) -> SGD:
         total_batch = cfg.INPUT.BATCH_SIZE_TRAIN * world_size * solver.ACCUMULATE
         rate *= total_batch / solver.REFERENCE_BATCH
         log.info("learning rate %g for a total batch of %d images", rate, total_batch)
-    weights, biases, offsets = _grouped(model, solver.NORM_BIASES_AS_WEIGHTS)
+    scales = [] if solver.DECAY_NORMS else [p for p in scale_parameters(model) if p.requires_grad]
+    weights, biases, offsets = _grouped(model, solver.NORM_BIASES_AS_WEIGHTS, scales)
     groups = [(weights, 1.0, solver.WEIGHT_DECAY), (biases, solver.BIAS_LR_FACTOR, solver.WEIGHT_DECAY_BIAS)]
     groups += [(offsets, solver.OFFSET_LR_FACTOR, solver.WEIGHT_DECAY)] if offsets else []
+    groups += [(scales, 1.0, 0.0)] if scales else []
     return SGD(
         [
             {"params": parameters, "lr": rate * factor, "initial_lr": rate * factor, "weight_decay": decay}
@@ -43,8 +45,11 @@ def build_optimizer(cfg: CfgNode, model: nn.Module, world_size: int = 1) -> SGD:
     )
 
 
-def _grouped(model: nn.Module, norm_biases_as_weights: bool) -> tuple[list[nn.Parameter], ...]:
-    """The parameters that learn: weights, biases, and those that give deformable convolutions their offsets."""
+def _grouped(
+    model: nn.Module, norm_biases_as_weights: bool, others: list[nn.Parameter]
+) -> tuple[list[nn.Parameter], ...]:
+    """The parameters that learn: weights, biases, those of deformable convolutions' offsets; `others` are left out."""
+    left_out = {id(parameter) for parameter in others}
     offsets = {
         id(parameter)
         for module in model.modules()
@@ -56,7 +61,7 @@ def _grouped(model: nn.Module, norm_biases_as_weights: bool) -> tuple[list[nn.Pa
     as_weights = {id(parameter) for norm in norms for parameter in norm.parameters()}
     groups: tuple[list[nn.Parameter], ...] = ([], [], [])
     for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
+        if parameter.requires_grad and id(parameter) not in left_out:
             is_bias = name.endswith("bias") and id(parameter) not in as_weights
             groups[2 if id(parameter) in offsets else int(is_bias)].append(parameter)
     return groups

@@ -6,7 +6,7 @@ What of them does not learn is a `FreezePolicy`. Another torchvision network is 
 import copy
 import re
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import torchvision.models as tvm
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torchvision.models._utils import IntermediateLayerGetter
+from torchvision.ops import StochasticDepth
 
 from models.roi import Tail
 from utils.errors import UserError
@@ -24,6 +25,7 @@ STRIDE = 16  # pixels of the resized image per cell of the stem's map (C4), the 
 
 NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)  # the first: batch and instance norms
 NORM_SCOPES = ("none", "stem", "all")
+SCALES = r"(?:^|\.)layer_scale$"  # names of weights that act as those of a normalisation layer do
 UNUSED = r"^(?:fc|classifier)\.|\.num_batches_tracked$"  # keys of torchvision's networks
 
 Layers = OrderedDict[str, nn.Module]
@@ -37,11 +39,15 @@ class BackboneSpec:
         layers: function that returns the network's layers by name, in order, without the classifier.
         ends: names of the layers whose outputs are C3, C4 and C5.
         channels: of C3, C4 and C5.
+        batch_norm: whether it has batch norms.
+        stochastic_depth: whether its residual branches are dropped at random in training.
     """
 
     layers: Callable[[nn.Module], Layers]
     ends: tuple[str, str, str]
     channels: tuple[int, int, int]
+    batch_norm: bool = True
+    stochastic_depth: bool = False
 
 
 def _resnet_layers(net: nn.Module) -> Layers:
@@ -52,6 +58,18 @@ def _mobilenet_v2_layers(net: nn.Module) -> Layers:
     return OrderedDict((f"block{name}", block) for name, block in net.features.named_children())
 
 
+def _stage_layers(net: nn.Module) -> Layers:
+    """The patch embedding, and each stage together with the downsampling before it."""
+    embedding, first, *others = net.features
+    stages = [embedding, first, *map(nn.Sequential, others[::2], others[1::2])]
+    return OrderedDict((f"stage{number}", stage) for number, stage in enumerate(stages, start=1))
+
+
+def _convnext(*channels: int) -> BackboneSpec:
+    ends = ("stage3", "stage4", "stage5")
+    return BackboneSpec(_stage_layers, ends, channels, batch_norm=False, stochastic_depth=True)
+
+
 RESNET_ENDS = ("layer2", "layer3", "layer4")
 BACKBONES = {
     "resnet18": BackboneSpec(_resnet_layers, RESNET_ENDS, (128, 256, 512)),
@@ -59,6 +77,10 @@ BACKBONES = {
     "resnet50": BackboneSpec(_resnet_layers, RESNET_ENDS, (512, 1024, 2048)),
     "resnet101": BackboneSpec(_resnet_layers, RESNET_ENDS, (512, 1024, 2048)),
     "mobilenet_v2": BackboneSpec(_mobilenet_v2_layers, ("block6", "block13", "block18"), (32, 96, 1280)),
+    "convnext_tiny": _convnext(192, 384, 768),
+    "convnext_small": _convnext(192, 384, 768),
+    "convnext_base": _convnext(256, 512, 1024),
+    "convnext_large": _convnext(384, 768, 1536),
 }
 """torchvision's name of a network -> how it is cut."""
 
@@ -77,16 +99,16 @@ class SplitBackbone:
         return copy.deepcopy(self.tail)
 
 
-def build_backbone(name: str, weights: str = "none") -> SplitBackbone:
+def build_backbone(name: str, weights: str = "none", drop_path: float = -1.0) -> SplitBackbone:
     """A backbone cut into stem and tail; for arguments and errors see `build_feature_maps`."""
     spec = BACKBONES[name]
-    layers = list(_layers(name, weights).items())
+    layers = list(_layers(name, weights, drop_path).items())
     cut = 1 + [layer for layer, _ in layers].index(spec.ends[1])
     stem, tail = OrderedDict(layers[:cut]), OrderedDict(layers[cut:])
     return SplitBackbone(nn.Sequential(stem), Tail(tail), *spec.channels[1:])
 
 
-def build_feature_maps(name: str, weights: str = "none") -> nn.Module:
+def build_feature_maps(name: str, weights: str = "none", drop_path: float = -1.0) -> nn.Module:
     """A network from images B x 3 x H x W to a dict of its maps `c3`, `c4` and `c5`, at strides 8, 16 and 32.
 
     Args:
@@ -94,17 +116,21 @@ def build_feature_maps(name: str, weights: str = "none") -> nn.Module:
         weights: "none" (random), "imagenet" (downloaded by torchvision unless it is in its cache), or the path of a
             state dict with torchvision's names, perhaps under `state_dict`, which may lack what is not used: classifier
             and counters of batch norms.
+        drop_path: for networks with stochastic depth, the probability that the last block's residual branch is dropped
+            in training; it rises linearly from 0 in the first block. Below 0: torchvision's.
 
     Raises:
         UserError: a file that does not fit the network.
         FileNotFoundError: the weights file is missing, or it cannot be downloaded.
     """
     levels = dict(zip(BACKBONES[name].ends, ("c3", "c4", "c5"), strict=True))
-    return IntermediateLayerGetter(nn.Sequential(_layers(name, weights)), levels)
+    return IntermediateLayerGetter(nn.Sequential(_layers(name, weights, drop_path)), levels)
 
 
-def _layers(name: str, weights: str) -> Layers:
+def _layers(name: str, weights: str, drop_path: float) -> Layers:
     net = tvm.get_model(name, weights=None)
+    if drop_path >= 0:
+        _set_drop_path(net, drop_path)
     if weights != "none":
         state = _download(name) if weights == "imagenet" else _read(Path(weights))
         unused = {key: value for key, value in net.state_dict().items() if re.search(UNUSED, key)}
@@ -114,6 +140,14 @@ def _layers(name: str, weights: str) -> Layers:
             fault = " ".join(str(error).split())
             raise UserError(f"the weights {weights} do not fit backbone {name}: {fault}") from error
     return BACKBONES[name].layers(net)
+
+
+def _set_drop_path(net: nn.Module, last: float) -> None:
+    """Scale the probabilities of stochastic depth so that the last one is as given."""
+    drops = [module for module in net.modules() if isinstance(module, StochasticDepth)]
+    factor = last / drops[-1].p
+    for drop in drops:
+        drop.p *= factor
 
 
 def _download(name: str) -> dict:
@@ -179,3 +213,14 @@ def _stages(stem: nn.Module) -> list[nn.Module]:
     if len(children) > 1 and isinstance(children[1], NORMS):
         return [nn.ModuleList(children[:2]), *children[2:]]
     return children
+
+
+def scale_parameters(network: nn.Module) -> Iterator[nn.Parameter]:
+    """Parameters that weight decay serves badly, biases outside normalisation layers aside.
+
+    Those of normalisation layers, and layer scales (Liu et al., A ConvNet for the 2020s, 2022, train so).
+    """
+    for module_name, module in network.named_modules():
+        for name, parameter in module.named_parameters(module_name, recurse=False):
+            if isinstance(module, NORMS) or re.search(SCALES, name):
+                yield parameter

@@ -7,33 +7,56 @@ import torch
 from tiny import picture, target, tiny_model
 from torch import nn
 from torchvision.models import get_model
+from torchvision.models.convnext import CNBlock
+from torchvision.ops import StochasticDepth
 
-from models.backbones import BACKBONES, STRIDE, FreezePolicy, build_backbone, build_feature_maps
+from models.backbones import BACKBONES, FreezePolicy, build_backbone, build_feature_maps
 from utils.errors import UserError
 
+ENDS = {
+    "resnet": ("layer2", "layer3", "layer4"),
+    "mobilenet": ("features.6", "features.13", "features.18"),
+    "convnext": ("features.3", "features.5", "features.7"),
+}
+"""Beginning of a network's name -> torchvision's names of the layers whose outputs are C3, C4 and C5."""
+NAMES = [
+    name if name in ("resnet18", "mobilenet_v2", "convnext_tiny") else pytest.param(name, marks=pytest.mark.slow)
+    for name in BACKBONES
+]
+"""All backbones; one of each kind in every run of the tests."""
 
-def intermediate(name: str) -> tuple[nn.Module, dict[str, torch.Tensor]]:
-    """A torchvision network in eval mode, and the list that its layers' outputs go to when it runs."""
-    net = get_model(name, weights=None).eval()
-    outputs: dict[str, torch.Tensor] = {}
-    for layer, module in BACKBONES[name].layers(net).items():
-        module.register_forward_hook(lambda *args, layer=layer: outputs.__setitem__(layer, args[2]))
-    return net, outputs
+
+def scaled(network: nn.Module) -> nn.Module:
+    """The network with layer scales such that its blocks count."""
+    for module in network.modules():
+        if isinstance(module, CNBlock):
+            nn.init.normal_(module.layer_scale, 0.3, 0.1)
+    return network
 
 
-@pytest.mark.parametrize("name", BACKBONES)
-def test_maps_stem_and_tail_are_torchvisions_intermediate_features(name, tmp_path):
-    net, outputs = intermediate(name)
-    torch.save(net.state_dict(), tmp_path / "weights.pth")
-    images = torch.rand(1, 3, 64, 96)
+def intermediate(net: nn.Module, name: str, images: torch.Tensor) -> list[torch.Tensor]:
+    """A torchvision network's own C3, C4 and C5, each B x C x h x w."""
+    outputs = []
+    [layers] = [layers for beginning, layers in ENDS.items() if name.startswith(beginning)]
+    for layer in layers:
+        net.get_submodule(layer).register_forward_hook(lambda *args: outputs.append(args[2]))
     net(images)
-    expected = [outputs[layer] for layer in BACKBONES[name].ends]
+    return outputs
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_maps_stem_and_tail_are_torchvisions_intermediate_features(name, tmp_path):
+    net, images = scaled(get_model(name).eval()), torch.rand(1, 3, 64, 96)
+    torch.save(net.state_dict(), tmp_path / "weights.pth")
+    expected = intermediate(net, name, images)
 
     network = build_feature_maps(name, str(tmp_path / "weights.pth")).eval()
     maps = network(images)
     assert list(maps) == ["c3", "c4", "c5"]
-    for found, wanted, stride in zip(maps.values(), expected, (8, 16, 32), strict=True):
-        assert found.shape[2:] == (64 // stride, 96 // stride)
+    for found, wanted, stride, channels in zip(
+        maps.values(), expected, (8, 16, 32), BACKBONES[name].channels, strict=True
+    ):
+        assert found.shape == (1, channels, 64 // stride, 96 // stride)
         torch.testing.assert_close(found, wanted)
 
     unused = ("fc.", "classifier.", "num_batches_tracked")  # which other files of the same weights may lack
@@ -41,11 +64,34 @@ def test_maps_stem_and_tail_are_torchvisions_intermediate_features(name, tmp_pat
     torch.save({"state_dict": bare}, tmp_path / "bare.pth")
     backbone = build_backbone(name, str(tmp_path / "bare.pth"))
     c4 = backbone.stem.eval()(images)
-    assert c4.shape == (1, backbone.stem_channels, 64 // STRIDE, 96 // STRIDE)
+    assert (backbone.stem_channels, backbone.tail_channels) == BACKBONES[name].channels[1:]
     torch.testing.assert_close(c4, expected[1])
-    c5 = backbone.tail.eval()(c4)
-    assert c5.shape[1] == backbone.tail_channels
-    torch.testing.assert_close(c5, expected[2])
+    torch.testing.assert_close(backbone.tail.eval()(c4), expected[2])
+
+
+# ---------------------------------------------------------------- stochastic depth
+def test_stochastic_depth_is_torchvisions_or_rises_linearly_to_the_value_given():
+    def probabilities(*args) -> list[float]:
+        backbone = build_backbone("convnext_tiny", *args)
+        modules = [*backbone.stem.modules(), *backbone.tail.modules()]
+        return [module.p for module in modules if isinstance(module, StochasticDepth)]
+
+    assert probabilities() == pytest.approx([0.1 * block / 17 for block in range(18)])
+    assert probabilities("none", 0.34) == pytest.approx([0.02 * block for block in range(18)])
+    assert probabilities("none", 0.0) == [0] * 18
+
+
+@pytest.mark.parametrize(
+    "option, value, name",
+    [
+        ("DROP_PATH", 0.1, "resnet18"),
+        ("FROZEN_BN_AFFINE", "stem", "convnext_tiny"),
+        ("FROZEN_BN_STATISTICS", "all", "convnext_tiny"),
+    ],
+)
+def test_an_option_that_a_backbone_does_not_have_is_refused(option, value, name):
+    with pytest.raises(UserError, match=f"MODEL.BACKBONE.{option} must be .*: {name} has no"):
+        tiny_model(**{"MODEL__BACKBONE__NAME": name, f"MODEL__BACKBONE__{option}": value})
 
 
 # ---------------------------------------------------------------- weights
@@ -101,17 +147,24 @@ def test_frozen_stages_and_affine_have_no_gradient():
     assert not any(".bn1." in name for name in learns if "tail" in name or name.startswith("stem"))
 
 
+def test_downsampling_belongs_to_the_stage_that_follows():
+    backbone = build_backbone("convnext_tiny")
+    FreezePolicy(stages=3).freeze_parameters(backbone.stem, [])
+    frozen = {name for name, parameter in get_model("convnext_tiny").features.named_parameters() if name[0] in "0123"}
+    assert [p.requires_grad for p in backbone.stem.parameters()].count(False) == len(frozen)
+    assert {name.partition(".")[0] for name, p in backbone.stem.named_parameters() if p.requires_grad} == {"stage4"}
+
+
 # ---------------------------------------------------------------- checkpointing of tails
-@pytest.mark.parametrize("layer", ["plain", "dropout"])
-def test_checkpointed_tails_learn_the_same_and_count_a_batch_once(layer):
-    backbone = build_backbone("resnet18")
-    if layer == "dropout":
-        backbone.tail.layer4[0].relu = nn.Sequential(nn.ReLU(), nn.Dropout(0.5))
+@pytest.mark.parametrize("name, drop_path", [("resnet18", -1), ("convnext_tiny", 0.5)])
+def test_checkpointed_tails_learn_the_same_and_count_a_batch_once(name, drop_path):
+    backbone = build_backbone(name, "none", drop_path)
+    scaled(backbone.tail).train()
     x, results, calls = torch.randn(6, backbone.stem_channels, 6, 6), [], {}
     for checkpointed in (False, True):
-        tail, own_x = backbone.new_tail().train(), x.clone().requires_grad_()
+        tail, own_x = backbone.new_tail(), x.clone().requires_grad_()
         tail.checkpointed, calls[checkpointed] = checkpointed, []
-        tail.layer4[0].register_forward_hook(lambda *_, run=calls[checkpointed]: run.append(1))
+        next(tail.children())[0].register_forward_hook(lambda *_, run=calls[checkpointed]: run.append(1))
         torch.manual_seed(3)
         output = tail(own_x)
         torch.rand(5)  # the recomputation must not depend on what is drawn in between

@@ -23,6 +23,7 @@ NETWORKS = {
     "seqnet": NO_CONTEXT,
     "glcnet": {},
     "glcnet_parts": {"MODEL__PARTS": True, "MODEL__ROI_ALIGN__SIZE": 14},
+    "glcnet_convnext": {"MODEL__BACKBONE__NAME": "convnext_tiny"},
 }
 FEW = {
     "INPUT__MIN_SIZE": 64,
@@ -66,7 +67,7 @@ def test_a_network_trains_and_comes_back_from_its_checkpoint(name):
     assert set(model.identity_memory) <= model.state_dict().keys()
 
 
-@pytest.mark.parametrize("name", ["nae_plus", "glcnet"])
+@pytest.mark.parametrize("name", ["nae_plus", "glcnet", "glcnet_convnext"])
 def test_mixed_precision_keeps_losses_finite_and_results_close(name):
     model = accelerate(tiny_model(**NETWORKS[name] | FEW))  # half precision is slow on CPUs
     with torch.autocast("cpu", torch.bfloat16):

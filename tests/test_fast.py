@@ -225,6 +225,7 @@ def assert_same_search(model: PersonSearch, twin: PersonSearch) -> None:
 NETWORKS = {
     "resnet50": {"MODEL__BACKBONE__NAME": "resnet50"},
     "mobilenet_v2": {"MODEL__BACKBONE__NAME": "mobilenet_v2"},
+    "convnext": {"MODEL__BACKBONE__NAME": "convnext_tiny"},
     "parts": {"MODEL__PARTS": True, "MODEL__ROI_ALIGN__SIZE": 14},
     **{f"scene {name}": {"MODEL__CONTEXT__SCENE": name} for name in SCENE_EXTRACTORS},
     **{f"group {name}": {"MODEL__CONTEXT__GROUP": name} for name in GROUP_EXTRACTORS},

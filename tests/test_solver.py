@@ -3,6 +3,7 @@
 import pytest
 from tiny import tiny_cfg
 from torch import nn
+from torchvision.models.convnext import CNBlock
 
 from engine.solver import build_optimizer, build_schedule
 from engine.train import set_learning_rate
@@ -70,4 +71,20 @@ def test_biases_and_offsets_have_learning_rates_of_their_own():
     set_learning_rate(optimizer, 1.0)
     for group, (rate, decay, parameters) in zip(optimizer.param_groups, expected, strict=True):
         assert (group["lr"], group["initial_lr"], group["weight_decay"]) == (rate, rate, decay)
+        assert {id(parameter) for parameter in group["params"]} == {id(parameter) for parameter in parameters}
+
+
+def test_normalisation_layers_and_layer_scales_need_not_decay():
+    block = CNBlock(4, layer_scale=1e-6, stochastic_depth_prob=0.0)
+    model = nn.Sequential(block, nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), nn.GroupNorm(2, 4))
+    model[3].requires_grad_(False)
+    conv, norm, first, second = (block.block[index] for index in (0, 2, 3, 5))
+    expected = [
+        (0.1, [conv.weight, first.weight, second.weight, model[1].weight]),
+        (0.05, [conv.bias, first.bias, second.bias, model[1].bias]),
+        (0.0, [block.layer_scale, norm.weight, norm.bias, model[2].weight, model[2].bias]),
+    ]
+    cfg = tiny_cfg(SOLVER__DECAY_NORMS=False, SOLVER__WEIGHT_DECAY=0.1, SOLVER__WEIGHT_DECAY_BIAS=0.05)
+    for group, (decay, parameters) in zip(build_optimizer(cfg, model).param_groups, expected, strict=True):
+        assert group["weight_decay"] == decay
         assert {id(parameter) for parameter in group["params"]} == {id(parameter) for parameter in parameters}

@@ -4,7 +4,7 @@ from models.anchor_free.build import build
 from models.anchor_free.releases import RELEASES
 from models.base import Family
 
-_BACKBONE = ("NAME", "WEIGHTS", "PIXELS", "FROZEN_STAGES", "FROZEN_BN_AFFINE", "FROZEN_BN_STATISTICS")
+_BACKBONE = ("NAME", "WEIGHTS", "PIXELS", "DROP_PATH", "FROZEN_STAGES", "FROZEN_BN_AFFINE", "FROZEN_BN_STATISTICS")
 FAMILY = Family(
     build=build,
     key_prefixes=("neck.laterals.",),

@@ -8,9 +8,9 @@ from models.anchor_free.detections import QUERY_CELLS, Detector
 from models.anchor_free.head import DenseHead
 from models.anchor_free.memory import FocalOIMLoss
 from models.anchor_free.neck import AlignedAggregation
-from models.backbones import BACKBONES, NORM_SCOPES, FreezePolicy, build_feature_maps
+from models.backbones import BACKBONES, FreezePolicy, build_feature_maps
 from models.deformable import deform_stages, stride_in_first_convolution
-from models.preprocess import PIXEL_FORMATS, Preprocess
+from models.preprocess import Preprocess
 from utils.options import check_choices, check_rules
 
 
@@ -35,7 +35,7 @@ def build(cfg: CfgNode, pretrained: bool = False) -> AlignPS:
 
 def _build_backbone(options: CfgNode, pretrained: bool) -> nn.Module:
     body, changes = options.BACKBONE, options.ANCHOR_FREE
-    backbone = build_feature_maps(body.NAME, body.WEIGHTS if pretrained else "none")
+    backbone = build_feature_maps(body.NAME, body.WEIGHTS if pretrained else "none", body.DROP_PATH)
     if changes.STRIDE_IN_1X1:
         stride_in_first_convolution(backbone)
     if changes.DEFORMABLE:
@@ -57,13 +57,7 @@ def _build_memory(options: CfgNode) -> FocalOIMLoss:
     )
 
 
-CHOICES = {
-    "BACKBONE.NAME": BACKBONES,
-    "BACKBONE.PIXELS": PIXEL_FORMATS,
-    "BACKBONE.FROZEN_BN_AFFINE": NORM_SCOPES,
-    "BACKBONE.FROZEN_BN_STATISTICS": NORM_SCOPES,
-    "ANCHOR_FREE.QUERY": QUERY_CELLS,
-}
+CHOICES = {"ANCHOR_FREE.QUERY": QUERY_CELLS}
 """Option of MODEL -> the values that exist."""
 
 

@@ -2,9 +2,9 @@
 
 from yacs.config import CfgNode
 
-from models.backbones import BACKBONES, NORM_SCOPES, STRIDE, FreezePolicy, SplitBackbone, build_backbone
+from models.backbones import STRIDE, FreezePolicy, SplitBackbone, build_backbone
 from models.oim import OIMLoss
-from models.preprocess import PIXEL_FORMATS, Preprocess
+from models.preprocess import Preprocess
 from models.results import Thresholds
 from models.roi import RoIAlign
 from models.two_stage.boxes import RoISampler
@@ -30,7 +30,7 @@ def build(cfg: CfgNode, pretrained: bool = False) -> PersonSearch:
     """See `models.build.build_model`."""
     options, body = cfg.MODEL, cfg.MODEL.BACKBONE
     _check(cfg)
-    backbone = build_backbone(body.NAME, body.WEIGHTS if pretrained else "none")
+    backbone = build_backbone(body.NAME, body.WEIGHTS if pretrained else "none", body.DROP_PATH)
     backbone.tail.checkpointed = body.CHECKPOINT_TAILS
     # SCORE_NORM applies only where the pixel-wise head gives the score.
     scored_by_pixels = options.SEARCH_HEAD.TYPE == "pixelwise" and options.DETECTION_HEAD.TYPE == "none"
@@ -154,10 +154,6 @@ COMPANIONS = "companions"
 """The value of MODEL.CONTEXT.GROUP that is no extractor."""
 
 CHOICES = {
-    "BACKBONE.NAME": BACKBONES,
-    "BACKBONE.PIXELS": PIXEL_FORMATS,
-    "BACKBONE.FROZEN_BN_AFFINE": NORM_SCOPES,
-    "BACKBONE.FROZEN_BN_STATISTICS": NORM_SCOPES,
     "RPN.BOX_LOSS": BOX_LOSSES,
     "DETECTION_HEAD.TYPE": ("faster_rcnn", "none"),
     "DETECTION_HEAD.POOL": POOLS,
