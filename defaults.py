@@ -238,18 +238,28 @@ _C.MODEL.LOSS_WEIGHTS.BOX_REID = 1.0
 # ------------------------------------------------------------------------------------------------------------- solver
 _C.SOLVER = CN()
 _C.SOLVER.MAX_EPOCHS = 25
+# "sgd" (published), "adam" or "adamw" (weight decay apart from the gradient, Loshchilov and Hutter, ICLR 2019).
+_C.SOLVER.OPTIMIZER = "sgd"
 # Learning rate for a total batch of REFERENCE_BATCH images (published: 0.003 for 5).
 _C.SOLVER.BASE_LR = 0.003
 _C.SOLVER.REFERENCE_BATCH = 5
-# Scale the learning rate linearly by the total batch (all processes and accumulated passes) over REFERENCE_BATCH.
+# Scale the learning rate by the total batch (all processes and accumulated passes) over REFERENCE_BATCH: linearly, for
+# Adam and AdamW by the square root.
 _C.SOLVER.SCALE_LR = False
-# Epochs after which the learning rate is multiplied by GAMMA (published).
+# After the warm-up: "step" (published) or "cosine", half a cosine wave down to END_FACTOR of the learning rate at the
+# end of the last epoch.
+_C.SOLVER.SCHEDULE = "step"
+_C.SOLVER.END_FACTOR = 0.01
+# "step": epochs after which the learning rate is multiplied by GAMMA (published).
 _C.SOLVER.MILESTONES = [16]
 _C.SOLVER.GAMMA = 0.1
 # Linear warm-up from WARMUP_FACTOR of the learning rate over the first WARMUP_EPOCHS epochs (published).
 _C.SOLVER.WARMUP_EPOCHS = 1.0
 _C.SOLVER.WARMUP_FACTOR = 0.001
+# Of SGD; Adam's and AdamW's first beta (the second is 0.999).
 _C.SOLVER.MOMENTUM = 0.9
+# Factor on the learning rate of what starts from the backbone's weights, the heads' copies of the last stage included.
+_C.SOLVER.BACKBONE_LR_FACTOR = 1.0
 # Weight decay of weights and of biases (published: the same; NAE: none on biases).
 _C.SOLVER.WEIGHT_DECAY = 0.0005
 _C.SOLVER.WEIGHT_DECAY_BIAS = 0.0005
@@ -257,7 +267,8 @@ _C.SOLVER.WEIGHT_DECAY_BIAS = 0.0005
 _C.SOLVER.BIAS_LR_FACTOR = 1.0
 # Biases of normalisation layers learn as weights do, in rate and decay (AlignPS; as mmdetection).
 _C.SOLVER.NORM_BIASES_AS_WEIGHTS = False
-# Weight decay also on normalisation layers and layer scales (published), or on neither.
+# Weight decay also on normalisation layers (weights and biases), layer scales and position tables (published), or on
+# none of these, as in most recipes of AdamW, with WEIGHT_DECAY_BIAS 0.
 _C.SOLVER.DECAY_NORMS = True
 # Factor on the learning rate of the convolutions that give a deformable convolution its offsets. Their biases decay as
 # weights do.
@@ -323,7 +334,9 @@ RANGES = {
     "SOLVER.MAX_*": (1, ANY),
     "SOLVER.REFERENCE_BATCH": (1, ANY),
     "SOLVER.ACCUMULATE": (1, ANY),
+    "SOLVER.MOMENTUM": (0, 0.9999),
     "SOLVER.[BGW]*": (0, ANY),
+    "SOLVER.E*": (0, 1),
     "SOLVER.CLIP_GRADIENTS": (0, ANY),
     "EVAL.BLOCK_MB": (0, ANY),
     "EVAL.COMPANIONS.WEIGHT": (0, ANY),

@@ -39,6 +39,9 @@ from utils.signals import StoppedError, StopSignals
 
 log = logging.getLogger(__name__)
 
+MOMENTA = {"momentum", "betas"}
+"""Settings of an optimiser's parameter groups that tell SGD from Adam."""
+
 
 class TrainingRun:
     """Builds network, optimiser and loaders from the options, trains, evaluates and saves checkpoints.
@@ -116,6 +119,8 @@ class TrainingRun:
         steps_per_epoch = self.progress.steps_per_epoch
         try:
             present, saved = self.optimizer.state_dict()["param_groups"], checkpoint["optimizer"]["param_groups"]
+            if [old.keys() & MOMENTA for old in saved] != [new.keys() & MOMENTA for new in present]:
+                raise ValueError("another SOLVER.OPTIMIZER, or SOLVER options that group parameters otherwise")
             groups = [new | {"params": old["params"], "lr": old["lr"]} for new, old in zip(present, saved, strict=True)]
             self.optimizer.load_state_dict(checkpoint["optimizer"] | {"param_groups": groups})
             if checkpoint["scaler"]:  # empty where the run was not in float16

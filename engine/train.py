@@ -183,7 +183,7 @@ def log_losses(progress: Progress, rate: float, board: SummaryWriter | None) -> 
     means = {name: sum(losses[name] for losses in passes) / len(passes) for name in passes[0]}
     means["loss_total"] = sum(means.values())
     losses = " ".join(f"{name} {value:.4f}" for name, value in means.items())
-    log.info("epoch %d step %d lr %.6f %s", progress.epoch + 1, progress.total_steps, rate, losses)
+    log.info("epoch %d step %d lr %.3g %s", progress.epoch + 1, progress.total_steps, rate, losses)
     if board is not None:
         for name, value in {**means, "learning_rate": rate}.items():
             board.add_scalar(f"train/{name}", value, progress.total_steps)

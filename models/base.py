@@ -57,6 +57,10 @@ class PersonSearchModel(nn.Module):
         """
         return []
 
+    def backbone_modules(self) -> list[nn.Module]:
+        """Modules that start from the backbone's weights, and may learn at a rate of their own."""
+        return []
+
     def rescore(self, results: list[SearchResult]) -> list[SearchResult]:
         """The results of all images of a search with their final scores: here as `search_batch` gives them."""
         return results

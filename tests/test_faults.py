@@ -16,11 +16,12 @@ import pytest
 import torch
 from disks import fill_disk
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny import words
+from tiny import interrupt_before_step, words
 from training_process import ROOT, assert_same, ended, left_by, run, start, start_two
 
 from engine import run as run_module
 from engine.run_folder import RunFolder
+from tools.common import FAILED, INTERRUPTED
 
 LONGEST_LIFE = 1.5
 """Seconds after which a training is killed at the latest; an uninterrupted one takes two to three."""
@@ -75,6 +76,25 @@ def test_a_training_killed_at_random_moments_ends_as_one_never_stopped(total, un
             assert code in (0, -signal.SIGKILL), (out / "screen").read_text()
         assert_ends_as(unbroken, out)
         shutil.rmtree(out)
+
+
+RECIPES = {
+    "adam": {"SOLVER__OPTIMIZER": "adam"},
+    "adamw": {"SOLVER__OPTIMIZER": "adamw", "SOLVER__SCHEDULE": "cosine", "SOLVER__BACKBONE_LR_FACTOR": 0.5},
+}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_other_recipes_continue_as_exactly(recipe, cuhk, tmp_path, monkeypatch):
+    options = {"SOLVER__BASE_LR": 1e-3, "SOLVER__MAX_EPOCHS": 1, "SOLVER__MILESTONES": "[]"} | RECIPES[recipe]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert run(small(cuhk, whole, CKPT_MINUTES=0, **options)) == 0
+    interrupt_before_step(3, monkeypatch)
+    assert run(small(cuhk, broken, **options)) == INTERRUPTED
+    assert run(["--resume", *small(cuhk, broken, **options)]) == 0
+    assert_ends_as(whole, broken)
+    monkeypatch.undo()
+    assert run(["--resume", *small(cuhk, broken, **options | {"SOLVER__OPTIMIZER": "sgd"})]) == FAILED
 
 
 @pytest.mark.parametrize("action, step, workers", [("interrupt", 0, 0), ("terminate all", 5, 2), ("terminate", 7, 0)])

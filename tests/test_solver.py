@@ -1,13 +1,19 @@
 """Optimiser and learning-rate schedule."""
 
+import copy
+
 import pytest
-from tiny import tiny_cfg
+import torch
+from tiny import tiny_cfg, tiny_model
 from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR
 from torchvision.models.convnext import CNBlock
 
-from engine.solver import build_optimizer, build_schedule
+from engine.solver import OPTIMIZERS, build_optimizer, build_schedule
 from engine.train import set_learning_rate
+from models.base import PersonSearchModel
 from models.deformable import DeformableConv
+from models.preprocess import Preprocess
 from utils.errors import UserError
 
 
@@ -41,11 +47,54 @@ def test_a_milestone_after_the_last_epoch_is_warned_of(caplog):
     assert late == rates(4, 2, SOLVER__MAX_EPOCHS=2, SOLVER__MILESTONES="[1]", SOLVER__WARMUP_EPOCHS=0.0)
 
 
-def test_the_rate_scales_with_the_total_batch_only_if_asked():
+def test_the_cosine_is_that_of_pytorch_after_the_warm_up():
+    optimizer = torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.5)
+    theirs = CosineAnnealingLR(optimizer, T_max=9, eta_min=0.5 * 0.02)
+    expected = [0.005, 0.2525, 0.5]
+    for _ in range(9):
+        expected.append(theirs.get_last_lr()[0])
+        optimizer.step()
+        theirs.step()
+    options = {"SOLVER__SCHEDULE": "cosine", "SOLVER__END_FACTOR": 0.02, "SOLVER__WARMUP_FACTOR": 0.01}
+    assert rates(12, 3, SOLVER__BASE_LR=0.5, SOLVER__MAX_EPOCHS=4, **options) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("optimizer, expected", [("sgd", 3.0), ("adam", 3**0.5), ("adamw", 3**0.5)])
+def test_the_rate_scales_with_the_total_batch_only_if_asked(optimizer, expected):
     options = {"SOLVER__BASE_LR": 1.0, "SOLVER__REFERENCE_BATCH": 4, "SOLVER__ACCUMULATE": 3}
-    for scale, expected in (("False", 1.0), ("True", 2 * 2 * 3 / 4)):
-        cfg = tiny_cfg(**options, SOLVER__SCALE_LR=scale, INPUT__BATCH_SIZE_TRAIN=2)
-        assert build_optimizer(cfg, nn.Linear(2, 2), world_size=2).param_groups[0]["lr"] == expected
+    for scale, rate in (("False", 1.0), ("True", expected)):
+        cfg = tiny_cfg(**options, SOLVER__SCALE_LR=scale, INPUT__BATCH_SIZE_TRAIN=2, SOLVER__OPTIMIZER=optimizer)
+        built = build_optimizer(cfg, nn.Linear(2, 2), world_size=2)
+        assert built.param_groups[0]["lr"] == pytest.approx(rate)
+
+
+PLAIN = {
+    "sgd": lambda groups: torch.optim.SGD(groups, lr=0.1, momentum=0.8, foreach=False),
+    "adam": lambda groups: torch.optim.Adam(groups, lr=0.1, betas=(0.8, 0.999), foreach=False),
+    "adamw": lambda groups: torch.optim.AdamW(groups, lr=0.1, betas=(0.8, 0.999), foreach=False),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_steps_are_those_of_pytorchs_plain_optimiser(name):
+    model = nn.Sequential(nn.Linear(7, 5), nn.Linear(5, 3))
+    twin, inputs = copy.deepcopy(model), torch.randn(4, 6, 7)
+    cfg = tiny_cfg(SOLVER__OPTIMIZER=name, SOLVER__BASE_LR=0.1, SOLVER__MOMENTUM=0.8, SOLVER__WEIGHT_DECAY_BIAS=0.0)
+    weights = {"params": [layer.weight for layer in twin], "weight_decay": cfg.SOLVER.WEIGHT_DECAY}
+    biases = {"params": [layer.bias for layer in twin], "weight_decay": 0.0}
+    for network, optimizer in ((model, build_optimizer(cfg, model)), (twin, PLAIN[name]([weights, biases]))):
+        for batch in inputs:
+            network(batch).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    for ours, theirs in zip(model.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("option, value", [("OPTIMIZER", "lion"), ("SCHEDULE", "poly")])
+def test_unknown_names_are_refused_with_those_that_exist(option, value):
+    with pytest.raises(UserError, match=f"SOLVER.{option} '{value}' is not one of .*(adamw|cosine)"):
+        rates(1, 1, **{f"SOLVER__{option}": value})
 
 
 def test_biases_have_a_weight_decay_of_their_own_and_frozen_parameters_none():
@@ -88,3 +137,15 @@ def test_normalisation_layers_and_layer_scales_need_not_decay():
     for group, (decay, parameters) in zip(build_optimizer(cfg, model).param_groups, expected, strict=True):
         assert group["weight_decay"] == decay
         assert {id(parameter) for parameter in group["params"]} == {id(parameter) for parameter in parameters}
+
+
+def test_what_comes_from_the_backbone_learns_at_a_rate_of_its_own():
+    model, options = tiny_model(), {"SOLVER__BASE_LR": 1.0, "SOLVER__BACKBONE_LR_FACTOR": 0.25}
+    groups = build_optimizer(tiny_cfg(**options), model).param_groups
+    rates = {id(parameter): group["initial_lr"] for group in groups for parameter in group["params"]}
+    learning = {name: rates[id(value)] for name, value in model.named_parameters() if value.requires_grad}
+    assert learning == {name: 0.25 if "stem." in name or ".tail." in name else 1.0 for name in learning}
+    assert groups[0]["initial_lr"] == 1.0, "the rate that is logged"
+    without = PersonSearchModel(Preprocess(96, 160))
+    with pytest.raises(UserError, match="BACKBONE_LR_FACTOR must be 1: MODEL.FAMILY two_stage names no backbone"):
+        build_optimizer(tiny_cfg(**options), without)

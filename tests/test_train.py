@@ -125,7 +125,7 @@ def test_losses_are_logged_as_means_of_their_interval_and_the_rest_at_the_end(ca
     assert drawn.keys() == {"loss_a", "loss_b", "loss_total", "learning_rate"}
     assert drawn["loss_a"] == [(pytest.approx(0.5), 2), (pytest.approx(-1), 3)]
     assert drawn["learning_rate"] == [(1.0, 2), (1.0, 3)]
-    assert "epoch 1 step 2 lr 1.000000 loss_a 0.5000" in caplog.text and not progress.losses
+    assert "epoch 1 step 2 lr 1 loss_a 0.5000" in caplog.text and not progress.losses
 
 
 # ----------------------------------------------------------------------------------------------------- skipped steps

@@ -60,6 +60,9 @@ class AlignPS(PersonSearchModel):
         self.triplet, self.triplet_without_first, self.freeze = triplet, triplet_without_first, freeze
         freeze.freeze_parameters(backbone, [])
 
+    def backbone_modules(self) -> list[nn.Module]:
+        return [self.backbone]
+
     def inference_modules(self) -> list[nn.Module]:
         return [self.backbone, self.neck, self.head.cls_tower, self.head.box_tower]
 

@@ -55,6 +55,9 @@ class PersonSearch(PersonSearchModel):
         """The heads' copies of the backbone's tail."""
         return [module for module in self.modules() if isinstance(module, Tail)]
 
+    def backbone_modules(self) -> list[nn.Module]:
+        return [self.stem, *self.tails()]
+
     def inference_modules(self) -> list[nn.Module]:
         extractors = [context.extractor for context in self.search_head.contexts.values()]
         return [self.stem, self.rpn.head, *self.tails(), *extractors]
