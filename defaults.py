@@ -168,6 +168,9 @@ _C.MODEL.CONTEXT.SCENE = "stack"
 _C.MODEL.CONTEXT.GROUP = "stack"
 # In training, form the group from people with a known identity only.
 _C.MODEL.CONTEXT.GROUP_LABELLED_ONLY = False
+# "companions": when searching, a factor on the learned weight of the companions. With 0 people are found by their own
+# looks, as is better where they keep company less than in the training images.
+_C.MODEL.CONTEXT.COMPANIONS_FACTOR = 1.0
 # Body stripes: six horizontal stripes of each person as further features, from three more copies of the backbone's tail
 # (release of 2024).
 _C.MODEL.PARTS = False
@@ -327,6 +330,7 @@ RANGES = {
     "*_NMS_T*": (1, ANY),
     "*.MAX_DETECTIONS": (1, ANY),
     "MODEL.EMBEDDING.*": (1, ANY),
+    "MODEL.CONTEXT.COMPANIONS_FACTOR": (0, ANY),
     "MODEL.OIM.SCALAR": (0.001, ANY),
     "MODEL.OIM.*": (0, ANY),
     "*.MOMENTUM": (0, 1),

@@ -135,6 +135,14 @@ def test_a_network_learns_how_much_companions_count():
     assert model.eval().query(IMAGES[:1], [BOX])[0]["embeddings"].shape == (1, 768)
 
 
+def test_companions_can_be_left_out_of_a_search():
+    embeddings, boxes = F.normalize(torch.randn(2, 6)), torch.tensor([[0, 0, 10, 30], [40, 0, 50, 30]]).float()
+    companions, masks = Companions(search_factor=0.0), [torch.tensor([True, True])]
+    with_others = companions(embeddings, boxes, masks)
+    assert (with_others[:, 6:].norm(dim=1) > 0.1).all()
+    torch.testing.assert_close(companions.eval()(embeddings, boxes, masks), F.pad(embeddings, (0, 6)))
+
+
 def test_coattention_is_that_of_all_positions_at_once_and_fits_half_precision():
     attention, x = CoAttention(8), torch.randn(3, 8, 4, 5)
     queries, keys = (conv(x).flatten(2).transpose(1, 2).flatten(0, 1) for conv in (attention.query, attention.key))

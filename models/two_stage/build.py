@@ -110,7 +110,7 @@ SEARCH_HEADS = {"norm_aware": _norm_aware, "linear": _linear, "pixelwise": _pixe
 def _build_search_head(options: CfgNode, backbone: SplitBackbone) -> SearchHead:
     head, oim = options.SEARCH_HEAD, options.OIM
     features, contexts, embedding = SEARCH_HEADS[head.TYPE](options, backbone)
-    companions = Companions() if options.CONTEXT.GROUP == COMPANIONS else None
+    companions = Companions(search_factor=options.CONTEXT.COMPANIONS_FACTOR) if options.CONTEXT.GROUP == COMPANIONS else None
     length = embedding.num_features * (1 if companions is None else 2)
     return SearchHead(
         roi_align=_roi_align(options),

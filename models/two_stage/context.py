@@ -182,13 +182,15 @@ class Companions(nn.Module):
 
     Args:
         weight: w at the start of training.
+        search_factor: factor on w in eval mode.
     """
 
     SAME_PERSON = 0.4
 
-    def __init__(self, weight: float = 0.5):
+    def __init__(self, weight: float = 0.5, search_factor: float = 1.0):
         super().__init__()
         self.weight = nn.Parameter(torch.tensor(weight))
+        self.search_factor = search_factor
 
     def forward(self, embeddings: Tensor, boxes: Tensor, group_masks: list[Tensor]) -> Tensor:
         """Embeddings R x 2 D (unit vectors) from embeddings R x D (unit vectors) and their boxes R x 4.
@@ -199,7 +201,8 @@ class Companions(nn.Module):
         with torch.autocast(embeddings.device.type, enabled=False):
             groups = zip(embeddings.detach().split(sizes), boxes.split(sizes), group_masks, strict=True)
             means = torch.cat([self._means(*group) for group in groups])
-            return F.normalize(torch.cat([embeddings, self.weight * means], dim=1))
+            weight = self.weight if self.training else self.weight * self.search_factor
+            return F.normalize(torch.cat([embeddings, weight * means], dim=1))
 
     def _means(self, embeddings: Tensor, boxes: Tensor, mask: Tensor) -> Tensor:
         same = (box_iou(boxes, boxes) >= self.SAME_PERSON) & mask
