@@ -110,7 +110,8 @@ SEARCH_HEADS = {"norm_aware": _norm_aware, "linear": _linear, "pixelwise": _pixe
 def _build_search_head(options: CfgNode, backbone: SplitBackbone) -> SearchHead:
     head, oim = options.SEARCH_HEAD, options.OIM
     features, contexts, embedding = SEARCH_HEADS[head.TYPE](options, backbone)
-    companions = Companions(search_factor=options.CONTEXT.COMPANIONS_FACTOR) if options.CONTEXT.GROUP == COMPANIONS else None
+    context = options.CONTEXT
+    companions = Companions(search_factor=context.COMPANIONS_FACTOR) if context.GROUP == COMPANIONS else None
     length = embedding.num_features * (1 if companions is None else 2)
     return SearchHead(
         roi_align=_roi_align(options),
@@ -122,7 +123,7 @@ def _build_search_head(options: CfgNode, backbone: SplitBackbone) -> SearchHead:
         sampler=_sampler(head),
         thresholds=_thresholds(head),
         companions=companions,
-        group_labelled_only=options.CONTEXT.GROUP_LABELLED_ONLY,
+        group_labelled_only=context.GROUP_LABELLED_ONLY,
         weight_by_score=head.WEIGHT_BY_SCORE,
     )
 
