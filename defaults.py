@@ -276,6 +276,9 @@ _C.SOLVER.DECAY_NORMS = True
 # Factor on the learning rate of the convolutions that give a deformable convolution its offsets. Their biases decay as
 # weights do.
 _C.SOLVER.OFFSET_LR_FACTOR = 1.0
+# Exponential moving average of the weights, see engine/averaging.py: its decay per step, such as 0.9998 for tens of
+# thousands of steps; 0: none. What is evaluated, tested and stored as best.pth is then the average.
+_C.SOLVER.EMA = 0.0
 # Largest norm of the gradient of all parameters; 0 does not clip (published).
 _C.SOLVER.CLIP_GRADIENTS = 10.0
 # Steps in a row whose losses or gradients are not finite before training stops; each of them is skipped. In fp16 the

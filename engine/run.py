@@ -16,6 +16,7 @@ from yacs.config import CfgNode
 
 from datasets import open_split
 from datasets.training import build_train_loader
+from engine.averaging import WeightAverage
 from engine.checkpoint import load_weights
 from engine.feature_files import Features
 from engine.features import extract_features
@@ -27,6 +28,7 @@ from engine.skipped_samples import SkippedSamples
 from engine.solver import build_optimizer, build_schedule, precision
 from engine.train import Progress, TrainSettings, train_one_epoch
 from models import build_model
+from models.base import PersonSearchModel
 from models.fast import accelerate
 from utils.distributed import all_cores, any_process, barrier, from_main, is_main, rank, share_buffers, world_size
 from utils.errors import UserError
@@ -78,6 +80,7 @@ class TrainingRun:
         self.schedule = build_schedule(cfg, self.progress.steps_per_epoch)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.settings.amp is torch.float16)
         self.samples = SkippedSamples()
+        self.average = WeightAverage(self.model, cfg.SOLVER.EMA) if cfg.SOLVER.EMA else None
         if checkpoint is not None:
             self._restore(checkpoint, path)
         self.network = DistributedDataParallel(self.model) if world_size() > 1 else self.model
@@ -114,8 +117,11 @@ class TrainingRun:
 
     def _restore(self, checkpoint: dict, path: Path) -> None:
         """Continue from a checkpoint, but with the learning rates and weight decays of the present options."""
-        if load_weights(self.model, checkpoint, str(path)):
+        trained = checkpoint | {"model": checkpoint["trained"]} if "trained" in checkpoint else checkpoint
+        if load_weights(self.model, trained, str(path)):
             raise UserError(f"{path}: the run to resume has identity tables of another training set")
+        if self.average is not None:
+            load_weights(self.average.model, checkpoint, str(path))
         steps_per_epoch = self.progress.steps_per_epoch
         try:
             present, saved = self.optimizer.state_dict()["param_groups"], checkpoint["optimizer"]["param_groups"]
@@ -159,6 +165,7 @@ class TrainingRun:
         while self.progress.epoch < epochs:
             self._train_epoch()
             share_buffers(self.model)
+            share_buffers(self._searched())
             self.progress.epoch, self.progress.step = self.progress.epoch + 1, 0
             if self._evaluation_is_due() or self.progress.epoch % self.cfg.CKPT_PERIOD == 0:
                 self._save()
@@ -206,6 +213,8 @@ class TrainingRun:
 
     def _after_step(self) -> None:
         """Stop if a process received a signal; save before that, and when CKPT_MINUTES have passed."""
+        if self.average is not None and not self.progress.skipped_in_a_row:
+            self.average.update(self.progress.total_steps - self.progress.skipped)
         due = self.cfg.CKPT_MINUTES and monotonic() - self._saved_at >= 60 * self.cfg.CKPT_MINUTES
         stop, save = any_process(self.signals.received is not None, bool(due))
         if stop or save:
@@ -223,7 +232,13 @@ class TrainingRun:
         if self.board is not None:
             self.board.flush()
         state = {name: getattr(self, name).state_dict() for name in ("model", "optimizer", "scaler")}
+        if self.average is not None:
+            state |= {"model": self.average.model.state_dict(), "trained": state["model"]}
         return state | asdict(self.progress) | {"config": self.cfg.dump()}
+
+    def _searched(self) -> PersonSearchModel:
+        """The network that is evaluated, and which checkpoints hold as `model`."""
+        return self.model if self.average is None else self.average.model
 
     def _evaluation_is_due(self) -> bool:
         """Whether the last epoch, or EVAL_PERIOD epochs, are done and not yet evaluated."""
@@ -237,7 +252,7 @@ class TrainingRun:
             return
         self.progress.evaluated = self.progress.epoch
         with self.signals.stopping_at_once():  # the training up to here is saved
-            searcher = Searcher(self.model, self.device, read=read_image, **search_settings(self.cfg))
+            searcher = Searcher(self._searched(), self.device, read=read_image, **search_settings(self.cfg))
             features = extract_features(searcher, self.gallery_set, self.query_set)
             mean_ap = from_main(partial(self._score, features))
         if mean_ap > self.progress.best:

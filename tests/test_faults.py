@@ -80,7 +80,7 @@ def test_a_training_killed_at_random_moments_ends_as_one_never_stopped(total, un
 
 RECIPES = {
     "adam": {"SOLVER__OPTIMIZER": "adam"},
-    "adamw": {"SOLVER__OPTIMIZER": "adamw", "SOLVER__SCHEDULE": "cosine", "SOLVER__BACKBONE_LR_FACTOR": 0.5},
+    "adamw": {"SOLVER__OPTIMIZER": "adamw", "SOLVER__SCHEDULE": "cosine", "SOLVER__EMA": 0.5},
 }
 
 
@@ -190,10 +190,11 @@ def test_a_signal_to_one_of_two_processes_stops_both_at_the_same_step(cuhk, tmp_
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     for folder in (whole, broken):
         folder.mkdir()
-    assert [ended(process) for process in start_two(small(cuhk, whole, CKPT_MINUTES=0), whole)] == [0, 0]
+    options = {"CKPT_MINUTES": 0, "SOLVER__EMA": 0.5}
+    assert [ended(process) for process in start_two(small(cuhk, whole, **options), whole)] == [0, 0]
     log = (whole / "log.txt").read_text()
     assert "2 processes on cpu" in log and log.count("epoch 2: mAP") == 1
-    options = small(cuhk, broken, CKPT_MINUTES=0)
+    options = small(cuhk, broken, **options)
     stopped = start_two(options, broken, ("terminate", 1, 2))
     assert [ended(process) for process in stopped] == [STOPPED, STOPPED]
     state = torch.load(broken / "last.pth", weights_only=True)
