@@ -70,6 +70,16 @@ _C.INPUT.DAMAGED_IMAGES = "error"
 _C.INPUT.NUM_WORKERS = 4
 # Probability of a horizontal flip in training (published).
 _C.INPUT.FLIP_PROB = 0.5
+# Training on "flip" (whole images, perhaps mirrored; published) or "crops" (square crops, perhaps mirrored, of
+# CROP_SIZE x CROP_SIZE pixels, see datasets/augmentation.py; GFN's final recipe: 640). Scene and group context then see
+# the crop in training, but whole images in tests.
+_C.INPUT.AUGMENTATION = "flip"
+_C.INPUT.CROP_SIZE = 640
+# With "crops": share of the batches that hold whole images, whose short side then has CROP_SIZE pixels.
+_C.INPUT.WHOLE_SHARE = 0.0
+# How much brightness, contrast, saturation and hue of training images vary: 0 not at all, 0.2 between 80 and 120 %; hue
+# up to 0.5, half the colour circle (torchvision's ColorJitter).
+_C.INPUT.COLOUR_JITTER = [0.0, 0.0, 0.0, 0.0]
 # MovieNet-CS only: which Train_appN.mat is the training set (10, 30, 50, 70 or 100 appearances an identity).
 _C.INPUT.TRAIN_APPEARANCES = 70
 
@@ -323,6 +333,8 @@ RANGES = {
     "INPUT.M*": (1, ANY),
     "INPUT.NUM_WORKERS": (0, ANY),
     "INPUT.FLIP_PROB": (0, 1),
+    "INPUT.WHOLE_SHARE": (0, 1),
+    "INPUT.CROP_SIZE": (1, ANY),
     "MODEL.BACKBONE.FROZEN_STAGES": (0, ANY),
     "MODEL.BACKBONE.DROP_PATH": (-1, 1),
     "MODEL.ROI_ALIGN.*": (1, ANY),

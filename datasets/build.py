@@ -1,7 +1,7 @@
 """Datasets by name."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from yacs.config import CfgNode
 
@@ -11,6 +11,10 @@ from datasets.movienet_cs import MovieNetCS
 from datasets.prw import PRW
 from utils.errors import UserError
 from utils.images import MAX_PIXELS
+from utils.options import check_choices
+
+if TYPE_CHECKING:
+    from datasets.augmentation import Augmentation
 
 DATASETS = {dataset.name: dataset for dataset in (CUHKSYSU, PRW, MovieNetCS)}
 
@@ -52,3 +56,24 @@ def open_split(cfg: CfgNode, split: str) -> PersonSearchDataset:
     options = {"train_appearances": inputs.TRAIN_APPEARANCES} if name == MovieNetCS.name else {}
     root = dataset_root(name, cfg.SYS_HOME_DIR, inputs.DATA_ROOT)
     return build_dataset(name, root, split, max_pixels=inputs.MAX_PIXELS, **options)
+
+
+def build_augmentation(cfg: CfgNode) -> "Augmentation":
+    """How the options have training images changed; UserError for values that make no sense."""
+    from datasets.augmentation import Augmentation, RandomCrops  # here, see PersonSearchDataset.__getitem__
+
+    inputs = cfg.INPUT
+    scales, jitter = list(inputs.TRAIN_SCALES), list(inputs.COLOUR_JITTER)
+    check_choices("INPUT", inputs, {"AUGMENTATION": ("flip", "crops")})
+    if not scales or min(scales) <= 0:
+        raise UserError(f"INPUT.TRAIN_SCALES is {scales}: give one or more positive factors; [1.0] for one size")
+    if len(jitter) != 4 or min(jitter) < 0 or max(*jitter, 2 * jitter[3]) > 1:
+        raise UserError(f"INPUT.COLOUR_JITTER is {jitter}: give four numbers from 0 to 1, the last one to 0.5")
+    crops = RandomCrops(inputs.CROP_SIZE, inputs.MIN_SIZE, inputs.MAX_SIZE)
+    return Augmentation(
+        flip_prob=inputs.FLIP_PROB,
+        scales=scales,
+        crops=crops if inputs.AUGMENTATION == "crops" else None,
+        whole_share=inputs.WHOLE_SHARE,
+        jitter=jitter,
+    )

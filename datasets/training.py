@@ -1,4 +1,4 @@
-"""The loader of training: the order of the images, and what is done to an image and its boxes."""
+"""The loader of training: the order of the images, and how each is changed."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -7,16 +7,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, stack
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from datasets.augmentation import FLIP, Augmentation, Item, horizontal_flip, jitter_colours
 from datasets.base import PersonSearchDataset
 from utils.errors import UserError
 from utils.images import ImageError
 from utils.signals import leave_signals_to_parent
-
-Item = tuple[Tensor, dict[str, Any]]
-"""An image 3 x H x W and its target, see PersonSearchDataset."""
 
 
 def build_train_loader(
@@ -26,8 +24,7 @@ def build_train_loader(
     seed: int,
     rank: int = 0,
     world_size: int = 1,
-    flip_prob: float = 0.5,
-    scales: Sequence[float] = (1.0,),
+    augmentation: Augmentation = FLIP,
     same_orientation: bool = False,
     damaged: str = "error",
     pin_memory: bool = False,
@@ -40,24 +37,20 @@ def build_train_loader(
 
     Args:
         batch_size: images per process.
-        flip_prob: probability that an image is mirrored, its boxes with it.
-        scales: factors on the size that an image is resized to; each image of an epoch gets one of them by chance.
+        augmentation: how images are changed, their boxes with them.
         same_orientation: the images of a batch are all wider than high, or none of them is, so that less is padded.
         damaged: what to do about an image that cannot be read, "error" or "skip": see TrainingImages.
         pin_memory: put batches into page-locked memory, which opens a CUDA context: for training on CUDA alone.
 
     Raises:
-        UserError: another value of `damaged`, no scale or one that is not positive, or fewer images than a batch of all
-            processes.
+        UserError: another value of `damaged`, or fewer images than a batch of all processes.
     """
     if damaged not in ("error", "skip"):
         raise UserError(f"INPUT.DAMAGED_IMAGES is {damaged!r}: choose error or skip")
-    if not scales or min(scales) <= 0:
-        raise UserError(f"INPUT.TRAIN_SCALES is {list(scales)}: give one or more positive factors; [1.0] for one size")
     groups = [dataset.is_wide(index) if same_orientation else False for index in range(len(dataset))]
     return DataLoader(
-        TrainingImages(dataset, damaged, seed),
-        batch_sampler=TrainBatchSampler(groups, batch_size, seed, rank, world_size, flip_prob, scales),
+        TrainingImages(dataset, damaged, augmentation),
+        batch_sampler=TrainBatchSampler(groups, batch_size, seed, rank, world_size, augmentation),
         num_workers=num_workers,
         collate_fn=collate,
         pin_memory=pin_memory,
@@ -69,18 +62,27 @@ def build_train_loader(
 
 
 class TrainKey(NamedTuple):
-    """One training item: which image, whether it is mirrored, the factor on its size, and the epoch that asks."""
+    """One training item: an image, and how it is changed.
+
+    Attributes:
+        index: which image.
+        flip: whether it is mirrored.
+        scale: the factor on its size.
+        crop: whether it is cropped.
+        seed: of all else that is left to chance.
+    """
 
     index: int
     flip: bool
     scale: float
-    epoch: int
+    crop: bool
+    seed: int
 
 
 class TrainBatchSampler(Sampler):
     """Batches of TrainKeys: each epoch a permutation of the images, of which every process takes its own batches.
 
-    The permutation, the flips and the scales follow from (seed, epoch) alone, so that an interrupted run continues
+    The permutation and the changes to images follow from (seed, epoch) alone, so that an interrupted run continues
     exactly. A batch of all processes holds images of one group, in the order of the permutation; it comes where the
     last of them stands. Images that do not fill one are left out of that epoch.
 
@@ -89,8 +91,7 @@ class TrainBatchSampler(Sampler):
         batch_size: images per process.
         seed: not negative.
         rank, world_size: this process, of how many.
-        flip_prob: probability that an image is mirrored.
-        scales: factors on an image's size, of which each is as probable.
+        augmentation: how images are changed; all images of a batch are cropped, or none is, so that less is padded.
 
     Raises:
         UserError: no group has as many images as one batch of all processes takes.
@@ -103,11 +104,10 @@ class TrainBatchSampler(Sampler):
         seed: int,
         rank: int = 0,
         world_size: int = 1,
-        flip_prob: float = 0.5,
-        scales: Sequence[float] = (1.0,),
+        augmentation: Augmentation = FLIP,
     ):
         self.groups, self.batch_size, self.seed = groups, batch_size, seed
-        self.rank, self.world_size, self.flip_prob, self.scales = rank, world_size, flip_prob, scales
+        self.rank, self.world_size, self.augmentation = rank, world_size, augmentation
         if not len(self):
             raise UserError(
                 f"{len(groups)} training images do not fill one batch of {batch_size} on {world_size} processes: "
@@ -124,13 +124,15 @@ class TrainBatchSampler(Sampler):
         return sum(count // (self.batch_size * self.world_size) for count in Counter(self.groups).values())
 
     def __iter__(self) -> Iterator[list[TrainKey]]:
-        rng, count = np.random.default_rng([self.seed, self.epoch]), len(self.groups)
+        rng, count, how = np.random.default_rng([self.seed, self.epoch]), len(self.groups), self.augmentation
         order = rng.permutation(count).tolist()
-        flips = (rng.random(count) < self.flip_prob).tolist()
-        scales = rng.choice(self.scales, count).tolist()
+        flips = (rng.random(count) < how.flip_prob).tolist()
+        scales = rng.choice(how.scales, count).tolist()
+        crops = (rng.random(len(self)) < how.crop_share).tolist()
+        seeds = rng.integers(2**63, size=count).tolist()
         own = slice(self.rank * self.batch_size, (self.rank + 1) * self.batch_size)
-        for batch in islice(self._batches(order), self.start_batch, None):
-            yield [TrainKey(index, flips[index], scales[index], self.epoch) for index in batch[own]]
+        for batch, crop in islice(zip(self._batches(order), crops, strict=True), self.start_batch, None):
+            yield [TrainKey(index, flips[index], scales[index], crop, seeds[index]) for index in batch[own]]
 
     def _batches(self, order: list[int]) -> Iterator[list[int]]:
         """The images of each batch of all processes."""
@@ -143,18 +145,18 @@ class TrainBatchSampler(Sampler):
 
 
 class TrainingImages(Dataset):
-    """A dataset's items as the sampler's keys say: mirrored or not, and with `scale` in the target.
+    """A dataset's items as the sampler's keys say: cropped, jittered, mirrored, and with `scale` in the target.
 
     Args:
         dataset: a training split.
         damaged: "error" raises ImageError for an image that cannot be read; "skip" takes another image in its place,
-            so that batches keep their size. Which one follows from `seed`, epoch and index alone. The target then
-            holds `damaged`, the messages (list of str) of the images that were skipped.
-        seed: of the replacements; not negative.
+            so that batches keep their size. Which one follows from the key alone. The target then holds `damaged`, the
+            messages (list of str) of the images that were skipped.
+        augmentation: how images are changed.
     """
 
-    def __init__(self, dataset: Dataset, damaged: str, seed: int):
-        self.dataset, self.damaged, self.seed = dataset, damaged, seed
+    def __init__(self, dataset: Dataset, damaged: str, augmentation: Augmentation):
+        self.dataset, self.damaged, self.augmentation = dataset, damaged, augmentation
 
     def __getitem__(self, key: TrainKey) -> Item:
         try:
@@ -163,12 +165,21 @@ class TrainingImages(Dataset):
             if self.damaged == "error":
                 raise ImageError(f"{error} (DAMAGED_IMAGES skip trains without such images)") from error
             image, target = self._replacement(key, str(error))
-        target = {**target, "scale": key.scale}
+        return self._changed(image, target, key)
+
+    def _changed(self, image: Tensor, target: dict[str, Any], key: TrainKey) -> Item:
+        crops, scale = self.augmentation.crops, key.scale
+        if key.crop:
+            image, target = crops(image, target, key.scale, key.seed)
+            scale = crops.scale
+        elif crops is not None:
+            scale *= crops.scale
+        image, target = jitter_colours(image, self.augmentation.jitter, key.seed), {**target, "scale": scale}
         return horizontal_flip(image, target) if key.flip else (image, target)
 
     def _replacement(self, key: TrainKey, message: str) -> Item:
         count, skipped = len(self.dataset), [message]
-        for index in np.random.default_rng([self.seed, key.epoch, key.index]).permutation(count).tolist():
+        for index in np.random.default_rng(key.seed).permutation(count).tolist():
             if index == key.index:
                 continue
             try:
@@ -178,13 +189,6 @@ class TrainingImages(Dataset):
             else:
                 return image, {**target, "damaged": skipped}
         raise ImageError(f"none of the {count} training images can be read, the first: {message}")
-
-
-def horizontal_flip(image: Tensor, target: dict[str, Any]) -> Item:
-    """The mirrored image (3 x H x W) and a target whose boxes (x1, y1, x2, y2, pixels) are mirrored with it."""
-    x1, y1, x2, y2 = target["boxes"].unbind(dim=1)
-    width = image.shape[-1]
-    return image.flip(-1), {**target, "boxes": stack([width - x2, y1, width - x1, y2], dim=1)}
 
 
 def collate(items: list[Item]) -> tuple[list[Tensor], list[dict[str, Any]]]:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from yacs.config import CfgNode
 
 from datasets import open_split
+from datasets.build import build_augmentation
 from datasets.training import build_train_loader
 from engine.averaging import WeightAverage
 from engine.checkpoint import load_weights
@@ -96,8 +97,7 @@ class TrainingRun:
             seed=self.cfg.SEED,
             rank=rank(),
             world_size=world_size(),
-            flip_prob=inputs.FLIP_PROB,
-            scales=inputs.TRAIN_SCALES,
+            augmentation=build_augmentation(self.cfg),
             same_orientation=inputs.SAME_ORIENTATION,
             damaged=inputs.DAMAGED_IMAGES,
             pin_memory=self.device.type == "cuda",

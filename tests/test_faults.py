@@ -79,8 +79,14 @@ def test_a_training_killed_at_random_moments_ends_as_one_never_stopped(total, un
 
 
 RECIPES = {
-    "adam": {"SOLVER__OPTIMIZER": "adam"},
-    "adamw": {"SOLVER__OPTIMIZER": "adamw", "SOLVER__SCHEDULE": "cosine", "SOLVER__EMA": 0.5},
+    "adam, crops": {
+        "SOLVER__OPTIMIZER": "adam",
+        "INPUT__AUGMENTATION": "crops",
+        "INPUT__CROP_SIZE": 64,
+        "INPUT__WHOLE_SHARE": 0.5,
+        "INPUT__COLOUR_JITTER": "[0.2, 0.2, 0.2, 0.05]",
+    },
+    "adamw, average": {"SOLVER__OPTIMIZER": "adamw", "SOLVER__SCHEDULE": "cosine", "SOLVER__EMA": 0.5},
 }
 
 
