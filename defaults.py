@@ -92,23 +92,25 @@ _C.MODEL.FAMILY = "two_stage"
 # network's heads drop boxes below their own SCORE_THRESH first.
 _C.MODEL.GALLERY_SCORE_THRESH = 0.5
 _C.MODEL.BACKBONE = CN()
-# "resnet18", "resnet34", "resnet50" (published), "resnet101", "mobilenet_v2", or "convnext_tiny", "_small", "_base" or
-# "_large".
+# "resnet18", "resnet34", "resnet50" (published), "resnet101", "mobilenet_v2"; "convnext_tiny", "_small", "_base",
+# "_large"; "swin_t", "_s", "_b", "swin_v2_t", "_s", "_b"; or "solider_swin_t", "_s", "_b", Swin as SOLIDER has it.
 _C.MODEL.BACKBONE.NAME = "resnet50"
-# Weights that training starts from: "imagenet" (torchvision's IMAGENET1K_V1), "none", or the path of a state dict with
-# torchvision's names. Not used when testing or resuming.
+# Weights that training starts from: "imagenet" (torchvision's IMAGENET1K_V1), "imagenet_v2" (its second ones, of ResNet-50
+# and -101 and MobileNetV2), "none", or the path of a state dict with torchvision's names; for "solider_swin_..." the path
+# of SOLIDER's file (checkpoint.pth, or its converted form), or "none". Not used when testing or resuming.
 _C.MODEL.BACKBONE.WEIGHTS = "imagenet"
 # What these weights take: "rgb" (torchvision's: RGB normalised by ImageNet's mean and deviation) or "bgr" (those of
 # Caffe: BGR, 0 to 255, less a mean).
 _C.MODEL.BACKBONE.PIXELS = "rgb"
-# Stochastic depth of ConvNeXt: the probability with which the last block's residual branch is dropped in training; it
-# rises linearly from 0 in the first block. -1: torchvision's (tiny 0.1, small 0.4, base and large 0.5).
+# Stochastic depth of ConvNeXt and Swin: the probability with which the last block's residual branch is dropped in
+# training; it rises linearly from 0 in the first block. -1: torchvision's (ConvNeXt tiny 0.1, small 0.4, base and large
+# 0.5; Swin t 0.2, s 0.3, b 0.5).
 _C.MODEL.BACKBONE.DROP_PATH = -1.0
 # Stages whose parameters are frozen, counted from the image: 0 none, 1 the first convolution and its normalisation
 # (published), 2 the first residual stage too, and so on. Downsampling belongs to the stage that follows.
 _C.MODEL.BACKBONE.FROZEN_STAGES = 1
 # Batch-norm layers of the backbone whose weight and bias are frozen: "none" beyond FROZEN_STAGES (published), "stem",
-# or "all" (also in the heads' copies of the last stage). ConvNeXt has none.
+# or "all" (also in the heads' copies of the last stage). ConvNeXt and Swin have none.
 _C.MODEL.BACKBONE.FROZEN_BN_AFFINE = "none"
 # The same choice for their running statistics: a frozen layer normalises with its statistics in training too. "none" is
 # published, even for the first layer; "all" is right for batches of one image.
@@ -135,7 +137,8 @@ _C.MODEL.RPN.NMS_THRESH = 0.7
 # torchvision).
 _C.MODEL.RPN.BOX_LOSS = "l1"
 _C.MODEL.ROI_ALIGN = CN()
-# Output size (height and width) of RoIAlign, and sampling points per bin and axis (published).
+# Output size (height and width) of RoIAlign, and sampling points per bin and axis (published). The tail halves it: 14
+# makes one window of Swin's, 16 one of Swin v2's.
 _C.MODEL.ROI_ALIGN.SIZE = 14
 _C.MODEL.ROI_ALIGN.SAMPLING_RATIO = 2
 # First head: classifies proposals as person or background and refines their boxes.

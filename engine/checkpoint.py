@@ -2,7 +2,6 @@
 
 import logging
 import re
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,10 +14,9 @@ from models.releases import Release
 from utils.errors import UserError
 from utils.files import write_atomically
 from utils.tensor_files import read_tensor_file
+from utils.text import shortened
 
 log = logging.getLogger(__name__)
-
-LISTED_KEYS = 4  # in messages
 
 
 def save_checkpoint(path: Path, state: dict) -> None:
@@ -75,9 +73,9 @@ def fit_weights(model: PersonSearchModel, checkpoint: dict, name: str) -> tuple[
     weights, own = identify(checkpoint, name), model.state_dict()
     state, left_out = dict(weights.state), list(weights.unused)
     if weights.unknown:
-        raise UserError(f"{name} has keys that {weights.title} does not have: {list_keys(weights.unknown)}")
+        raise UserError(f"{name} has keys that {weights.title} does not have: {shortened(weights.unknown)}")
     if weights.unused:
-        log.info("%s: left out, as %s itself never uses it: %s", name, weights.title, list_keys(weights.unused))
+        log.info("%s: left out, as %s itself never uses it: %s", name, weights.title, shortened(weights.unused))
     if weights.release:  # releases may lack counters: batches that batch norm has seen, the queue's next row
         counters = [key for key, value in own.items() if not (value.ndim or value.is_floating_point())]
         state = {key: torch.zeros((), dtype=torch.int64) for key in counters} | state
@@ -99,7 +97,7 @@ def _faults(state: dict[str, Tensor], own: dict[str, Tensor]) -> str:
         "missing": [key for key in own if key not in state],
         "of another shape": [f"{key} {tuple(state[key].shape)}, not {tuple(own[key].shape)}" for key in misshapen],
     }
-    return "; ".join(f"{len(keys)} {fault}: {list_keys(keys)}" for fault, keys in faults.items() if keys)
+    return "; ".join(f"{len(keys)} {fault}: {shortened(keys)}" for fault, keys in faults.items() if keys)
 
 
 def _advice(weights: "Weights", checkpoint: dict, name: str) -> str:
@@ -158,7 +156,7 @@ def identify(checkpoint: dict, name: str) -> Weights:
     if any(key.startswith(own_prefixes) for key in state):
         return Weights(state)
     known = ", ".join(release.title for release in releases)
-    raise UserError(f"the weights of {name} are neither this project's nor those of {known}: {list_keys(state)}")
+    raise UserError(f"the weights of {name} are neither this project's nor those of {known}: {shortened(state)}")
 
 
 def _state_dict(checkpoint: dict, name: str) -> dict[str, Tensor]:
@@ -190,9 +188,3 @@ def _translate(release: Release, state: dict[str, Tensor], name: str) -> Weights
         else:
             theirs[own], weights.state[own] = key, value
     return weights
-
-
-def list_keys(keys: Collection[str]) -> str:
-    """The first keys, and how many more there are, for a message."""
-    more = len(keys) - LISTED_KEYS
-    return ", ".join([*keys][:LISTED_KEYS]) + (f" and {more} more" if more > 0 else "")

@@ -8,13 +8,14 @@ from typing import Any
 from yacs.config import CfgNode
 
 from defaults import get_default_cfg, load_cfg, read_cfg
-from engine.checkpoint import identify, list_keys, load_weights, read_checkpoint
+from engine.checkpoint import identify, load_weights, read_checkpoint
 from engine.solver import precision
 from models import build_model
 from models.base import PersonSearchModel
 from models.build import FAMILIES
 from utils.errors import UserError
 from utils.options import flatten
+from utils.text import shortened
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ def check_family_options(cfg: CfgNode) -> None:
     given = {key for key, value in flatten(cfg.MODEL).items() if value != defaults[key]}
     foreign = sorted(key for key in given if name in FAMILIES and not key.startswith(FAMILIES[name].options))
     if foreign:
-        named = list_keys([f"MODEL.{key}" for key in foreign])
+        named = shortened([f"MODEL.{key}" for key in foreign])
         raise UserError(f"MODEL.FAMILY {name} does not have {named}: leave out what is for other families")
 
 
@@ -105,6 +106,6 @@ def _network_words(carried: CfgNode, given: CfgNode, name: str) -> list:
     network = {key: value for key, value in options.items() if key.startswith(NETWORK_OPTIONS)}
     differing = [key for key in network if network[key] != others[key] and key not in NOT_COMPARED]
     if differing:
-        told = list_keys([f"{key} {network[key]} instead of {others[key]}" for key in differing])
+        told = shortened([f"{key} {network[key]} instead of {others[key]}" for key in differing])
         log.info("the network is that of %s: %s", name, told)
     return [word for key, value in network.items() for word in (key, value)]

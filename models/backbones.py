@@ -1,22 +1,23 @@
 """Backbones: torchvision's classification networks, cut at stride 16 into stem and tail, or giving maps C3, C4 and C5.
 
-What of them does not learn is a `FreezePolicy`. Another torchvision network is one more entry in `BACKBONES`.
+What of them does not learn is a `FreezePolicy`. The networks are in `models/backbone_specs.py`.
 """
 
 import copy
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torchvision.models as tvm
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.ops import StochasticDepth
 
+from models.backbone_specs import BACKBONES, Layers
 from models.roi import Tail
 from utils.errors import UserError
 from utils.tensor_files import read_tensor_file
@@ -25,64 +26,13 @@ STRIDE = 16  # pixels of the resized image per cell of the stem's map (C4), the 
 
 NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)  # the first: batch and instance norms
 NORM_SCOPES = ("none", "stem", "all")
-SCALES = r"(?:^|\.)layer_scale$"  # names of weights that act as those of a normalisation layer do
-UNUSED = r"^(?:fc|classifier)\.|\.num_batches_tracked$"  # keys of torchvision's networks
-
-Layers = OrderedDict[str, nn.Module]
-
-
-@dataclass(frozen=True)
-class BackboneSpec:
-    """How a torchvision network is cut.
-
-    Attributes:
-        layers: function that returns the network's layers by name, in order, without the classifier.
-        ends: names of the layers whose outputs are C3, C4 and C5.
-        channels: of C3, C4 and C5.
-        batch_norm: whether it has batch norms.
-        stochastic_depth: whether its residual branches are dropped at random in training.
-    """
-
-    layers: Callable[[nn.Module], Layers]
-    ends: tuple[str, str, str]
-    channels: tuple[int, int, int]
-    batch_norm: bool = True
-    stochastic_depth: bool = False
-
-
-def _resnet_layers(net: nn.Module) -> Layers:
-    return OrderedDict((name, layer) for name, layer in net.named_children() if name not in ("avgpool", "fc"))
-
-
-def _mobilenet_v2_layers(net: nn.Module) -> Layers:
-    return OrderedDict((f"block{name}", block) for name, block in net.features.named_children())
-
-
-def _stage_layers(net: nn.Module) -> Layers:
-    """The patch embedding, and each stage together with the downsampling before it."""
-    embedding, first, *others = net.features
-    stages = [embedding, first, *map(nn.Sequential, others[::2], others[1::2])]
-    return OrderedDict((f"stage{number}", stage) for number, stage in enumerate(stages, start=1))
-
-
-def _convnext(*channels: int) -> BackboneSpec:
-    ends = ("stage3", "stage4", "stage5")
-    return BackboneSpec(_stage_layers, ends, channels, batch_norm=False, stochastic_depth=True)
-
-
-RESNET_ENDS = ("layer2", "layer3", "layer4")
-BACKBONES = {
-    "resnet18": BackboneSpec(_resnet_layers, RESNET_ENDS, (128, 256, 512)),
-    "resnet34": BackboneSpec(_resnet_layers, RESNET_ENDS, (128, 256, 512)),
-    "resnet50": BackboneSpec(_resnet_layers, RESNET_ENDS, (512, 1024, 2048)),
-    "resnet101": BackboneSpec(_resnet_layers, RESNET_ENDS, (512, 1024, 2048)),
-    "mobilenet_v2": BackboneSpec(_mobilenet_v2_layers, ("block6", "block13", "block18"), (32, 96, 1280)),
-    "convnext_tiny": _convnext(192, 384, 768),
-    "convnext_small": _convnext(192, 384, 768),
-    "convnext_base": _convnext(256, 512, 1024),
-    "convnext_large": _convnext(384, 768, 1536),
-}
-"""torchvision's name of a network -> how it is cut."""
+SCALES = r"(?:layer_scale|relative_position_bias_table|logit_scale)$|\.cpb_mlp\."
+"""Names of layer scales, and of what Swin adds to its attention by relative position."""
+DISPENSABLE = r"^(?:fc|classifier|head|norm[45]?)\.|\.(?:num_batches_tracked|relative_position_index)$"
+"""Keys that a file of weights may lack: of what is not used or computed, and of layers that torchvision's networks do
+not have."""
+IMAGENET = {"imagenet": "IMAGENET1K_V1", "imagenet_v2": "IMAGENET1K_V2"}
+"""Our names of weights that are downloaded -> torchvision's."""
 
 
 @dataclass(frozen=True)
@@ -113,14 +63,14 @@ def build_feature_maps(name: str, weights: str = "none", drop_path: float = -1.0
 
     Args:
         name: a key of `BACKBONES`.
-        weights: "none" (random), "imagenet" (downloaded by torchvision unless it is in its cache), or the path of a
-            state dict with torchvision's names, perhaps under `state_dict`, which may lack what is not used: classifier
-            and counters of batch norms.
+        weights: "none" (random); "imagenet" or "imagenet_v2", torchvision's first or second ones (downloaded unless in
+            its cache); or the path of a state dict with torchvision's names, perhaps under `state_dict`, which may lack
+            what is not used: classifier and counters of batch norms. For SOLIDER's networks, the path of its file.
         drop_path: for networks with stochastic depth, the probability that the last block's residual branch is dropped
             in training; it rises linearly from 0 in the first block. Below 0: torchvision's.
 
     Raises:
-        UserError: a file that does not fit the network.
+        UserError: a file that does not fit the network, or weights that torchvision does not have of it.
         FileNotFoundError: the weights file is missing, or it cannot be downloaded.
     """
     levels = dict(zip(BACKBONES[name].ends, ("c3", "c4", "c5"), strict=True))
@@ -128,18 +78,19 @@ def build_feature_maps(name: str, weights: str = "none", drop_path: float = -1.0
 
 
 def _layers(name: str, weights: str, drop_path: float) -> Layers:
-    net = tvm.get_model(name, weights=None)
+    spec = BACKBONES[name]
+    net = spec.network()
     if drop_path >= 0:
         _set_drop_path(net, drop_path)
     if weights != "none":
-        state = _download(name) if weights == "imagenet" else _read(Path(weights))
-        unused = {key: value for key, value in net.state_dict().items() if re.search(UNUSED, key)}
+        state = _download(name, weights) if weights in IMAGENET else _read(Path(weights))
+        own = {key: value for key, value in net.state_dict().items() if re.search(DISPENSABLE, key)}
         try:
-            net.load_state_dict(unused | state)
-        except RuntimeError as error:
+            net.load_state_dict(own | (spec.translate(state, net) if spec.translate else state))
+        except (RuntimeError, ValueError) as error:
             fault = " ".join(str(error).split())
             raise UserError(f"the weights {weights} do not fit backbone {name}: {fault}") from error
-    return BACKBONES[name].layers(net)
+    return spec.layers(net)
 
 
 def _set_drop_path(net: nn.Module, last: float) -> None:
@@ -150,14 +101,18 @@ def _set_drop_path(net: nn.Module, last: float) -> None:
         drop.p *= factor
 
 
-def _download(name: str) -> dict:
-    weights = tvm.get_model_weights(name)["IMAGENET1K_V1"]
-    file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
+def _download(name: str, weights: str) -> dict:
+    versions = tvm.get_model_weights(name).__members__ if name in tvm.list_models() else {}
+    if IMAGENET[weights] not in versions:
+        others = " or ".join(["a file", *(ours for ours, theirs in IMAGENET.items() if theirs in versions)])
+        raise UserError(f"backbone {name} has no weights {weights}: name {others}")
+    version = versions[IMAGENET[weights]]
+    file = Path(torch.hub.get_dir()) / "checkpoints" / version.url.rpartition("/")[2]
     try:
-        return weights.get_state_dict(progress=True, check_hash=True)
+        return version.get_state_dict(progress=True, check_hash=True)
     except OSError as error:
         raise FileNotFoundError(
-            f"the ImageNet weights could not be downloaded ({error}): put {weights.url} at {file}, or train from other "
+            f"the ImageNet weights could not be downloaded ({error}): put {version.url} at {file}, or train from other "
             "weights or none"
         ) from error
 
@@ -166,8 +121,9 @@ def _read(path: Path) -> dict:
     if not path.is_file():
         raise FileNotFoundError(f"no backbone weights at {path}")
     state = read_tensor_file(path, "file of backbone weights")
-    state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
+    if isinstance(state, dict):
+        state = state.get("state_dict", state.get("teacher", state))
+    if not isinstance(state, dict) or not all(isinstance(key, str) and isinstance(state[key], Tensor) for key in state):
         raise UserError(f"{path} holds no backbone weights: take another file")
     return state
 
@@ -216,9 +172,10 @@ def _stages(stem: nn.Module) -> list[nn.Module]:
 
 
 def scale_parameters(network: nn.Module) -> Iterator[nn.Parameter]:
-    """Parameters that weight decay serves badly, biases outside normalisation layers aside.
+    """Parameters that are usually trained without weight decay, biases of other layers aside.
 
-    Those of normalisation layers, and layer scales (Liu et al., A ConvNet for the 2020s, 2022, train so).
+    Those of normalisation layers, layer scales (Liu et al., A ConvNet for the 2020s, 2022), and what Swin adds to its
+    attention by relative position (Liu et al., Swin Transformer, 2021).
     """
     for module_name, module in network.named_modules():
         for name, parameter in module.named_parameters(module_name, recurse=False):

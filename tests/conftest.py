@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny import BACKBONES as TINY_BACKBONES
 from tiny import draw
 
 from datasets.writers import FORMATS
+from models.backbone_specs import BACKBONES
 
 
 @pytest.fixture(scope="session")
@@ -28,6 +30,12 @@ def one_thread():
     """Each test process computes with one thread: several run side by side."""
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"  # for the programs that tests start
+
+
+@pytest.fixture(scope="session", autouse=True)
+def tiny_backbones():
+    """Networks of a few thousand weights can be backbones; tests of all backbones do not count them."""
+    BACKBONES.update(TINY_BACKBONES)
 
 
 @pytest.fixture(autouse=True)

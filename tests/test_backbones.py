@@ -1,92 +1,97 @@
 """Backbones: where they are cut, where their weights come from, what of them does not learn, and their tails."""
 
+import re
 import urllib.error
 
 import pytest
 import torch
+import torch.nn.functional as F
 from tiny import picture, target, tiny_model
 from torch import nn
-from torchvision.models import get_model
+from torchvision.models import MobileNetV2, ResNet, SwinTransformer, get_model
 from torchvision.models.convnext import CNBlock
 from torchvision.ops import StochasticDepth
 
 from models.backbones import BACKBONES, FreezePolicy, build_backbone, build_feature_maps
 from utils.errors import UserError
 
-ENDS = {
-    "resnet": ("layer2", "layer3", "layer4"),
-    "mobilenet": ("features.6", "features.13", "features.18"),
-    "convnext": ("features.3", "features.5", "features.7"),
-}
-"""Beginning of a network's name -> torchvision's names of the layers whose outputs are C3, C4 and C5."""
-NAMES = [
-    name if name in ("resnet18", "mobilenet_v2", "convnext_tiny") else pytest.param(name, marks=pytest.mark.slow)
-    for name in BACKBONES
-]
+FAST = ("resnet18", "mobilenet_v2", "tiny_convnext", "tiny_swin", "tiny_swin_v2")
+SLOW = [name for name in BACKBONES if name not in FAST and "solider" not in name]  # see test_solider.py
+NAMES = [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 """All backbones; one of each kind in every run of the tests."""
 
 
-def scaled(network: nn.Module) -> nn.Module:
-    """The network with layer scales such that its blocks count."""
-    for module in network.modules():
-        if isinstance(module, CNBlock):
-            nn.init.normal_(module.layer_scale, 0.3, 0.1)
-    return network
+def torchvisions_maps(net: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
+    """C3, C4 and C5 of a torchvision network, each B x C x h x w; Swin's C4 and C5 normalised."""
+    if isinstance(net, ResNet):
+        x = net.layer1(net.maxpool(net.relu(net.bn1(net.conv1(images)))))
+        c3 = net.layer2(x)
+        c4 = net.layer3(c3)
+        return [c3, c4, net.layer4(c4)]
+    first, second = (7, 14) if isinstance(net, MobileNetV2) else (4, 6)
+    c3 = net.features[:first](images)
+    c4 = net.features[first:second](c3)
+    if not isinstance(net, SwinTransformer):
+        return [c3, c4, net.features[second:](c4)]
+    c4 = F.layer_norm(c4, c4.shape[-1:])
+    c5 = net.features[second:](c4)
+    return [x.permute(0, 3, 1, 2) for x in (c3, c4, F.layer_norm(c5, c5.shape[-1:]))]
 
 
-def intermediate(net: nn.Module, name: str, images: torch.Tensor) -> list[torch.Tensor]:
-    """A torchvision network's own C3, C4 and C5, each B x C x h x w."""
-    outputs = []
-    [layers] = [layers for beginning, layers in ENDS.items() if name.startswith(beginning)]
-    for layer in layers:
-        net.get_submodule(layer).register_forward_hook(lambda *args: outputs.append(args[2]))
-    net(images)
-    return outputs
+@pytest.mark.parametrize("name", BACKBONES)
+def test_every_backbone_has_the_kinds_of_layers_that_it_says(name):
+    with torch.device("meta"):
+        modules = list(build_feature_maps(name).modules())
+    for kind, stated in ((nn.BatchNorm2d, "batch_norm"), (StochasticDepth, "stochastic_depth")):
+        assert any(isinstance(module, kind) for module in modules) == getattr(BACKBONES[name], stated)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_maps_stem_and_tail_are_torchvisions_intermediate_features(name, tmp_path):
-    net, images = scaled(get_model(name).eval()), torch.rand(1, 3, 64, 96)
+    spec = BACKBONES[name]
+    net, images = spec.network().eval(), torch.rand(1, 3, 64, 96)
+    for block in net.modules():
+        if isinstance(block, CNBlock):
+            nn.init.normal_(block.layer_scale)  # as it is made, nothing of the block would be left
     torch.save(net.state_dict(), tmp_path / "weights.pth")
-    expected = intermediate(net, name, images)
+    expected = torchvisions_maps(net, images)
 
     network = build_feature_maps(name, str(tmp_path / "weights.pth")).eval()
     maps = network(images)
     assert list(maps) == ["c3", "c4", "c5"]
-    for found, wanted, stride, channels in zip(
-        maps.values(), expected, (8, 16, 32), BACKBONES[name].channels, strict=True
-    ):
+    for found, wanted, channels, stride in zip(maps.values(), expected, spec.channels, (8, 16, 32), strict=True):
         assert found.shape == (1, channels, 64 // stride, 96 // stride)
         torch.testing.assert_close(found, wanted)
 
-    unused = ("fc.", "classifier.", "num_batches_tracked")  # which other files of the same weights may lack
-    bare = {key: value for key, value in net.state_dict().items() if not any(part in key for part in unused)}
+    # Other files of the same weights may lack what is not used, or computed.
+    unused = r"(fc|classifier|norm[45]?|head)\..*|.*(num_batches_tracked|relative_position_index)"
+    bare = {key: value for key, value in net.state_dict().items() if not re.fullmatch(unused, key)}
     torch.save({"state_dict": bare}, tmp_path / "bare.pth")
     backbone = build_backbone(name, str(tmp_path / "bare.pth"))
     c4 = backbone.stem.eval()(images)
-    assert (backbone.stem_channels, backbone.tail_channels) == BACKBONES[name].channels[1:]
+    assert (backbone.stem_channels, backbone.tail_channels) == spec.channels[1:]
     torch.testing.assert_close(c4, expected[1])
     torch.testing.assert_close(backbone.tail.eval()(c4), expected[2])
 
 
 # ---------------------------------------------------------------- stochastic depth
 def test_stochastic_depth_is_torchvisions_or_rises_linearly_to_the_value_given():
-    def probabilities(*args) -> list[float]:
-        backbone = build_backbone("convnext_tiny", *args)
+    def probabilities(name: str, *args) -> list[float]:
+        backbone = build_backbone(name, *args)
         modules = [*backbone.stem.modules(), *backbone.tail.modules()]
         return [module.p for module in modules if isinstance(module, StochasticDepth)]
 
-    assert probabilities() == pytest.approx([0.1 * block / 17 for block in range(18)])
-    assert probabilities("none", 0.34) == pytest.approx([0.02 * block for block in range(18)])
-    assert probabilities("none", 0.0) == [0] * 18
+    assert probabilities("tiny_convnext") == pytest.approx([0.1 * block / 5 for block in range(6)])
+    assert probabilities("tiny_convnext", "none", 0.25) == pytest.approx([0.05 * block for block in range(6)])
+    assert probabilities("tiny_swin", "none", 0.0) == [0] * 8
 
 
 @pytest.mark.parametrize(
     "option, value, name",
     [
         ("DROP_PATH", 0.1, "resnet18"),
-        ("FROZEN_BN_AFFINE", "stem", "convnext_tiny"),
-        ("FROZEN_BN_STATISTICS", "all", "convnext_tiny"),
+        ("FROZEN_BN_AFFINE", "stem", "tiny_convnext"),
+        ("FROZEN_BN_STATISTICS", "all", "tiny_swin"),
     ],
 )
 def test_an_option_that_a_backbone_does_not_have_is_refused(option, value, name):
@@ -102,6 +107,19 @@ def test_a_failed_download_is_one_sentence_that_names_the_file(monkeypatch):
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
     with pytest.raises(FileNotFoundError, match=r"put https://\S+/(resnet18-\w+\.pth) at \S+/checkpoints/\1"):
         build_backbone("resnet18", "imagenet")
+
+
+def test_torchvisions_second_weights_are_taken_where_it_has_them(monkeypatch):
+    urls = []
+    monkeypatch.setattr(
+        "torchvision.models._api.load_state_dict_from_url",
+        lambda url, *_, **__: (urls.append(url), get_model("mobilenet_v2").state_dict())[1],
+    )
+    build_backbone("mobilenet_v2", "imagenet")
+    build_backbone("mobilenet_v2", "imagenet_v2")
+    assert [url.rpartition("/")[2] for url in urls] == ["mobilenet_v2-b0353104.pth", "mobilenet_v2-7ebf99e0.pth"]
+    with pytest.raises(UserError, match="backbone resnet18 has no weights imagenet_v2: name a file or imagenet$"):
+        build_backbone("resnet18", "imagenet_v2")
 
 
 @pytest.mark.parametrize(
@@ -147,19 +165,20 @@ def test_frozen_stages_and_affine_have_no_gradient():
     assert not any(".bn1." in name for name in learns if "tail" in name or name.startswith("stem"))
 
 
-def test_downsampling_belongs_to_the_stage_that_follows():
-    backbone = build_backbone("convnext_tiny")
-    FreezePolicy(stages=3).freeze_parameters(backbone.stem, [])
-    frozen = {name for name, parameter in get_model("convnext_tiny").features.named_parameters() if name[0] in "0123"}
-    assert [p.requires_grad for p in backbone.stem.parameters()].count(False) == len(frozen)
-    assert {name.partition(".")[0] for name, p in backbone.stem.named_parameters() if p.requires_grad} == {"stage4"}
+@pytest.mark.parametrize("name", ["tiny_convnext", "tiny_swin"])
+def test_downsampling_belongs_to_the_stage_that_follows(name):
+    stem, net = build_backbone(name).stem, BACKBONES[name].network()
+    FreezePolicy(stages=3).freeze_parameters(stem, [])
+    frozen = [p.shape for p in net.features[:4].parameters()]
+    assert [p.shape for p in stem.parameters() if not p.requires_grad] == frozen
+    assert not any(p.requires_grad for p in stem[:3].parameters())
 
 
 # ---------------------------------------------------------------- checkpointing of tails
-@pytest.mark.parametrize("name, drop_path", [("resnet18", -1), ("convnext_tiny", 0.5)])
+@pytest.mark.parametrize("name, drop_path", [("resnet18", -1), ("tiny_convnext", 0.5), ("tiny_swin", 0.5)])
 def test_checkpointed_tails_learn_the_same_and_count_a_batch_once(name, drop_path):
     backbone = build_backbone(name, "none", drop_path)
-    scaled(backbone.tail).train()
+    backbone.tail.train()
     x, results, calls = torch.randn(6, backbone.stem_channels, 6, 6), [], {}
     for checkpointed in (False, True):
         tail, own_x = backbone.new_tail(), x.clone().requires_grad_()

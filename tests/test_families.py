@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from releases import NO_CONTEXT, ONE_HEAD
+from tiny import BACKBONES as TINY_BACKBONES
 from tiny import picture, target, tiny_model
 
 from engine.checkpoint import load_weights
@@ -23,7 +24,7 @@ NETWORKS = {
     "seqnet": NO_CONTEXT,
     "glcnet": {},
     "glcnet_parts": {"MODEL__PARTS": True, "MODEL__ROI_ALIGN__SIZE": 14},
-    "glcnet_convnext": {"MODEL__BACKBONE__NAME": "convnext_tiny"},
+    **{f"glcnet {name}": {"MODEL__BACKBONE__NAME": name} for name in TINY_BACKBONES},
 }
 FEW = {
     "INPUT__MIN_SIZE": 64,
@@ -67,7 +68,7 @@ def test_a_network_trains_and_comes_back_from_its_checkpoint(name):
     assert set(model.identity_memory) <= model.state_dict().keys()
 
 
-@pytest.mark.parametrize("name", ["nae_plus", "glcnet", "glcnet_convnext"])
+@pytest.mark.parametrize("name", ["nae_plus", "glcnet", *(f"glcnet {name}" for name in TINY_BACKBONES)])
 def test_mixed_precision_keeps_losses_finite_and_results_close(name):
     model = accelerate(tiny_model(**NETWORKS[name] | FEW))  # half precision is slow on CPUs
     with torch.autocast("cpu", torch.bfloat16):

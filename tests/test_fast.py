@@ -6,6 +6,7 @@ from collections import OrderedDict
 import pytest
 import torch
 from matching import assert_same_people
+from tiny import BACKBONES as TINY_BACKBONES
 from tiny import picture, target, tiny_model
 from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck
@@ -225,7 +226,7 @@ def assert_same_search(model: PersonSearch, twin: PersonSearch) -> None:
 NETWORKS = {
     "resnet50": {"MODEL__BACKBONE__NAME": "resnet50"},
     "mobilenet_v2": {"MODEL__BACKBONE__NAME": "mobilenet_v2"},
-    "convnext": {"MODEL__BACKBONE__NAME": "convnext_tiny"},
+    **{name: {"MODEL__BACKBONE__NAME": name} for name in TINY_BACKBONES},
     "parts": {"MODEL__PARTS": True, "MODEL__ROI_ALIGN__SIZE": 14},
     **{f"scene {name}": {"MODEL__CONTEXT__SCENE": name} for name in SCENE_EXTRACTORS},
     **{f"group {name}": {"MODEL__CONTEXT__GROUP": name} for name in GROUP_EXTRACTORS},

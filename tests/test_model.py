@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny import BACKBONES as TINY_BACKBONES
 from tiny import eager_model, picture, target, tiny_cfg, tiny_model
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -40,8 +41,9 @@ def direction(vector: Tensor) -> Tensor:
 
 
 # ---------------------------------------------------------------- searching
-def test_a_batch_of_different_sizes_gives_what_its_images_give_alone():
-    model = eager_model()
+@pytest.mark.parametrize("backbone", ["resnet18", *TINY_BACKBONES])
+def test_a_batch_of_different_sizes_gives_what_its_images_give_alone(backbone):
+    model = eager_model(MODEL__BACKBONE__NAME=backbone)
     alone = [model.search([image], [BOX])[0] for image in IMAGES]
     assert all(len(result.gallery()["boxes"]) > 2 for result in alone)
     for together, single in zip(model.search(IMAGES, [BOX] * 3), alone, strict=True):

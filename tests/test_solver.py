@@ -11,6 +11,7 @@ from torchvision.models.convnext import CNBlock
 
 from engine.solver import OPTIMIZERS, build_optimizer, build_schedule
 from engine.train import set_learning_rate
+from models.backbones import build_backbone
 from models.base import PersonSearchModel
 from models.deformable import DeformableConv
 from models.preprocess import Preprocess
@@ -149,3 +150,13 @@ def test_what_comes_from_the_backbone_learns_at_a_rate_of_its_own():
     without = PersonSearchModel(Preprocess(96, 160))
     with pytest.raises(UserError, match="BACKBONE_LR_FACTOR must be 1: MODEL.FAMILY two_stage names no backbone"):
         build_optimizer(tiny_cfg(**options), without)
+
+
+@pytest.mark.parametrize("name", ["tiny_swin", "tiny_swin_v2"])
+def test_swins_relative_positions_need_not_decay(name):
+    stem = build_backbone(name).stem
+    groups = build_optimizer(tiny_cfg(SOLVER__DECAY_NORMS=False), stem).param_groups
+    decaying = {id(parameter) for parameter in groups[0]["params"]}
+    names = {name for name, parameter in stem.named_parameters() if id(parameter) in decaying}
+    assert {name.rpartition(".")[0].rpartition(".")[2] for name in names} == {"0", "3", "qkv", "proj", "reduction"}
+    assert not any("cpb_mlp" in name for name in names)

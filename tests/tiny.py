@@ -1,10 +1,14 @@
 """A network, pictures, datasets and runs of programs small enough for tests."""
 
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
 import torch
 from torch import Tensor
+from torchvision.models import ConvNeXt, SwinTransformer
+from torchvision.models.convnext import CNBlockConfig
+from torchvision.models.swin_transformer import PatchMergingV2, SwinTransformerBlockV2
 from yacs.config import CfgNode
 
 from datasets.synthetic.build import build_synthetic
@@ -12,8 +16,20 @@ from datasets.synthetic.config import SyntheticConfig
 from defaults import load_cfg
 from engine import train as loop
 from models import build_model
+from models.backbone_specs import convnext, solider_swin, swin
 from models.two_stage.person_search import PersonSearch
 from tools.common import run_program
+
+_STAGES = [CNBlockConfig(8, 16, 1), CNBlockConfig(16, 32, 1), CNBlockConfig(32, 64, 2), CNBlockConfig(64, None, 2)]
+_SWIN = {"patch_size": [4, 4], "embed_dim": 8, "depths": [2, 2, 2, 2], "num_heads": [1, 2, 2, 4]}
+_SWIN_V2 = {"window_size": [8, 8], "block": SwinTransformerBlockV2, "downsample_layer": PatchMergingV2}
+BACKBONES = {
+    "tiny_convnext": convnext(partial(ConvNeXt, _STAGES, stochastic_depth_prob=0.1, layer_scale=0.3), 16, 32, 64),
+    "tiny_swin": swin(partial(SwinTransformer, **_SWIN, window_size=[7, 7]), 16, 32, 64),
+    "tiny_swin_v2": swin(partial(SwinTransformer, **_SWIN, **_SWIN_V2), 16, 32, 64),
+    "tiny_solider_swin": solider_swin(partial(SwinTransformer, **_SWIN, window_size=[7, 7]), 16, 32, 64),
+}
+"""Backbones of each kind for MODEL.BACKBONE.NAME, small enough for every test."""
 
 ROOT = Path(__file__).resolve().parents[1]
 CFG = str(ROOT / "configs" / "cuhk_sysu.yaml")

@@ -3,6 +3,7 @@
 import errno
 import warnings
 import zipfile
+from argparse import Namespace
 from pathlib import Path
 
 import torch
@@ -38,7 +39,8 @@ def read_tensor_file(path: Path, kind: str) -> object:
                 raise zipfile.BadZipFile
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PyTorch's advice on files of other kinds
-            return torch.load(path, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals([Namespace]):  # data alone; files of DINO and SOLIDER hold one
+                return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # parsers trust what they read: a damaged file raises almost anything
         if undamaged and (isinstance(error, MemoryError) or "allocate memory" in str(error)):
             raise OSError(errno.ENOMEM, "there is not enough memory to read", str(path)) from error
