@@ -95,9 +95,9 @@ _C.MODEL.BACKBONE = CN()
 # "resnet18", "resnet34", "resnet50" (published), "resnet101", "mobilenet_v2"; "convnext_tiny", "_small", "_base",
 # "_large"; "swin_t", "_s", "_b", "swin_v2_t", "_s", "_b"; or "solider_swin_t", "_s", "_b", Swin as SOLIDER has it.
 _C.MODEL.BACKBONE.NAME = "resnet50"
-# Weights that training starts from: "imagenet" (torchvision's IMAGENET1K_V1), "imagenet_v2" (its second ones, of ResNet-50
-# and -101 and MobileNetV2), "none", or the path of a state dict with torchvision's names; for "solider_swin_..." the path
-# of SOLIDER's file (checkpoint.pth, or its converted form), or "none". Not used when testing or resuming.
+# Weights that training starts from: "imagenet" (torchvision's IMAGENET1K_V1), "imagenet_v2" (its second ones, of
+# ResNet-50, ResNet-101 and MobileNetV2), "none", or the path of a state dict with torchvision's names; for
+# "solider_swin_..." that of SOLIDER's file (checkpoint.pth, or its converted form). Not used when testing or resuming.
 _C.MODEL.BACKBONE.WEIGHTS = "imagenet"
 # What these weights take: "rgb" (torchvision's: RGB normalised by ImageNet's mean and deviation) or "bgr" (those of
 # Caffe: BGR, 0 to 255, less a mean).
