@@ -46,6 +46,10 @@ _C.INPUT = CN()
 _C.INPUT.DATASET = "CUHK-SYSU"
 # Folder of the dataset; empty: derived from SYS_HOME_DIR.
 _C.INPUT.DATA_ROOT = ""
+# Further datasets to train on, each as "NAME SHARE FOLDER": its share of the images of an epoch (what is left is
+# DATASET's, each of whose images an epoch shows once) and its folder (may be left out: derived from SYS_HOME_DIR), such
+# as ["CUHK-SYSU 0.5 data/cuhk_sysu"]. Identities stay apart. Evaluation and tests are on DATASET alone.
+_C.INPUT.EXTRA_DATASETS = []
 # Images are resized so that the short side has MIN_SIZE pixels, or the long one MAX_SIZE if that is smaller
 # (published).
 _C.INPUT.MIN_SIZE = 900

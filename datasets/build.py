@@ -15,6 +15,10 @@ from utils.options import check_choices
 
 if TYPE_CHECKING:
     from datasets.augmentation import Augmentation
+    from datasets.mixture import Mixture
+
+MIN_SHARE = 0.01
+"""Of an epoch's images, of the dataset that is evaluated: the epoch is as long as its share makes it."""
 
 DATASETS = {dataset.name: dataset for dataset in (CUHKSYSU, PRW, MovieNetCS)}
 
@@ -52,10 +56,47 @@ def class_of(name: str) -> type[PersonSearchDataset]:
 
 def open_split(cfg: CfgNode, split: str) -> PersonSearchDataset:
     """One split of the dataset that the options name; errors as `build_dataset`."""
-    inputs, name = cfg.INPUT, cfg.INPUT.DATASET
+    return _open(cfg, cfg.INPUT.DATASET, cfg.INPUT.DATA_ROOT, split)
+
+
+def _open(cfg: CfgNode, name: str, data_root: str, split: str) -> PersonSearchDataset:
+    inputs, root = cfg.INPUT, dataset_root(name, cfg.SYS_HOME_DIR, data_root)
     options = {"train_appearances": inputs.TRAIN_APPEARANCES} if name == MovieNetCS.name else {}
-    root = dataset_root(name, cfg.SYS_HOME_DIR, inputs.DATA_ROOT)
     return build_dataset(name, root, split, max_pixels=inputs.MAX_PIXELS, **options)
+
+
+def open_training(cfg: CfgNode) -> "Mixture":
+    """The training split of the options' dataset, mixed with those of INPUT.EXTRA_DATASETS.
+
+    Raises:
+        UserError: an entry that is not "NAME SHARE FOLDER", shares that leave nothing to the first dataset, or a folder
+            that is named twice; and as `build_dataset`.
+    """
+    from datasets.mixture import Mixture  # here, see PersonSearchDataset.__getitem__
+
+    extras = [_parse_extra(entry) for entry in cfg.INPUT.EXTRA_DATASETS]
+    first = 1 - sum(share for _, share, _ in extras)
+    if first < MIN_SHARE:
+        raise UserError(f"INPUT.EXTRA_DATASETS leaves {first:.2g} of an epoch to INPUT.DATASET: leave it {MIN_SHARE}")
+    parts = [open_split(cfg, "train"), *(_open(cfg, name, data_root, "train") for name, _, data_root in extras)]
+    if len({part.root.resolve() for part in parts}) < len(parts):
+        raise UserError("INPUT.EXTRA_DATASETS: a folder comes twice, and its people would have two identities each")
+    return Mixture(parts, [first, *(share for _, share, _ in extras)])
+
+
+def _parse_extra(entry: str) -> tuple[str, float, str]:
+    """Name, share and folder (may be empty) of an entry of INPUT.EXTRA_DATASETS."""
+    name, share, root = (*entry.split(maxsplit=2), "", "", "")[:3]
+    try:
+        number = float(share)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < 1:
+        raise UserError(
+            f'INPUT.EXTRA_DATASETS {entry!r}: give "NAME SHARE FOLDER", the share of an epoch between 0 and 1, such as '
+            '"PRW 0.3 data/prw"'
+        )
+    return name, number, root
 
 
 def build_augmentation(cfg: CfgNode) -> "Augmentation":

@@ -11,14 +11,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from datasets.augmentation import FLIP, Augmentation, Item, horizontal_flip, jitter_colours
-from datasets.base import PersonSearchDataset
+from datasets.mixture import Mixture
 from utils.errors import UserError
 from utils.images import ImageError
 from utils.signals import leave_signals_to_parent
 
 
 def build_train_loader(
-    dataset: PersonSearchDataset,
+    dataset: Mixture,
     batch_size: int,
     num_workers: int,
     seed: int,
@@ -50,7 +50,7 @@ def build_train_loader(
     groups = [dataset.is_wide(index) if same_orientation else False for index in range(len(dataset))]
     return DataLoader(
         TrainingImages(dataset, damaged, augmentation),
-        batch_sampler=TrainBatchSampler(groups, batch_size, seed, rank, world_size, augmentation),
+        batch_sampler=TrainBatchSampler(groups, batch_size, seed, rank, world_size, augmentation, dataset.frequencies),
         num_workers=num_workers,
         collate_fn=collate,
         pin_memory=pin_memory,
@@ -80,11 +80,11 @@ class TrainKey(NamedTuple):
 
 
 class TrainBatchSampler(Sampler):
-    """Batches of TrainKeys: each epoch a permutation of the images, of which every process takes its own batches.
+    """Batches of TrainKeys: each epoch the images in another order, of which every process takes its own batches.
 
-    The permutation and the changes to images follow from (seed, epoch) alone, so that an interrupted run continues
-    exactly. A batch of all processes holds images of one group, in the order of the permutation; it comes where the
-    last of them stands. Images that do not fill one are left out of that epoch.
+    The order and the changes to images follow from (seed, epoch) alone, so that an interrupted run continues exactly. A
+    batch of all processes holds images of one group, in this order; it comes where the last of them stands. Images that
+    do not fill one are left out of that epoch.
 
     Args:
         groups: of each image of the dataset, the group that it may share a batch with.
@@ -92,6 +92,8 @@ class TrainBatchSampler(Sampler):
         seed: not negative.
         rank, world_size: this process, of how many.
         augmentation: how images are changed; all images of a batch are cropped, or none is, so that less is padded.
+        frequencies: how often an epoch shows each image on average, where not each comes once. Of images with the same
+            group and frequency each comes as often as the others, but for some, by chance, which come once more.
 
     Raises:
         UserError: no group has as many images as one batch of all processes takes.
@@ -105,9 +107,15 @@ class TrainBatchSampler(Sampler):
         rank: int = 0,
         world_size: int = 1,
         augmentation: Augmentation = FLIP,
+        frequencies: Sequence[float] | None = None,
     ):
         self.groups, self.batch_size, self.seed = groups, batch_size, seed
         self.rank, self.world_size, self.augmentation = rank, world_size, augmentation
+        pools: dict[tuple[bool, float], list[int]] = defaultdict(list)
+        for index, pool in enumerate(zip(groups, frequencies or [1.0] * len(groups), strict=True)):
+            pools[pool].append(index)
+        # The images of one group and frequency, and how many of them an epoch takes.
+        self._pools = [(images, round(frequency * len(images))) for (_, frequency), images in pools.items()]
         if not len(self):
             raise UserError(
                 f"{len(groups)} training images do not fill one batch of {batch_size} on {world_size} processes: "
@@ -121,25 +129,37 @@ class TrainBatchSampler(Sampler):
 
     def __len__(self) -> int:
         """Batches per process in a whole epoch, skipped ones included."""
-        return sum(count // (self.batch_size * self.world_size) for count in Counter(self.groups).values())
+        counts: dict[bool, int] = Counter()
+        for images, count in self._pools:
+            counts[self.groups[images[0]]] += count
+        return sum(count // (self.batch_size * self.world_size) for count in counts.values())
+
+    def _images(self) -> list[int]:
+        """The images of the epoch in rising order, some of them perhaps several times."""
+        rng, chosen = np.random.default_rng([self.seed, self.epoch, 1]), []
+        for images, count in self._pools:
+            times, rest = divmod(count, len(images))
+            chosen += images * times + rng.permutation(images)[:rest].tolist()
+        return sorted(chosen)
 
     def __iter__(self) -> Iterator[list[TrainKey]]:
-        rng, count, how = np.random.default_rng([self.seed, self.epoch]), len(self.groups), self.augmentation
+        images = self._images()
+        rng, count, how = np.random.default_rng([self.seed, self.epoch]), len(images), self.augmentation
         order = rng.permutation(count).tolist()
         flips = (rng.random(count) < how.flip_prob).tolist()
         scales = rng.choice(how.scales, count).tolist()
         crops = (rng.random(len(self)) < how.crop_share).tolist()
         seeds = rng.integers(2**63, size=count).tolist()
         own = slice(self.rank * self.batch_size, (self.rank + 1) * self.batch_size)
-        for batch, crop in islice(zip(self._batches(order), crops, strict=True), self.start_batch, None):
-            yield [TrainKey(index, flips[index], scales[index], crop, seeds[index]) for index in batch[own]]
+        for batch, crop in islice(zip(self._batches(images, order), crops, strict=True), self.start_batch, None):
+            yield [TrainKey(images[place], flips[place], scales[place], crop, seeds[place]) for place in batch[own]]
 
-    def _batches(self, order: list[int]) -> Iterator[list[int]]:
-        """The images of each batch of all processes."""
+    def _batches(self, images: list[int], order: list[int]) -> Iterator[list[int]]:
+        """The places in `images` of each batch of all processes."""
         filling: dict[bool, list[int]] = defaultdict(list)
-        for index in order:
-            group = self.groups[index]
-            filling[group].append(index)
+        for place in order:
+            group = self.groups[images[place]]
+            filling[group].append(place)
             if len(filling[group]) == self.batch_size * self.world_size:
                 yield filling.pop(group)
 

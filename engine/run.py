@@ -15,7 +15,7 @@ from tqdm import tqdm
 from yacs.config import CfgNode
 
 from datasets import open_split
-from datasets.build import build_augmentation
+from datasets.build import build_augmentation, open_training
 from datasets.training import build_train_loader
 from engine.averaging import WeightAverage
 from engine.checkpoint import load_weights
@@ -65,7 +65,8 @@ class TrainingRun:
         self.signals, self.device = signals, device
         self.folder = RunFolder(Path(cfg.OUTPUT_DIR), cfg.CKPT_KEEP)
         checkpoint, path = from_main(partial(_find_checkpoint, self.folder, resume))
-        self.train_set, self.gallery_set, self.query_set = (open_split(cfg, s) for s in ("train", "gallery", "query"))
+        self.train_set = open_training(cfg)
+        self.gallery_set, self.query_set = (open_split(cfg, split) for split in ("gallery", "query"))
         self.cfg = _with_identities(cfg, self.train_set.num_identities)
         self.setting = Setting(gallery_size=cfg.EVAL.GALLERY_SIZE or None, cross_camera=cfg.EVAL.CROSS_CAMERA)
         check_galleries([self.setting], self.gallery_set, self.query_set)
@@ -179,8 +180,8 @@ class TrainingRun:
         log_to_file(self.folder.path / "log.txt")
         remove_parts(self.folder.path)
         self.folder.rename_damaged()
-        images, identities = len(self.train_set), self.train_set.num_identities
-        log.info("%s: %d training images, %d identities", self.cfg.INPUT.DATASET, images, identities)
+        for part in self.train_set.datasets:
+            log.info("%s: %d training images, %d identities", part.name, len(part), part.num_identities)
         processes = "1 process" if world_size() == 1 else f"{world_size()} processes"
         done = self.progress.epoch, self.cfg.SOLVER.MAX_EPOCHS, self.progress.step
         log.info("%s on %s; done: %d of %d epochs, and %d steps", processes, self.device, *done)

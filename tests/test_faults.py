@@ -16,7 +16,7 @@ import pytest
 import torch
 from disks import fill_disk
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny import interrupt_before_step, words
+from tiny import draw, interrupt_before_step, words
 from training_process import ROOT, assert_same, ended, left_by, run, start, start_two
 
 from engine import run as run_module
@@ -92,7 +92,9 @@ RECIPES = {
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_other_recipes_continue_as_exactly(recipe, cuhk, tmp_path, monkeypatch):
+    other = draw(tmp_path / "prw", "prw")
     options = {"SOLVER__BASE_LR": 1e-3, "SOLVER__MAX_EPOCHS": 1, "SOLVER__MILESTONES": "[]"} | RECIPES[recipe]
+    options |= {"INPUT__EXTRA_DATASETS": f"['PRW 0.2 {other}']"}
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert run(small(cuhk, whole, CKPT_MINUTES=0, **options)) == 0
     interrupt_before_step(3, monkeypatch)

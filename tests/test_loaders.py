@@ -17,6 +17,7 @@ class Numbered(Dataset):
 
     def __init__(self, count=11):
         self.count = count
+        self.frequencies = [1.0] * count
 
     def __len__(self):
         return self.count

@@ -155,7 +155,7 @@ def _as_type_of(default: object, value: object) -> object:
     if isinstance(value, str) and not isinstance(default, str):
         value = ast.literal_eval(value.capitalize() if isinstance(default, bool) else value)
     if isinstance(default, list) and isinstance(value, list | tuple):
-        return [_as_type_of(default[0], element) for element in value]
+        return [_as_type_of(_element_of(default), element) for element in value]
     if isinstance(default, float) and type(value) is int:
         value = float(value)
     if type(value) is not type(default) or (isinstance(value, float) and not math.isfinite(value)):
@@ -163,7 +163,12 @@ def _as_type_of(default: object, value: object) -> object:
     return value
 
 
+def _element_of(default: list) -> object:
+    """A value of the type that the elements of a list option have; text if it is empty by default."""
+    return default[0] if default else ""
+
+
 def _type_name(default: object) -> str:
     if isinstance(default, list):
-        return f"list of {_type_name(default[0])}"
+        return f"list of {_type_name(_element_of(default))}"
     return "float (and finite)" if isinstance(default, float) else type(default).__name__
