@@ -89,8 +89,8 @@ _C.INPUT.TRAIN_APPEARANCES = 70
 
 # -------------------------------------------------------------------------------------------------------------- model
 _C.MODEL = CN()
-# Family of networks, see `FAMILIES` in models/build.py: "two_stage" (OIM, NAE, SeqNet, GLCNet) or "anchor_free"
-# (AlignPS). A family has some of the options below; to set another one is an error.
+# Family of networks, see `FAMILIES` in models/build.py: "two_stage" (OIM, NAE, SeqNet, GLCNet, SeqNeXt) or
+# "anchor_free" (AlignPS). A family has some of the options below; to set another one is an error.
 _C.MODEL.FAMILY = "two_stage"
 # Lowest score of the people that a query is compared with (published: 0.5; AlignPS 0.2, on PRW 0.15). A two-stage
 # network's heads drop boxes below their own SCORE_THRESH first.
@@ -163,9 +163,13 @@ _C.MODEL.DETECTION_HEAD.NMS_THRESH = 0.4
 _C.MODEL.DETECTION_HEAD.MAX_DETECTIONS = 300
 # Second head: embeds the person and gives the final box. Options as those of the first head.
 _C.MODEL.SEARCH_HEAD = CN()
-# "norm_aware" (NAE, SeqNet, GLCNet), "linear" (OIM) or "pixelwise" (NAE+).
+# "norm_aware" (NAE, SeqNet, GLCNet), "linear_score" (SeqNeXt), "linear" (OIM) or "pixelwise" (NAE+).
 _C.MODEL.SEARCH_HEAD.TYPE = "norm_aware"
 _C.MODEL.SEARCH_HEAD.POOL = "max"
+# The final score of a box: the "first" head's, where there is one (published), or this head's "own" (SeqNeXt).
+_C.MODEL.SEARCH_HEAD.SCORE = "first"
+# Box deltas "per_class", background's and a person's (published), or "agnostic", one set for both (SeqNeXt).
+_C.MODEL.SEARCH_HEAD.BOX_DELTAS = "per_class"
 # Batch norm after the linear layer that predicts the box deltas (the BN neck of NAE).
 _C.MODEL.SEARCH_HEAD.BOX_BATCH_NORM = True
 # Multiply gallery embeddings by the box's score (confidence-weighted similarity of NAE).
@@ -245,6 +249,10 @@ _C.MODEL.OIM.QUEUE_SIZE = 5000
 # Momentum of the lookup table; factor (inverse temperature) on similarities (published; OIM's first release: 10).
 _C.MODEL.OIM.MOMENTUM = 0.5
 _C.MODEL.OIM.SCALAR = 30.0
+# Two-stage networks: leave out rows of the tables that nobody has filled yet (SeqNeXt); the loss is the mean over the
+# "labelled" people of a batch (published) or over all "people" (SeqNeXt).
+_C.MODEL.OIM.MASK_EMPTY = False
+_C.MODEL.OIM.MEAN_OVER = "labelled"
 # Weights of the losses (published).
 _C.MODEL.LOSS_WEIGHTS = CN()
 _C.MODEL.LOSS_WEIGHTS.RPN_CLS = 1.0
@@ -354,7 +362,7 @@ RANGES = {
     "MODEL.EMBEDDING.*": (1, ANY),
     "MODEL.CONTEXT.COMPANIONS_FACTOR": (0, ANY),
     "MODEL.OIM.SCALAR": (0.001, ANY),
-    "MODEL.OIM.*": (0, ANY),
+    "MODEL.OIM.[NQ]*": (0, ANY),
     "*.MOMENTUM": (0, 1),
     "MODEL.LOSS_WEIGHTS.*": (0, ANY),
     "SOLVER.MAX_*": (1, ANY),

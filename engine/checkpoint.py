@@ -75,7 +75,7 @@ def fit_weights(model: PersonSearchModel, checkpoint: dict, name: str) -> tuple[
     if weights.unknown:
         raise UserError(f"{name} has keys that {weights.title} does not have: {shortened(weights.unknown)}")
     if weights.unused:
-        log.info("%s: left out, as %s itself never uses it: %s", name, weights.title, shortened(weights.unused))
+        log.info("%s: left out, as searching does not use it: %s", name, shortened(weights.unused))
     if weights.release:  # releases may lack counters: batches that batch norm has seen, the queue's next row
         counters = [key for key, value in own.items() if not (value.ndim or value.is_floating_point())]
         state = {key: torch.zeros((), dtype=torch.int64) for key in counters} | state
@@ -120,7 +120,7 @@ class Weights:
     Attributes:
         state: the weights under this project's names, each once.
         release: where they come from; None: this project.
-        unused: keys of the file that the release's own network never uses; they are not in `state`.
+        unused: keys of the file that searching does not use; they are not in `state`.
         unknown: keys of the file that have no name here.
     """
 

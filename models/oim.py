@@ -10,6 +10,7 @@ from utils.distributed import gather_counts, gather_rows, sum_over_processes, wo
 from utils.labels import BACKGROUND
 
 IGNORED = -100  # class of the rows that have no loss, see `cross_entropy`
+MEANS = ("labelled", "people")
 
 
 class OIMLoss(nn.Module):
@@ -21,7 +22,7 @@ class OIMLoss(nn.Module):
     at its head. If a feature is not finite, nothing is updated.
 
     With several processes, all tables are updated by the features of all processes (in the order of ranks) and so stay
-    equal; the loss is scaled so that the mean over processes is the mean over all people with identity.
+    equal; the loss is scaled so that the mean over processes is the mean over all people that it counts.
 
     Args:
         num_features: D, length of an embedding.
@@ -29,6 +30,10 @@ class OIMLoss(nn.Module):
         queue_size: Q, people without identity that are remembered.
         momentum: share of a row that an update keeps.
         scalar: factor on the cosine similarities.
+        mask_empty: rows of tables that are still zero take no part (GFN): the similarity to them counts as -1, or 1
+            where the row is the person's own.
+        mean_over: what the loss is the mean over, one of `MEANS`: the people with identity, or all people, those
+            without identity costing 0 (GFN).
 
     Buffers: `lut` P x D, `cq` Q x D, `header` (int64 scalar, the queue's head).
     """
@@ -37,9 +42,19 @@ class OIMLoss(nn.Module):
     cq: Tensor
     header: Tensor
 
-    def __init__(self, num_features: int, num_ids: int, queue_size: int, momentum: float = 0.5, scalar: float = 30.0):
+    def __init__(
+        self,
+        num_features: int,
+        num_ids: int,
+        queue_size: int,
+        momentum: float = 0.5,
+        scalar: float = 30.0,
+        mask_empty: bool = False,
+        mean_over: str = "labelled",
+    ):
         super().__init__()
         self.momentum, self.scalar = momentum, scalar
+        self.mask_empty, self.mean_over = mask_empty, mean_over
         self.register_buffer("lut", torch.zeros(num_ids, num_features))
         self.register_buffer("cq", torch.zeros(queue_size, num_features))
         self.register_buffer("header", torch.zeros((), dtype=torch.int64))
@@ -63,9 +78,13 @@ class OIMLoss(nn.Module):
     def _loss(self, features: Tensor, labels: Tensor) -> Tensor:
         known = (labels > BACKGROUND) & (labels <= len(self.lut))
         tables = torch.cat([self.lut, self.cq])  # a copy: the tables change before the backward pass reads them
-        logits = self.scalar * features @ tables.T
-        total = F.cross_entropy(logits, (labels - 1).where(known, IGNORED), ignore_index=IGNORED, reduction="sum")
-        return total * world_size() / sum_over_processes(known.sum()).clamp(min=1)
+        similarities, rows = features @ tables.T, (labels - 1).where(known, IGNORED)
+        if self.mask_empty:
+            own = torch.arange(len(tables), device=rows.device) == rows[:, None]
+            similarities = similarities.where(tables.any(dim=1), 2.0 * own - 1)
+        total = F.cross_entropy(self.scalar * similarities, rows, ignore_index=IGNORED, reduction="sum")
+        counted = known if self.mean_over == "labelled" else labels != BACKGROUND
+        return total * world_size() / sum_over_processes(counted.sum()).clamp(min=1)
 
     @torch.no_grad()
     def _update(self, features: Tensor, labels: Tensor) -> None:

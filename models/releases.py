@@ -10,7 +10,7 @@ Names = tuple[tuple[str, str], ...]
 
 CONFIG_FOLDER = "configs/releases"
 DATASETS = {5532: "cuhk_sysu", 482: "prw", 483: "prw"}
-"""Identities of a release's training set -> the dataset; AlignPS counts one more in PRW."""
+"""Identities of a release's training set -> the dataset; AlignPS and SeqNeXt count one more in PRW."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Release:
         marks: key prefixes that all occur in its files and distinguish it from other releases.
         names: its keys and those of this project.
         dims: key pattern -> number of dimensions, where key names alone are ambiguous.
-        unused: pattern of the keys that it saves though its network never uses them.
+        unused: pattern of the keys that it saves and the network here has no use for.
     """
 
     title: str

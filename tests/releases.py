@@ -22,6 +22,14 @@ OPTIONS = {
         "MODEL__PARTS": True,
         "MODEL__ROI_ALIGN__SIZE": 14,
     },
+    "seqnext": NO_CONTEXT
+    | {
+        "MODEL__BACKBONE__NAME": "convnext_tiny",
+        "MODEL__SEARCH_HEAD__TYPE": "linear_score",
+        "MODEL__SEARCH_HEAD__SCORE": "own",
+        "MODEL__SEARCH_HEAD__BOX_DELTAS": "agnostic",
+        "MODEL__SEARCH_HEAD__BOX_BATCH_NORM": False,
+    },
     "nae": ONE_HEAD,
     "nae_plus": ONE_HEAD | {"MODEL__SEARCH_HEAD__TYPE": "pixelwise"},
 }
@@ -45,6 +53,6 @@ def released_weights(release: str, model: PersonSearch) -> dict[str, Tensor]:
         name = described.own_name(key)
         if name is None:
             state[key] = torch.ones(2)
-        elif name in own:  # ResNet-18 has a part of ResNet-50's keys
+        elif name in own:  # the smaller backbone has a part of the larger one's keys
             state[key] = own[name].clone()
     return state

@@ -17,6 +17,13 @@ from models.two_stage.pixelwise import PixelwiseEmbedding, _coverage
 from models.two_stage.rpn import ProposalNetwork
 from utils.errors import UserError
 
+SEQNEXT = NO_CONTEXT | {
+    "MODEL__SEARCH_HEAD__TYPE": "linear_score",
+    "MODEL__SEARCH_HEAD__SCORE": "own",
+    "MODEL__SEARCH_HEAD__BOX_DELTAS": "agnostic",
+    "MODEL__OIM__MASK_EMPTY": True,
+    "MODEL__OIM__MEAN_OVER": "people",
+}
 NETWORKS = {
     "oim": ONE_HEAD | {"MODEL__SEARCH_HEAD__TYPE": "linear", "MODEL__SEARCH_HEAD__BOX_BATCH_NORM": False},
     "nae": ONE_HEAD | {"MODEL__SEARCH_HEAD__BACKGROUND_IOU": 0.1},
@@ -25,6 +32,9 @@ NETWORKS = {
     "glcnet": {},
     "glcnet_parts": {"MODEL__PARTS": True, "MODEL__ROI_ALIGN__SIZE": 14},
     **{f"glcnet {name}": {"MODEL__BACKBONE__NAME": name} for name in TINY_BACKBONES},
+    "glcnet_convnext": {"MODEL__BACKBONE__NAME": "convnext_tiny"},
+    "seqnext": SEQNEXT,
+    "glcnet_seqnext": SEQNEXT | {"MODEL__CONTEXT__SCENE": "stack", "MODEL__CONTEXT__GROUP": "stack"},
 }
 FEW = {
     "INPUT__MIN_SIZE": 64,
@@ -92,6 +102,7 @@ def test_mixed_precision_keeps_losses_finite_and_results_close(name):
         ({"MODEL__SEARCH_HEAD__TYPE": "linear"}, "linear has neither context nor parts"),
         ({"MODEL__CONTEXT__SCENE": "stak"}, "SCENE 'stak' is not one of none, stack, gate"),
         ({"MODEL__PARTS": True}, "ROI_ALIGN.SIZE 14, not 4"),
+        ({"MODEL__OIM__MEAN_OVER": "all"}, "MEAN_OVER 'all' is not one of labelled, people"),
     ],
 )
 def test_values_that_do_not_exist_or_go_together_are_refused(options, message):

@@ -21,6 +21,7 @@ RELEASES = (
     pytest.param("glcnet_2024", marks=pytest.mark.slow),  # 134 million weights to draw
     pytest.param("nae", marks=pytest.mark.slow),
     "nae_plus",
+    pytest.param("seqnext", marks=pytest.mark.slow),  # a ConvNeXt-B: minutes
 )
 PIXELS, TOLERANCE = 1e-2, 1e-4
 AT_EDGES = 2
@@ -39,7 +40,7 @@ def released_model(name: str, *opts: str) -> PersonSearchModel:
 def release(request) -> tuple[PersonSearchModel, dict[str, np.ndarray]]:
     """Each release's network and known answers."""
     with np.load(FOLDER / f"{request.param}.npz", allow_pickle=False) as file:
-        return released_model(request.param), dict(file)
+        return released_model(request.param), {name: value.astype(np.float32) for name, value in file.items()}
 
 
 def assert_as_released(result, golden: dict[str, np.ndarray]) -> None:

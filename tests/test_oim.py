@@ -52,6 +52,27 @@ def test_loss_and_gradient_are_those_of_the_people_with_identity_alone():
     torch.testing.assert_close(gradient, torch.autograd.grad(plain, features)[0])
 
 
+@pytest.mark.parametrize("mask_empty", [False, True])
+@pytest.mark.parametrize("mean_over", ["labelled", "people"])
+def test_empty_rows_and_the_people_that_count_are_chosen(mask_empty, mean_over):
+    """Identity 2 and a part of the queue have no row yet; SeqNeXt gives such a row -1, or 1 to its own people."""
+    oim = OIMLoss(8, 4, 3, mask_empty=mask_empty, mean_over=mean_over).eval()
+    oim.lut.copy_(F.normalize(torch.randn(4, 8)))
+    oim.lut[1] = 0
+    oim.cq[0] = F.normalize(torch.randn(8), dim=0)
+    features, labels = F.normalize(torch.randn(7, 8)), torch.tensor([1, 2, 2, 4, 0, -1, -1])
+    losses = []
+    for x, label in zip(features, labels.tolist(), strict=True):
+        similarities = [(x @ row).item() for row in [*oim.lut, *oim.cq]]
+        if mask_empty:
+            similarities[1] = 1 if label == 2 else -1
+            similarities[5:] = [-1, -1]
+        if label > 0:
+            losses.append(-(30 * torch.tensor(similarities)).log_softmax(0)[label - 1])
+    expected = sum(losses) / (4 if mean_over == "labelled" else 6)
+    torch.testing.assert_close(oim(features, labels), expected)
+
+
 def test_tables_are_updated_as_if_people_came_one_by_one():
     oim = OIMLoss(8, 5, 3)
     for _ in range(6):

@@ -95,12 +95,12 @@ class RoISampler:
 
 
 def person_deltas(deltas: Tensor) -> Tensor:
-    """The four deltas of the person class, n x 4, out of those of both classes, n x 8."""
-    return deltas.view(len(deltas), NUM_CLASSES, 4)[:, PERSON]
+    """The four deltas of the person class, n x 4: all, or the last four of those of both classes, n x 8."""
+    return deltas[:, -4:]
 
 
 def decode_boxes(deltas: Tensor, boxes: list[Tensor], sizes: list[Size]) -> list[Tensor]:
-    """Decode the person class's deltas (R x 8) of boxes (per image n x 4), and clip the results to their image."""
+    """Decode the person class's deltas (R x 4 or 8) of boxes (per image n x 4), and clip them to their image."""
     decoded = BOX_CODER.decode_single(person_deltas(deltas), torch.cat(boxes))
     decoded = decoded.nan_to_num()  # where training diverges: torchvision's kernels may crash on a NaN box
     per_image = decoded.split([len(image_boxes) for image_boxes in boxes])

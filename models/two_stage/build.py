@@ -1,9 +1,11 @@
 """From options to a two-stage network."""
 
+from functools import partial
+
 from yacs.config import CfgNode
 
 from models.backbones import STRIDE, FreezePolicy, SplitBackbone, build_backbone
-from models.oim import OIMLoss
+from models.oim import MEANS, OIMLoss
 from models.preprocess import Preprocess
 from models.results import Thresholds
 from models.roi import RoIAlign
@@ -17,12 +19,18 @@ from models.two_stage.context import (
     SceneContext,
 )
 from models.two_stage.detection_head import DetectionHead, PassThrough
-from models.two_stage.embedding import LinearEmbedding, NormAwareEmbedding, RoIEmbedding
+from models.two_stage.embedding import (
+    LinearEmbedding,
+    LinearScoreEmbedding,
+    NormAwareEmbedding,
+    ProjectedEmbedding,
+    RoIEmbedding,
+)
 from models.two_stage.features import CROP_SIZE, KERNEL_HEIGHTS, POOLS, PartFeatures, TailFeatures
 from models.two_stage.person_search import PersonSearch
 from models.two_stage.pixelwise import SCORE_NORMS, PixelwiseEmbedding
 from models.two_stage.rpn import BOX_LOSSES, ProposalNetwork
-from models.two_stage.search_head import BoxRegressor, SearchHead
+from models.two_stage.search_head import BOX_DELTAS, BoxRegressor, SearchHead
 from utils.options import check_choices, check_rules
 
 
@@ -33,7 +41,7 @@ def build(cfg: CfgNode, pretrained: bool = False) -> PersonSearch:
     backbone = build_backbone(body.NAME, body.WEIGHTS if pretrained else "none", body.DROP_PATH)
     backbone.tail.checkpointed = body.CHECKPOINT_TAILS
     # SCORE_NORM applies only where the pixel-wise head gives the score.
-    scored_by_pixels = options.SEARCH_HEAD.TYPE == "pixelwise" and options.DETECTION_HEAD.TYPE == "none"
+    own_score = options.DETECTION_HEAD.TYPE == "none" or options.SEARCH_HEAD.SCORE == "own"
     return PersonSearch(
         preprocess=Preprocess(cfg.INPUT.MIN_SIZE, cfg.INPUT.MAX_SIZE, pixels=body.PIXELS),
         stem=backbone.stem,
@@ -42,7 +50,7 @@ def build(cfg: CfgNode, pretrained: bool = False) -> PersonSearch:
         search_head=_build_search_head(options, backbone),
         loss_weights={f"loss_{name.lower()}": weight for name, weight in options.LOSS_WEIGHTS.items()},
         freeze=FreezePolicy(body.FROZEN_STAGES, body.FROZEN_BN_AFFINE, body.FROZEN_BN_STATISTICS),
-        score_norm=options.PIXELWISE.SCORE_NORM if scored_by_pixels else "none",
+        score_norm=options.PIXELWISE.SCORE_NORM if own_score and options.SEARCH_HEAD.TYPE == "pixelwise" else "none",
     )
 
 
@@ -74,8 +82,8 @@ Parts = tuple[list[TailFeatures | PartFeatures], dict[str, Context], RoIEmbeddin
 """What differs between second heads: the features of a RoI, its contexts, and the embedding of both."""
 
 
-def _norm_aware(options: CfgNode, backbone: SplitBackbone) -> Parts:
-    """NAE, SeqNet and GLCNet: vectors of the RoI, its parts and its context in one norm-aware embedding."""
+def _projected(options: CfgNode, backbone: SplitBackbone, kind: type[ProjectedEmbedding]) -> Parts:
+    """Vectors of the RoI, its parts and its context in one embedding."""
     whole = {"res4": backbone.stem_channels, "res5": backbone.tail_channels}
     features: list[TailFeatures | PartFeatures] = [TailFeatures(backbone.new_tail(), whole, options.SEARCH_HEAD.POOL)]
     if options.PARTS:
@@ -86,7 +94,7 @@ def _norm_aware(options: CfgNode, backbone: SplitBackbone) -> Parts:
     channels |= {name: context.channels for name, context in contexts.items()}
     widths = {name.lower(): width for name, width in options.EMBEDDING.items()}
     widths = {name: widths.get(name, options.EMBEDDING.PART) for name in channels}
-    return features, contexts, NormAwareEmbedding(channels, widths)
+    return features, contexts, kind(channels, widths)
 
 
 def _linear(options: CfgNode, backbone: SplitBackbone) -> Parts:
@@ -103,7 +111,12 @@ def _pixelwise(options: CfgNode, backbone: SplitBackbone) -> Parts:
     return [features], {}, PixelwiseEmbedding(channels, widths, options.PIXELWISE.NORMALISED)
 
 
-SEARCH_HEADS = {"norm_aware": _norm_aware, "linear": _linear, "pixelwise": _pixelwise}
+SEARCH_HEADS = {
+    "norm_aware": partial(_projected, kind=NormAwareEmbedding),
+    "linear_score": partial(_projected, kind=LinearScoreEmbedding),
+    "linear": _linear,
+    "pixelwise": _pixelwise,
+}
 """MODEL.SEARCH_HEAD.TYPE -> function that builds the parts of the second head."""
 
 
@@ -118,12 +131,13 @@ def _build_search_head(options: CfgNode, backbone: SplitBackbone) -> SearchHead:
         features=features,
         contexts=contexts,
         embedding=embedding,
-        box_regressor=BoxRegressor(backbone.tail_channels, head.BOX_BATCH_NORM),
-        oim=OIMLoss(length, oim.NUM_IDS, oim.QUEUE_SIZE, oim.MOMENTUM, oim.SCALAR),
+        box_regressor=BoxRegressor(backbone.tail_channels, head.BOX_DELTAS, head.BOX_BATCH_NORM),
+        oim=OIMLoss(length, oim.NUM_IDS, oim.QUEUE_SIZE, oim.MOMENTUM, oim.SCALAR, oim.MASK_EMPTY, oim.MEAN_OVER),
         sampler=_sampler(head),
         thresholds=_thresholds(head),
         companions=companions,
         group_labelled_only=context.GROUP_LABELLED_ONLY,
+        own_score=head.SCORE == "own",
         weight_by_score=head.WEIGHT_BY_SCORE,
     )
 
@@ -160,9 +174,12 @@ CHOICES = {
     "DETECTION_HEAD.POOL": POOLS,
     "SEARCH_HEAD.TYPE": SEARCH_HEADS,
     "SEARCH_HEAD.POOL": POOLS,
+    "SEARCH_HEAD.SCORE": ("first", "own"),
+    "SEARCH_HEAD.BOX_DELTAS": BOX_DELTAS,
     "CONTEXT.SCENE": ("none", *SCENE_EXTRACTORS),
     "CONTEXT.GROUP": ("none", *GROUP_EXTRACTORS, COMPANIONS),
     "PIXELWISE.SCORE_NORM": SCORE_NORMS,
+    "OIM.MEAN_OVER": MEANS,
 }
 """Option of MODEL -> the values that exist."""
 
@@ -178,7 +195,7 @@ def _check(cfg: CfgNode) -> None:
             cfg.INPUT.MIN_SIZE <= cfg.INPUT.MAX_SIZE
         ),
         f"MODEL.SEARCH_HEAD.TYPE {head} has neither context nor parts: set MODEL.CONTEXT.SCENE and MODEL.CONTEXT.GROUP "
-        "to none and MODEL.PARTS to False": plain or head == "norm_aware",
+        "to none and MODEL.PARTS to False": plain or head in ("norm_aware", "linear_score"),
         f"MODEL.PARTS needs MODEL.ROI_ALIGN.SIZE {CROP_SIZE}, not {size}": size == CROP_SIZE or not options.PARTS,
         "MODEL.CONTEXT.GROUP needs people, which MODEL.DETECTION_HEAD.TYPE none does not find: set one of them": (
             group == "none" or options.DETECTION_HEAD.TYPE != "none"

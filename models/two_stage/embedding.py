@@ -1,6 +1,7 @@
 """From the features of a RoI to its identity embedding and to the logits of person against background.
 
-Norm-aware (NAE, SeqNet, GLCNet) and linear (the OIM baseline); NAE+'s is in `pixelwise.py`.
+Norm-aware (NAE, SeqNet, GLCNet), the same with a linear score (SeqNeXt), and linear (the OIM baseline); NAE+'s is in
+`pixelwise.py`.
 """
 
 import torch
@@ -36,10 +37,10 @@ class RoIEmbedding(nn.Module):
         raise NotImplementedError
 
 
-class NormAwareEmbedding(RoIEmbedding):
+class ProjectedEmbedding(RoIEmbedding):
     """Projects every feature to its own width, and concatenates the outputs to one vector z (NAE).
 
-    z / |z| is the identity embedding, and |z| through a batch norm the logit of person against background.
+    z / |z| is the identity embedding; subclasses say what the logit of person against background is.
 
     Args:
         channels: length of each feature, by name.
@@ -54,15 +55,17 @@ class NormAwareEmbedding(RoIEmbedding):
                 for name, width in widths.items()
             }
         )
-        self.rescaler = nn.BatchNorm1d(1)
         self.num_features, self.widths = sum(widths.values()), widths
 
     def forward(self, features: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Embeddings R x D (unit vectors) and logits R from features name -> R x channels[name]."""
         with torch.autocast(next(iter(features.values())).device.type, enabled=False):
             z = torch.cat([project(features[name].float()) for name, project in self.projectors.items()], dim=1)
-            norm = z.norm(dim=1, keepdim=True)
-            return F.normalize(z), self.rescaler(norm)[:, 0]
+            return F.normalize(z), self.logits(z, features)
+
+    def logits(self, z: Tensor, features: dict[str, Tensor]) -> Tensor:
+        """Logits R from the vectors z, R x D, and from the features."""
+        raise NotImplementedError
 
     def classification_loss(self, logits: Tensor, samples: list[Samples]) -> Tensor:
         is_person = torch.cat([s.is_person for s in samples])
@@ -70,6 +73,28 @@ class NormAwareEmbedding(RoIEmbedding):
 
     def scores(self, logits: Tensor) -> Tensor:
         return logits.sigmoid()
+
+
+class NormAwareEmbedding(ProjectedEmbedding):
+    """The logit is |z| through a batch norm (NAE, SeqNet, GLCNet)."""
+
+    def __init__(self, channels: dict[str, int], widths: dict[str, int]):
+        super().__init__(channels, widths)
+        self.rescaler = nn.BatchNorm1d(1)
+
+    def logits(self, z: Tensor, _: dict[str, Tensor]) -> Tensor:
+        return self.rescaler(z.norm(dim=1, keepdim=True))[:, 0]
+
+
+class LinearScoreEmbedding(ProjectedEmbedding):
+    """The logit is linear in the feature `res5` (SeqNeXt)."""
+
+    def __init__(self, channels: dict[str, int], widths: dict[str, int]):
+        super().__init__(channels, widths)
+        self.classifier = nn.Linear(channels["res5"], 1)
+
+    def logits(self, _: Tensor, features: dict[str, Tensor]) -> Tensor:
+        return self.classifier(features["res5"].float())[:, 0]
 
 
 class LinearEmbedding(RoIEmbedding):

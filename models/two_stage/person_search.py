@@ -1,4 +1,4 @@
-"""The two-stage network: stem, RPN, first head, second head (OIM, NAE, SeqNet, GLCNet)."""
+"""The two-stage network: stem, RPN, first head, second head (OIM, NAE, SeqNet, GLCNet, SeqNeXt)."""
 
 from torch import Tensor, nn
 

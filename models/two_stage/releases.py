@@ -3,6 +3,7 @@
 import re
 
 from models.releases import Names, Release
+from models.two_stage.modern_releases import RELEASES as MODERN
 
 _PROJECTORS = "roi_heads.embedding_head.projectors."
 _THEIRS, _OURS = re.escape(_PROJECTORS), "search_head.embedding.projectors."
@@ -70,10 +71,11 @@ RELEASES = (
     Release(
         "SeqNet (2021)",
         "seqnet",
-        marks=("roi_heads.reid_head.", f"{_PROJECTORS}feat_res5."),
+        marks=("roi_heads.reid_head.layer4.", f"{_PROJECTORS}feat_res5."),
         names=_COMMON + _TWO_HEADS + _RES4_RES5,
     ),
     Release("NAE+ (2020)", "nae_plus", _NAE_MARKS, _NAE, {_PROJECTOR_WEIGHTS: 4}, _NAE_UNUSED),
     Release("NAE (2020)", "nae", _NAE_MARKS, _NAE, {_PROJECTOR_WEIGHTS: 2}, _NAE_UNUSED),
+    *MODERN,
 )
 """The known releases; the first whose marks a file has is taken, so those with more marks come first."""

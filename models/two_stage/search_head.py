@@ -8,22 +8,26 @@ from models.oim import OIMLoss
 from models.preprocess import ImageBatch
 from models.results import SearchResult, Thresholds
 from models.roi import RoIAlign, RoIs
-from models.two_stage.boxes import NUM_CLASSES, RoISampler, box_regression_loss, decode_boxes
+from models.two_stage.boxes import RoISampler, box_regression_loss, decode_boxes
 from models.two_stage.context import Companions, Context
 from models.two_stage.embedding import RoIEmbedding, projection
 from models.two_stage.features import PartFeatures, TailFeatures
 
+BOX_DELTAS = {"per_class": 8, "agnostic": 4}
+"""Which box deltas are predicted -> how many: those of background and person apart, or one set for both (SeqNeXt)."""
+
 
 class BoxRegressor(nn.Sequential):
-    """Both classes' box deltas, R x 8 float32, from the res5 vector R x C or map R x C x h x w, which is averaged.
+    """Box deltas, R x 4 or 8 float32, from the res5 vector R x C or map R x C x h x w, which is averaged.
 
     Args:
         channels: C.
+        deltas: a key of `BOX_DELTAS`.
         batch_norm: a batch norm behind the linear layer (the BN neck of NAE).
     """
 
-    def __init__(self, channels: int, batch_norm: bool):
-        linear, norm = nn.Linear(channels, NUM_CLASSES * 4), nn.BatchNorm1d(NUM_CLASSES * 4)
+    def __init__(self, channels: int, deltas: str, batch_norm: bool):
+        linear, norm = nn.Linear(channels, BOX_DELTAS[deltas]), nn.BatchNorm1d(BOX_DELTAS[deltas])
         super().__init__(*(projection(linear, norm) if batch_norm else [linear]))
 
     def forward(self, res5: Tensor) -> Tensor:
@@ -45,6 +49,7 @@ class SearchHead(nn.Module):
         thresholds: which boxes stay at test.
         companions: appends the people around each RoI to its embedding.
         group_labelled_only: in training, the people of a group are those with an identity.
+        own_score: the score of the embedding is final, even where the first head has scored the boxes.
         weight_by_score: gallery embeddings are multiplied by their scores.
     """
 
@@ -61,6 +66,7 @@ class SearchHead(nn.Module):
         thresholds: Thresholds,
         companions: Companions | None = None,
         group_labelled_only: bool = False,
+        own_score: bool = False,
         weight_by_score: bool = True,
     ):
         super().__init__()
@@ -69,7 +75,8 @@ class SearchHead(nn.Module):
         self.embedding, self.companions, self.oim = embedding, companions, oim
         self.box_regressor = box_regressor
         self.sampler, self.thresholds = sampler, thresholds
-        self.group_labelled_only, self.weight_by_score = group_labelled_only, weight_by_score
+        self.group_labelled_only = group_labelled_only
+        self.own_score, self.weight_by_score = own_score, weight_by_score
 
     @property
     def embedding_widths(self) -> dict[str, int]:
@@ -80,7 +87,7 @@ class SearchHead(nn.Module):
     def encode(
         self, feature_map: Tensor, boxes: list[Tensor], group_masks: list[Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Embeddings R x D, logits R x ... and box deltas R x 8 of boxes (per image n x 4, in the resized image).
+        """Embeddings R x D, logits R x ... and box deltas R x 4 or 8 of boxes (per image n x 4, in the resized image).
 
         For `group_masks` see `GroupContext`.
         """
@@ -117,8 +124,8 @@ class SearchHead(nn.Module):
         Args:
             feature_map: B x C x h x w.
             people: boxes per image n x 4, in pixels of the resized image.
-            scores: per image n, the first head's, which are final (SeqNet's first classification score); None where
-                nothing has scored the boxes: this head does.
+            scores: per image n, the first head's, which are final (SeqNet's first classification score) unless
+                `own_score`; None where nothing has scored the boxes: this head does.
             batch: the images.
             query_boxes: per image g x 4, in pixels of the original image.
         """
@@ -129,7 +136,7 @@ class SearchHead(nn.Module):
         embeddings, logits, deltas = self.encode(feature_map, boxes, group_masks)
         counts = [len(image_boxes) for image_boxes in boxes]
         decoded = batch.restore_boxes(decode_boxes(deltas, boxes, batch.sizes))
-        if scores is None:
+        if scores is None or self.own_score:
             own_scores = self.embedding.scores(logits).split(counts)
             scores = [own[len(given) :] for own, given in zip(own_scores, query_boxes, strict=True)]
         return [

@@ -37,6 +37,8 @@ def released_state(release: str) -> dict[str, Tensor]:
         state[key.replace("rpn.head.conv.0.0.", "rpn.head.conv.")] = _draw(drawn, shape, batch_norms)
     if release in RESCALERS:
         _spread_scores(state, *RESCALERS[release])
+    if release in CONVNEXTS:
+        return {key: _of_convnext(key, value, key.rpartition(".")[0] in batch_norms) for key, value in state.items()}
     if release.startswith("alignps"):
         return {key: _anchor_free(key, value) for key, value in state.items()}
     return state
@@ -79,6 +81,18 @@ def _spread_scores(state: dict[str, Tensor], mean: float, variance: float) -> No
     for key, value in state.items():
         if ".projectors." in key and value.dim() == 4:  # convolutions of NAE+, as the linear layers above
             state[key] = value - value.mean(dim=1, keepdim=True)
+
+
+CONVNEXTS = ("seqnext", "seas")
+
+
+def _of_convnext(key: str, value: Tensor, of_batch_norm: bool) -> Tensor:
+    """A tensor of a release with a ConvNeXt: layer norms, layer scales, and scores that do not saturate."""
+    if key.endswith(".layer_scale"):
+        return 0.3 + 0.03 / 1.4 * value
+    if key.endswith(".weight") and value.dim() == 1 and not of_batch_norm:
+        return 1 + 0.1 / 1.4 * value
+    return 0.1 * value if key.endswith("cls_score.weight") else value
 
 
 SCALED = {"backbone.conv1.weight": 1 / 64, "conv_offset.weight": 0.25, "conv_cls.weight": 3}
