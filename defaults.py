@@ -89,8 +89,8 @@ _C.INPUT.TRAIN_APPEARANCES = 70
 
 # -------------------------------------------------------------------------------------------------------------- model
 _C.MODEL = CN()
-# Family of networks, see `FAMILIES` in models/build.py: "two_stage" (OIM, NAE, SeqNet, GLCNet, SeqNeXt) or
-# "anchor_free" (AlignPS). A family has some of the options below; to set another one is an error.
+# Family of networks, see `FAMILIES` in models/build.py: "two_stage" (OIM, NAE, SeqNet, GLCNet, SeqNeXt,
+# SEAS) or "anchor_free" (AlignPS). A family has some of the options below; to set another one is an error.
 _C.MODEL.FAMILY = "two_stage"
 # Lowest score of the people that a query is compared with (published: 0.5; AlignPS 0.2, on PRW 0.15). A two-stage
 # network's heads drop boxes below their own SCORE_THRESH first.
@@ -147,7 +147,8 @@ _C.MODEL.ROI_ALIGN.SIZE = 14
 _C.MODEL.ROI_ALIGN.SAMPLING_RATIO = 2
 # First head: classifies proposals as person or background and refines their boxes.
 _C.MODEL.DETECTION_HEAD = CN()
-# "faster_rcnn", or "none": the second head works on the RPN's proposals (OIM, NAE, NAE+).
+# "faster_rcnn"; "class_agnostic", the same with one set of box deltas for both classes, behind a batch norm (SEAS); or
+# "none": the second head works on the RPN's proposals (OIM, NAE, NAE+).
 _C.MODEL.DETECTION_HEAD.TYPE = "faster_rcnn"
 # Global pooling of a RoI's features: "max" (published) or "average".
 _C.MODEL.DETECTION_HEAD.POOL = "max"
@@ -157,27 +158,38 @@ _C.MODEL.DETECTION_HEAD.BATCH_SIZE = 128
 _C.MODEL.DETECTION_HEAD.POSITIVE_FRACTION = 0.5
 _C.MODEL.DETECTION_HEAD.FOREGROUND_IOU = 0.5
 _C.MODEL.DETECTION_HEAD.BACKGROUND_IOU = 0.5
+# In training, hand the RPN's proposals on to the second head, beside the better boxes (SEAS).
+_C.MODEL.DETECTION_HEAD.WITH_PROPOSALS = False
 # At test time: lowest score, IoU threshold of non-maximum suppression, maximum number of boxes (published).
 _C.MODEL.DETECTION_HEAD.SCORE_THRESH = 0.5
 _C.MODEL.DETECTION_HEAD.NMS_THRESH = 0.4
 _C.MODEL.DETECTION_HEAD.MAX_DETECTIONS = 300
 # Second head: embeds the person and gives the final box. Options as those of the first head.
 _C.MODEL.SEARCH_HEAD = CN()
-# "norm_aware" (NAE, SeqNet, GLCNet), "linear_score" (SeqNeXt), "linear" (OIM) or "pixelwise" (NAE+).
+# "norm_aware" (NAE, SeqNet, GLCNet), "linear_score" (SeqNeXt), "multi_granularity" (SEAS), "linear" (OIM) or
+# "pixelwise" (NAE+).
 _C.MODEL.SEARCH_HEAD.TYPE = "norm_aware"
 _C.MODEL.SEARCH_HEAD.POOL = "max"
+# Height and width of this head's crops (SEAS: [24, 12]); 0: ROI_ALIGN.SIZE.
+_C.MODEL.SEARCH_HEAD.ROI_SIZE = [0, 0]
 # The final score of a box: the "first" head's, where there is one (published), or this head's "own" (SeqNeXt).
 _C.MODEL.SEARCH_HEAD.SCORE = "first"
-# Box deltas "per_class", background's and a person's (published), or "agnostic", one set for both (SeqNeXt).
+# Box deltas "per_class", background's and a person's (published); "agnostic", one set for both (SeqNeXt); or "none":
+# the first head's boxes are final (SEAS).
 _C.MODEL.SEARCH_HEAD.BOX_DELTAS = "per_class"
 # Batch norm after the linear layer that predicts the box deltas (the BN neck of NAE).
 _C.MODEL.SEARCH_HEAD.BOX_BATCH_NORM = True
 # Multiply gallery embeddings by the box's score (confidence-weighted similarity of NAE).
 _C.MODEL.SEARCH_HEAD.WEIGHT_BY_SCORE = True
+# Margin of the triplet loss, of cosine similarities (SEAS: CUHK-SYSU 0.25, PRW 0.35). LOSS_WEIGHTS.BOX_TRIPLET above 0
+# adds that loss.
+_C.MODEL.SEARCH_HEAD.TRIPLET_MARGIN = 0.25
 _C.MODEL.SEARCH_HEAD.BATCH_SIZE = 128
 _C.MODEL.SEARCH_HEAD.POSITIVE_FRACTION = 0.5
 _C.MODEL.SEARCH_HEAD.FOREGROUND_IOU = 0.5
 _C.MODEL.SEARCH_HEAD.BACKGROUND_IOU = 0.5
+# Sample no more background than people (SEAS).
+_C.MODEL.SEARCH_HEAD.EQUAL_BACKGROUND = False
 _C.MODEL.SEARCH_HEAD.SCORE_THRESH = 0.5
 _C.MODEL.SEARCH_HEAD.NMS_THRESH = 0.5
 _C.MODEL.SEARCH_HEAD.MAX_DETECTIONS = 300
@@ -232,7 +244,7 @@ _C.MODEL.ANCHOR_FREE.MAX_DETECTIONS = 100
 _C.MODEL.ANCHOR_FREE.QUERY = "overlap"
 
 # Dimensions of each feature in the embedding. Features that the model does not have do not count: GLCNet has 640 with
-# scene and group, 512 with the scene.
+# scene and group, 512 with the scene. SEAS embeds strips of both maps.
 _C.MODEL.EMBEDDING = CN()
 _C.MODEL.EMBEDDING.RES4 = 256
 _C.MODEL.EMBEDDING.RES5 = 128
@@ -262,6 +274,10 @@ _C.MODEL.LOSS_WEIGHTS.PROPOSAL_REG = 10.0
 _C.MODEL.LOSS_WEIGHTS.BOX_CLS = 1.0
 _C.MODEL.LOSS_WEIGHTS.BOX_REG = 1.0
 _C.MODEL.LOSS_WEIGHTS.BOX_REID = 1.0
+# Beside OIM, a triplet loss with its table's rows (SEAS: 1), and a classifier of the training set's identities (COAT:
+# PRW 0.5, CUHK-SYSU 0.1; there beside OIM with weight 0.5). 0: without.
+_C.MODEL.LOSS_WEIGHTS.BOX_TRIPLET = 0.0
+_C.MODEL.LOSS_WEIGHTS.BOX_SOFTMAX = 0.0
 
 # ------------------------------------------------------------------------------------------------------------- solver
 _C.SOLVER = CN()

@@ -10,7 +10,7 @@ Names = tuple[tuple[str, str], ...]
 
 CONFIG_FOLDER = "configs/releases"
 DATASETS = {5532: "cuhk_sysu", 482: "prw", 483: "prw"}
-"""Identities of a release's training set -> the dataset; AlignPS and SeqNeXt count one more in PRW."""
+"""Identities of a release's training set -> the dataset; AlignPS, SeqNeXt and SEAS count one more in PRW."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from functools import cached_property
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.utils import _pair
 from torch.utils.checkpoint import checkpoint
 from torchvision.ops import roi_align
 
@@ -14,17 +15,18 @@ class RoIAlign(nn.Module):
     """RoIAlign without the half-pixel shift (aligned=False), as in the published networks.
 
     Args:
-        output_size: bins of a side of a crop.
+        output_size: bins of a crop: of its height and its width, or of both.
         sampling_ratio: sampling points of a bin along each axis.
         spatial_scale: cells of the feature map per pixel of the image.
     """
 
-    def __init__(self, output_size: int, sampling_ratio: int, spatial_scale: float):
+    def __init__(self, output_size: int | tuple[int, int], sampling_ratio: int, spatial_scale: float):
         super().__init__()
-        self.output_size, self.sampling_ratio, self.spatial_scale = output_size, sampling_ratio, spatial_scale
+        self.output_size: tuple[int, int] = _pair(output_size)
+        self.sampling_ratio, self.spatial_scale = sampling_ratio, spatial_scale
 
     def forward(self, feature_map: Tensor, boxes: list[Tensor]) -> Tensor:
-        """Crops R x C x output_size x output_size of a map B x C x h x w, the boxes of all images one after another.
+        """Crops R x C x output_size of a map B x C x h x w, the boxes of all images one after another.
 
         Boxes are n x 4 per image, in pixels of the resized image. Half precision would move them by pixels, and lose
         gradients of cells that many RoIs share, so the operator runs in float32.
@@ -54,12 +56,12 @@ class RoIs:
 
     @cached_property
     def crops(self) -> Tensor:
-        """The crops R x C x s x s, computed on first use."""
+        """The crops R x C x h x w, computed on first use."""
         return self.roi_align(self.feature_map, self.boxes)
 
 
 class Tail(nn.Sequential):
-    """The last stage of a backbone (res5 of a ResNet), from crops R x C x s x s to R x C' x s/2 x s/2.
+    """The last stage of a backbone (res5 of a ResNet), from crops R x C x h x w to R x C' x h/2 x w/2.
 
     Attributes:
         checkpointed: in training, compute activations again in the backward pass instead of keeping them.

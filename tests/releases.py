@@ -12,6 +12,25 @@ from models.two_stage.releases import RELEASES
 
 NO_CONTEXT = {"MODEL__CONTEXT__SCENE": "none", "MODEL__CONTEXT__GROUP": "none"}
 ONE_HEAD = NO_CONTEXT | {"MODEL__DETECTION_HEAD__TYPE": "none"}
+SEQNEXT = NO_CONTEXT | {
+    "MODEL__SEARCH_HEAD__TYPE": "linear_score",
+    "MODEL__SEARCH_HEAD__SCORE": "own",
+    "MODEL__SEARCH_HEAD__BOX_DELTAS": "agnostic",
+    "MODEL__SEARCH_HEAD__BOX_BATCH_NORM": False,
+    "MODEL__OIM__MASK_EMPTY": True,
+    "MODEL__OIM__MEAN_OVER": "people",
+}
+SEAS = NO_CONTEXT | {
+    "MODEL__DETECTION_HEAD__TYPE": "class_agnostic",
+    "MODEL__DETECTION_HEAD__POOL": "average",
+    "MODEL__DETECTION_HEAD__WITH_PROPOSALS": True,
+    "MODEL__SEARCH_HEAD__TYPE": "multi_granularity",
+    "MODEL__SEARCH_HEAD__ROI_SIZE": [6, 4],
+    "MODEL__SEARCH_HEAD__BOX_DELTAS": "none",
+    "MODEL__SEARCH_HEAD__WEIGHT_BY_SCORE": False,
+    "MODEL__SEARCH_HEAD__EQUAL_BACKGROUND": True,
+    "MODEL__LOSS_WEIGHTS__BOX_TRIPLET": 1.0,
+}
 
 OPTIONS = {
     "seqnet": NO_CONTEXT,
@@ -22,14 +41,8 @@ OPTIONS = {
         "MODEL__PARTS": True,
         "MODEL__ROI_ALIGN__SIZE": 14,
     },
-    "seqnext": NO_CONTEXT
-    | {
-        "MODEL__BACKBONE__NAME": "convnext_tiny",
-        "MODEL__SEARCH_HEAD__TYPE": "linear_score",
-        "MODEL__SEARCH_HEAD__SCORE": "own",
-        "MODEL__SEARCH_HEAD__BOX_DELTAS": "agnostic",
-        "MODEL__SEARCH_HEAD__BOX_BATCH_NORM": False,
-    },
+    "seqnext": SEQNEXT | {"MODEL__BACKBONE__NAME": "convnext_tiny"},
+    "seas": SEAS | {"MODEL__BACKBONE__NAME": "convnext_tiny"},
     "nae": ONE_HEAD,
     "nae_plus": ONE_HEAD | {"MODEL__SEARCH_HEAD__TYPE": "pixelwise"},
 }

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from releases import NO_CONTEXT, ONE_HEAD
+from releases import NO_CONTEXT, ONE_HEAD, SEAS, SEQNEXT
 from tiny import BACKBONES as TINY_BACKBONES
 from tiny import picture, target, tiny_model
 
@@ -17,13 +17,6 @@ from models.two_stage.pixelwise import PixelwiseEmbedding, _coverage
 from models.two_stage.rpn import ProposalNetwork
 from utils.errors import UserError
 
-SEQNEXT = NO_CONTEXT | {
-    "MODEL__SEARCH_HEAD__TYPE": "linear_score",
-    "MODEL__SEARCH_HEAD__SCORE": "own",
-    "MODEL__SEARCH_HEAD__BOX_DELTAS": "agnostic",
-    "MODEL__OIM__MASK_EMPTY": True,
-    "MODEL__OIM__MEAN_OVER": "people",
-}
 NETWORKS = {
     "oim": ONE_HEAD | {"MODEL__SEARCH_HEAD__TYPE": "linear", "MODEL__SEARCH_HEAD__BOX_BATCH_NORM": False},
     "nae": ONE_HEAD | {"MODEL__SEARCH_HEAD__BACKGROUND_IOU": 0.1},
@@ -32,8 +25,10 @@ NETWORKS = {
     "glcnet": {},
     "glcnet_parts": {"MODEL__PARTS": True, "MODEL__ROI_ALIGN__SIZE": 14},
     **{f"glcnet {name}": {"MODEL__BACKBONE__NAME": name} for name in TINY_BACKBONES},
-    "glcnet_convnext": {"MODEL__BACKBONE__NAME": "convnext_tiny"},
     "seqnext": SEQNEXT,
+    "seas": SEAS,
+    "glcnet_seas": SEAS | {"MODEL__CONTEXT__SCENE": "stack", "MODEL__CONTEXT__GROUP": "stack"},
+    "seqnet_softmax": NO_CONTEXT | {"MODEL__LOSS_WEIGHTS__BOX_SOFTMAX": 0.5},
     "glcnet_seqnext": SEQNEXT | {"MODEL__CONTEXT__SCENE": "stack", "MODEL__CONTEXT__GROUP": "stack"},
 }
 FEW = {
@@ -78,7 +73,7 @@ def test_a_network_trains_and_comes_back_from_its_checkpoint(name):
     assert set(model.identity_memory) <= model.state_dict().keys()
 
 
-@pytest.mark.parametrize("name", ["nae_plus", "glcnet", *(f"glcnet {name}" for name in TINY_BACKBONES)])
+@pytest.mark.parametrize("name", ["nae_plus", "glcnet", "seas", *(f"glcnet {name}" for name in TINY_BACKBONES)])
 def test_mixed_precision_keeps_losses_finite_and_results_close(name):
     model = accelerate(tiny_model(**NETWORKS[name] | FEW))  # half precision is slow on CPUs
     with torch.autocast("cpu", torch.bfloat16):
@@ -99,9 +94,13 @@ def test_mixed_precision_keeps_losses_finite_and_results_close(name):
         ({"MODEL__BACKBONE__NAME": "resnet5"}, "'resnet5' is not one of resnet18"),
         ({"INPUT__MIN_SIZE": 200}, "INPUT.MIN_SIZE, of the short side, must not be above INPUT.MAX_SIZE"),
         ({"MODEL__DETECTION_HEAD__TYPE": "none"}, "CONTEXT.GROUP needs people"),
-        ({"MODEL__SEARCH_HEAD__TYPE": "linear"}, "linear has neither context nor parts"),
+        ({"MODEL__SEARCH_HEAD__TYPE": "linear"}, "linear has no context"),
         ({"MODEL__CONTEXT__SCENE": "stak"}, "SCENE 'stak' is not one of none, stack, gate"),
-        ({"MODEL__PARTS": True}, "ROI_ALIGN.SIZE 14, not 4"),
+        ({"MODEL__PARTS": True}, "crops of 14 x 14, not 4 x 4"),
+        (NO_CONTEXT | {"MODEL__SEARCH_HEAD__TYPE": "multi_granularity"}, "crops of 6 rows or more, not 4"),
+        (SEAS | {"MODEL__EMBEDDING__RES4": 90}, "RES4 and RES5 must add up to a multiple of 8"),
+        (SEAS | {"MODEL__PARTS": True}, "multi_granularity has no parts"),
+        ({"MODEL__SEARCH_HEAD__ROI_SIZE": [14]}, r"ROI_SIZE must be \[height, width\], not \[14\]"),
         ({"MODEL__OIM__MEAN_OVER": "all"}, "MEAN_OVER 'all' is not one of labelled, people"),
     ],
 )

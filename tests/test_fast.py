@@ -6,6 +6,7 @@ from collections import OrderedDict
 import pytest
 import torch
 from matching import assert_same_people
+from releases import SEAS
 from tiny import BACKBONES as TINY_BACKBONES
 from tiny import picture, target, tiny_model
 from torch import Tensor, nn
@@ -54,7 +55,7 @@ def test_proposals_are_those_of_torchvision(spread, count, monkeypatch):
 
 
 # ---------------------------------------------------------------- RoIAlign
-@pytest.mark.parametrize("size, sampling_ratio, step", [(14, 2, 1), (14, 2, 2), (7, 1, 1), (5, 3, 2)])
+@pytest.mark.parametrize("size, sampling_ratio, step", [(14, 2, 1), (14, 2, 2), (7, 1, 1), ((6, 3), 3, 2)])
 def test_gathered_crops_are_those_of_torchvision(size, sampling_ratio, step):
     x, roi_align = feature_map(), RoIAlign(size, sampling_ratio, SCALE)
     crops = gathered_crops(roi_align, x, BOXES, step)
@@ -227,6 +228,7 @@ NETWORKS = {
     "resnet50": {"MODEL__BACKBONE__NAME": "resnet50"},
     "mobilenet_v2": {"MODEL__BACKBONE__NAME": "mobilenet_v2"},
     **{name: {"MODEL__BACKBONE__NAME": name} for name in TINY_BACKBONES},
+    "seas": SEAS,
     "parts": {"MODEL__PARTS": True, "MODEL__ROI_ALIGN__SIZE": 14},
     **{f"scene {name}": {"MODEL__CONTEXT__SCENE": name} for name in SCENE_EXTRACTORS},
     **{f"group {name}": {"MODEL__CONTEXT__GROUP": name} for name in GROUP_EXTRACTORS},

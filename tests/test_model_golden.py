@@ -21,7 +21,8 @@ RELEASES = (
     pytest.param("glcnet_2024", marks=pytest.mark.slow),  # 134 million weights to draw
     pytest.param("nae", marks=pytest.mark.slow),
     "nae_plus",
-    pytest.param("seqnext", marks=pytest.mark.slow),  # a ConvNeXt-B: minutes
+    pytest.param("seqnext", marks=pytest.mark.slow),  # a ConvNeXt-B, as the next
+    pytest.param("seas", marks=pytest.mark.slow),
 )
 PIXELS, TOLERANCE = 1e-2, 1e-4
 AT_EDGES = 2

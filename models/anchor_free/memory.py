@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.oim import OIMLoss
+from models.triplet import hardest_triplet_loss
 from utils.distributed import sum_over_processes, world_size
 from utils.labels import BACKGROUND
 
@@ -70,11 +71,6 @@ def triplet_loss(features: Tensor, labels: Tensor, lut: Tensor, without_first: b
     features, labels = features[known].float(), labels[known]
     paired = labels[labels > 1] if without_first else labels
     vectors, labels = torch.cat([features, lut[paired - 1]]), torch.cat([labels, paired])
-    same = labels[:, None] == labels
-    if same.all():
-        return 0 * features.sum()
     norms = vectors.square().sum(dim=1)
     distances = (norms[:, None] + norms - 2 * vectors @ vectors.T).clamp(min=1e-12).sqrt()
-    farthest = distances.masked_fill(~same, -torch.inf).amax(dim=1)
-    nearest = distances.masked_fill(same, torch.inf).amin(dim=1)
-    return (farthest - nearest + MARGIN).clamp(min=0).mean()
+    return hardest_triplet_loss(distances, labels[:, None] == labels, MARGIN)

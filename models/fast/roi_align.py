@@ -17,8 +17,9 @@ def gathered_crops(roi_align: RoIAlign, feature_map: Tensor, boxes: list[Tensor]
     batch, channels, height, width = feature_map.shape
     all_boxes = torch.cat([image_boxes.float() for image_boxes in boxes]) * roi_align.spatial_scale
     left, top, right, bottom = all_boxes.unbind(1)
-    columns, column_weights = _samples(roi_align, left, right, width, step)
-    rows, row_weights = _samples(roi_align, top, bottom, height, step)
+    bins, ratio = roi_align.output_size, roi_align.sampling_ratio
+    columns, column_weights = _samples(left, right, bins[1], ratio, width, step)
+    rows, row_weights = _samples(top, bottom, bins[0], ratio, height, step)
     first_row = torch.cat([rows.new_full((len(b),), index * height) for index, b in enumerate(boxes)])
     # R x bin row x bin column x sample row x sample column
     cells = (first_row[:, None, None] + rows)[:, :, None, :, None] * width + columns[:, None, :, None, :]
@@ -34,7 +35,7 @@ def gathered_crops(roi_align: RoIAlign, feature_map: Tensor, boxes: list[Tensor]
     return crops.permute(0, 3, 1, 2)
 
 
-def _samples(roi_align: RoIAlign, low: Tensor, high: Tensor, cells: int, step: int) -> tuple[Tensor, Tensor]:
+def _samples(low: Tensor, high: Tensor, bins: int, ratio: int, cells: int, step: int) -> tuple[Tensor, Tensor]:
     """Along one axis: for every `step`-th bin of each RoI the cells that its samples lie between, and their weights.
 
     As in torchvision's kernel, a RoI is at least one cell long, a sample beyond the map by more than a cell counts 0,
@@ -42,13 +43,15 @@ def _samples(roi_align: RoIAlign, low: Tensor, high: Tensor, cells: int, step: i
 
     Args:
         low, high: R, edges of the RoIs, in cells.
+        bins: of a RoI.
+        ratio: samples of a bin.
         cells: length of the map.
+        step: which bins are computed, every `step`-th.
 
     Returns:
-        int64 and float, R x bins x (2 sampling_ratio): each sample has two neighbours.
+        int64 and float, R x bins x (2 ratio): each sample has two neighbours.
     """
-    size, ratio = roi_align.output_size, roi_align.sampling_ratio
-    offsets = (torch.arange(size * ratio, device=low.device) + 0.5) / (size * ratio)
+    offsets = (torch.arange(bins * ratio, device=low.device) + 0.5) / (bins * ratio)
     position = low[:, None] + offsets * (high - low).clamp(min=1)[:, None]
     inside = (position >= -1) & (position <= cells)
     position = position.where(inside, 0).clamp(0, cells - 1)
@@ -56,5 +59,5 @@ def _samples(roi_align: RoIAlign, low: Tensor, high: Tensor, cells: int, step: i
     neighbours = torch.stack([before, (before + 1).clamp(max=cells - 1)], dim=-1).long()
     share = position - before
     weights = torch.stack([1 - share, share], dim=-1) * (inside / ratio)[..., None]
-    shape = (len(low), size, 2 * ratio)
+    shape = (len(low), bins, 2 * ratio)
     return neighbours.view(shape)[:, ::step], weights.view(shape)[:, ::step]

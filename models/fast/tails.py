@@ -45,7 +45,8 @@ def tail_on_rois(tail: Tail, rois: RoIs) -> Tensor:
 def bins_per_cell(rois: RoIs, step: int = 1) -> float:
     """Bins of the crops (every `step`-th) per cell of the feature map."""
     batch, _, height, width = rois.feature_map.shape
-    return sum(rois.counts) * len(range(0, rois.roi_align.output_size, step)) ** 2 / (batch * height * width)
+    rows, columns = (len(range(0, size, step)) for size in rois.roi_align.output_size)
+    return sum(rois.counts) * rows * columns / (batch * height * width)
 
 
 def _convolved(rois: RoIs, conv: nn.Conv2d, step: int = 1) -> Tensor:

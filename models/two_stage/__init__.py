@@ -1,4 +1,4 @@
-"""The family of two-stage networks: OIM, NAE, NAE+, SeqNet, GLCNet and SeqNeXt."""
+"""The family of two-stage networks: OIM, NAE, NAE+, SeqNet, GLCNet, SeqNeXt and SEAS."""
 
 from models.base import Family
 from models.two_stage.build import build

@@ -58,6 +58,14 @@ class Samples:
         return self.labels != BACKGROUND
 
 
+class EqualSampler(BalancedPositiveNegativeSampler):
+    """For one image: as many negative as positive examples, but two where none is positive."""
+
+    def __call__(self, classes: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        positives = min(int((classes[0] >= 1).sum()), int(self.batch_size_per_image * self.positive_fraction))
+        return BalancedPositiveNegativeSampler(2 * max(positives, 1), 0.5)(classes)
+
+
 class RoISampler:
     """Choose the RoIs of an image that a head learns from (Fast R-CNN), ground truth included.
 
@@ -66,11 +74,19 @@ class RoISampler:
         positive_fraction: largest share of people among them.
         foreground_iou: IoU with a ground-truth box from which a RoI shows that person.
         background_iou: IoU below which it is background; RoIs between the two are not used (NAE: 0.1).
+        equal: no more background than people (SEAS), but two where there is nobody.
     """
 
-    def __init__(self, batch_size: int, positive_fraction: float, foreground_iou: float, background_iou: float):
+    def __init__(
+        self,
+        batch_size: int,
+        positive_fraction: float,
+        foreground_iou: float,
+        background_iou: float,
+        equal: bool = False,
+    ):
         self.matcher = Matcher(foreground_iou, background_iou, allow_low_quality_matches=False)
-        self.sampler = BalancedPositiveNegativeSampler(batch_size, positive_fraction)
+        self.sampler = (EqualSampler if equal else BalancedPositiveNegativeSampler)(batch_size, positive_fraction)
 
     @torch.no_grad()
     def __call__(self, boxes: list[Tensor], targets: Targets) -> list[Samples]:

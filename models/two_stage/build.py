@@ -18,7 +18,7 @@ from models.two_stage.context import (
     GroupContext,
     SceneContext,
 )
-from models.two_stage.detection_head import DetectionHead, PassThrough
+from models.two_stage.detection_head import PREDICTORS, DetectionHead, PassThrough
 from models.two_stage.embedding import (
     LinearEmbedding,
     LinearScoreEmbedding,
@@ -27,10 +27,18 @@ from models.two_stage.embedding import (
     RoIEmbedding,
 )
 from models.two_stage.features import CROP_SIZE, KERNEL_HEIGHTS, POOLS, PartFeatures, TailFeatures
+from models.two_stage.identity_losses import CosineTripletLoss, IdentityClassifier
+from models.two_stage.multi_granularity import (
+    GRANULARITIES,
+    ModulatedEmbedding,
+    ModulatedFeatures,
+    MultiGranularity,
+)
 from models.two_stage.person_search import PersonSearch
 from models.two_stage.pixelwise import SCORE_NORMS, PixelwiseEmbedding
 from models.two_stage.rpn import BOX_LOSSES, ProposalNetwork
-from models.two_stage.search_head import BOX_DELTAS, BoxRegressor, SearchHead
+from models.two_stage.scene_attention import HEADS, SceneAttention
+from models.two_stage.search_head import BOX_DELTAS, BoxRegressor, KeepBoxes, SearchHead
 from utils.options import check_choices, check_rules
 
 
@@ -75,10 +83,17 @@ def _build_detection_head(options: CfgNode, backbone: SplitBackbone) -> Detectio
     if head.TYPE == "none":
         return PassThrough()
     features = TailFeatures(backbone.new_tail(), {"res5": backbone.tail_channels}, head.POOL)
-    return DetectionHead(_roi_align(options), features, _sampler(head), _thresholds(head))
+    return DetectionHead(
+        roi_align=RoIAlign(options.ROI_ALIGN.SIZE, options.ROI_ALIGN.SAMPLING_RATIO, 1 / STRIDE),
+        features=features,
+        kind=head.TYPE,
+        sampler=_sampler(head),
+        thresholds=_thresholds(head),
+        with_proposals=head.WITH_PROPOSALS,
+    )
 
 
-Parts = tuple[list[TailFeatures | PartFeatures], dict[str, Context], RoIEmbedding]
+Parts = tuple[list[TailFeatures | PartFeatures | ModulatedFeatures], dict[str, Context], RoIEmbedding]
 """What differs between second heads: the features of a RoI, its contexts, and the embedding of both."""
 
 
@@ -111,13 +126,28 @@ def _pixelwise(options: CfgNode, backbone: SplitBackbone) -> Parts:
     return [features], {}, PixelwiseEmbedding(channels, widths, options.PIXELWISE.NORMALISED)
 
 
+def _multi_granularity(options: CfgNode, backbone: SplitBackbone) -> Parts:
+    """SEAS: strips of the RoI and what the whole image adds to them, and contexts beside them."""
+    channels = {"res4": backbone.stem_channels, "res5": backbone.tail_channels}
+    widths = {name.lower(): width for name, width in options.EMBEDDING.items()}
+    strips = MultiGranularity(channels, {name: widths[name] for name in channels})
+    scene = SceneAttention(backbone.stem_channels, strips.width)
+    features = ModulatedFeatures(backbone.new_tail(), backbone.tail_channels, strips, scene)
+    contexts = _build_contexts(options.CONTEXT, backbone)
+    lengths = {name: context.channels for name, context in contexts.items()}
+    return [features], contexts, ModulatedEmbedding(strips.width, lengths, widths)
+
+
 SEARCH_HEADS = {
     "norm_aware": partial(_projected, kind=NormAwareEmbedding),
     "linear_score": partial(_projected, kind=LinearScoreEmbedding),
     "linear": _linear,
     "pixelwise": _pixelwise,
+    "multi_granularity": _multi_granularity,
 }
 """MODEL.SEARCH_HEAD.TYPE -> function that builds the parts of the second head."""
+WITH_PARTS = ("norm_aware", "linear_score")
+WITH_CONTEXT = (*WITH_PARTS, "multi_granularity")
 
 
 def _build_search_head(options: CfgNode, backbone: SplitBackbone) -> SearchHead:
@@ -126,14 +156,18 @@ def _build_search_head(options: CfgNode, backbone: SplitBackbone) -> SearchHead:
     context = options.CONTEXT
     companions = Companions(search_factor=context.COMPANIONS_FACTOR) if context.GROUP == COMPANIONS else None
     length = embedding.num_features * (1 if companions is None else 2)
+    channels = backbone.tail_channels
     return SearchHead(
-        roi_align=_roi_align(options),
+        roi_align=RoIAlign(_crop_size(options), options.ROI_ALIGN.SAMPLING_RATIO, 1 / STRIDE),
         features=features,
         contexts=contexts,
         embedding=embedding,
-        box_regressor=BoxRegressor(backbone.tail_channels, head.BOX_DELTAS, head.BOX_BATCH_NORM),
+        box_regressor=(
+            BoxRegressor(channels, head.BOX_DELTAS, head.BOX_BATCH_NORM) if head.BOX_DELTAS != "none" else KeepBoxes()
+        ),
         oim=OIMLoss(length, oim.NUM_IDS, oim.QUEUE_SIZE, oim.MOMENTUM, oim.SCALAR, oim.MASK_EMPTY, oim.MEAN_OVER),
-        sampler=_sampler(head),
+        identity_losses=_build_identity_losses(options, length),
+        sampler=_sampler(head, equal=head.EQUAL_BACKGROUND),
         thresholds=_thresholds(head),
         companions=companions,
         group_labelled_only=context.GROUP_LABELLED_ONLY,
@@ -153,12 +187,25 @@ def _build_contexts(options: CfgNode, backbone: SplitBackbone) -> dict[str, Cont
     return contexts
 
 
-def _roi_align(options: CfgNode) -> RoIAlign:
-    return RoIAlign(options.ROI_ALIGN.SIZE, options.ROI_ALIGN.SAMPLING_RATIO, 1 / STRIDE)
+def _build_identity_losses(options: CfgNode, length: int) -> dict[str, CosineTripletLoss | IdentityClassifier]:
+    """The losses beside OIM that have a weight."""
+    losses: dict[str, CosineTripletLoss | IdentityClassifier] = {}
+    if options.LOSS_WEIGHTS.BOX_TRIPLET:
+        losses["triplet"] = CosineTripletLoss(options.SEARCH_HEAD.TRIPLET_MARGIN)
+    if options.LOSS_WEIGHTS.BOX_SOFTMAX:
+        losses["softmax"] = IdentityClassifier(length, options.OIM.NUM_IDS)
+    return losses
 
 
-def _sampler(head: CfgNode) -> RoISampler:
-    return RoISampler(head.BATCH_SIZE, head.POSITIVE_FRACTION, head.FOREGROUND_IOU, head.BACKGROUND_IOU)
+def _crop_size(options: CfgNode) -> tuple[int, int]:
+    """Height and width of the second head's crops."""
+    size = options.ROI_ALIGN.SIZE
+    height, width = options.SEARCH_HEAD.ROI_SIZE
+    return height or size, width or size
+
+
+def _sampler(head: CfgNode, equal: bool = False) -> RoISampler:
+    return RoISampler(head.BATCH_SIZE, head.POSITIVE_FRACTION, head.FOREGROUND_IOU, head.BACKGROUND_IOU, equal)
 
 
 def _thresholds(head: CfgNode) -> Thresholds:
@@ -170,12 +217,12 @@ COMPANIONS = "companions"
 
 CHOICES = {
     "RPN.BOX_LOSS": BOX_LOSSES,
-    "DETECTION_HEAD.TYPE": ("faster_rcnn", "none"),
+    "DETECTION_HEAD.TYPE": (*PREDICTORS, "none"),
     "DETECTION_HEAD.POOL": POOLS,
     "SEARCH_HEAD.TYPE": SEARCH_HEADS,
     "SEARCH_HEAD.POOL": POOLS,
     "SEARCH_HEAD.SCORE": ("first", "own"),
-    "SEARCH_HEAD.BOX_DELTAS": BOX_DELTAS,
+    "SEARCH_HEAD.BOX_DELTAS": (*BOX_DELTAS, "none"),
     "CONTEXT.SCENE": ("none", *SCENE_EXTRACTORS),
     "CONTEXT.GROUP": ("none", *GROUP_EXTRACTORS, COMPANIONS),
     "PIXELWISE.SCORE_NORM": SCORE_NORMS,
@@ -188,15 +235,27 @@ def _check(cfg: CfgNode) -> None:
     """Raise UserError for values that do not exist, or do not go together."""
     options = cfg.MODEL
     check_choices("MODEL", options, CHOICES)
-    head, size, group = options.SEARCH_HEAD.TYPE, options.ROI_ALIGN.SIZE, options.CONTEXT.GROUP
-    plain = not options.PARTS and options.CONTEXT.SCENE == group == "none"
+    head, size, group = options.SEARCH_HEAD.TYPE, options.SEARCH_HEAD.ROI_SIZE, options.CONTEXT.GROUP
+    check_rules({f"MODEL.SEARCH_HEAD.ROI_SIZE must be [height, width], not {size}": len(size) == 2 and min(size) >= 0})
+    height, width = _crop_size(options)
+    strips = head == "multi_granularity"
     rules = {
         "INPUT.MIN_SIZE, of the short side, must not be above INPUT.MAX_SIZE, of the long one": (
             cfg.INPUT.MIN_SIZE <= cfg.INPUT.MAX_SIZE
         ),
-        f"MODEL.SEARCH_HEAD.TYPE {head} has neither context nor parts: set MODEL.CONTEXT.SCENE and MODEL.CONTEXT.GROUP "
-        "to none and MODEL.PARTS to False": plain or head in ("norm_aware", "linear_score"),
-        f"MODEL.PARTS needs MODEL.ROI_ALIGN.SIZE {CROP_SIZE}, not {size}": size == CROP_SIZE or not options.PARTS,
+        f"MODEL.SEARCH_HEAD.TYPE {head} has no context: set MODEL.CONTEXT.SCENE and MODEL.CONTEXT.GROUP to none": (
+            head in WITH_CONTEXT or options.CONTEXT.SCENE == group == "none"
+        ),
+        f"MODEL.SEARCH_HEAD.TYPE {head} has no parts: set MODEL.PARTS to False": head in WITH_PARTS
+        or not options.PARTS,
+        f"MODEL.PARTS needs crops of {CROP_SIZE} x {CROP_SIZE}, not {height} x {width}: see MODEL.ROI_ALIGN.SIZE": (
+            height == width == CROP_SIZE or not options.PARTS
+        ),
+        f"MODEL.SEARCH_HEAD.TYPE {head} needs crops of {2 * GRANULARITIES} rows or more, not {height}: set "
+        "MODEL.SEARCH_HEAD.ROI_SIZE": height >= 2 * GRANULARITIES or not strips,
+        f"MODEL.EMBEDDING.RES4 and RES5 must add up to a multiple of {HEADS}, for the attention of {head}": (
+            (options.EMBEDDING.RES4 + options.EMBEDDING.RES5) % HEADS == 0 or not strips
+        ),
         "MODEL.CONTEXT.GROUP needs people, which MODEL.DETECTION_HEAD.TYPE none does not find: set one of them": (
             group == "none" or options.DETECTION_HEAD.TYPE != "none"
         ),

@@ -62,11 +62,16 @@ class ChannelAttention(nn.Module):
 
 
 class SpatialAttention(nn.Module):
-    """A weight in (0, 1) for each position, B x 1 x h x w, from the mean and the maximum of its channels."""
+    """A weight in (0, 1) for each position, B x 1 x h x w, from the mean and the maximum of its channels.
 
-    def __init__(self):
+    Args:
+        kernel: side of the convolution's kernel.
+        bias: whether the convolution has one.
+    """
+
+    def __init__(self, kernel: int = 5, bias: bool = False):
         super().__init__()
-        self.conv = nn.Conv2d(2, 1, 5, padding=2, bias=False)
+        self.conv = nn.Conv2d(2, 1, kernel, padding=kernel // 2, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)).sigmoid()

@@ -33,7 +33,67 @@ _SEQNEXT: Names = (
     (rf"(?:roi_heads|{_FILTER[:-2]})\.reid_loss\.(lut|cq)", r"search_head.oim.\1"),
 )
 
+_SCENE, _OUR_SCENE = r"reid_roi_heads\.denoiser\.", "search_head.features.0.scene"
+_STRIP = r"reid_roi_heads\.embedder\.encoders\.{}\.branches\.(\d)\.strip_projectors\.(\d)\."
+_STRIP_LAYERS = {
+    r"cbam\.channel_attention\.body\.fc1": "attention.channels.0",
+    r"cbam\.channel_attention\.body\.fc2": "attention.channels.3",
+    r"cbam\.spatial_attention\.body": "attention.positions.conv",
+    "linear": "project.0",
+    "norm": "project.1",
+}
+_SCENE_LAYERS = {
+    "norm": "token_norm",
+    r"decoder\.norm1": "before.norm",
+    r"decoder\.ffn1\.fc1": "before.ffn.0",
+    r"decoder\.ffn1\.fc2": "before.ffn.3",
+    r"decoder\.norm2": "query_norm",
+    r"decoder\.cross_attn\.qry_proj": "query",
+    r"decoder\.cross_attn\.key_proj": "key",
+    r"decoder\.cross_attn\.val_proj": "value",
+    r"decoder\.cross_attn\.out_proj": "out",
+    r"decoder\.norm3": "after.norm",
+    r"decoder\.ffn2\.fc1": "after.ffn.0",
+    r"decoder\.ffn2\.fc2": "after.ffn.3",
+}
+_SEAS: Names = (
+    *_stem(r"backbone\.features"),
+    *_RPN,
+    *(
+        (rf"{theirs}\.features\.{number}\.(.+)", rf"{ours}.tail.stage5.{place}.\1")
+        for theirs, ours in (
+            (r"detection_roi_heads\.box_head", "detection_head.features"),
+            (r"reid_roi_heads\.enhancer\.body", "search_head.features.0"),
+        )
+        for number, place in ((6, 0), (7, 1))
+    ),
+    (r"detection_roi_heads\.box_predictor\.classifier\.(.+)", r"detection_head.predictor.cls_score.\1"),
+    (r"detection_roi_heads\.box_predictor\.regressor\.fc\.(.+)", r"detection_head.predictor.bbox_pred.0.\1"),
+    (r"detection_roi_heads\.box_predictor\.regressor\.bn\.(.+)", r"detection_head.predictor.bbox_pred.1.\1"),
+    *(
+        (rf"{_STRIP.format(encoder)}{theirs}\.(.+)", rf"search_head.features.0.strips.maps.{name}.\1.\2.{ours}.\3")
+        for encoder, name in ((0, "res4"), (1, "res5"))
+        for theirs, ours in _STRIP_LAYERS.items()
+    ),
+    *(
+        (rf"reid_roi_heads\.extractor\.body\.layer{layer}\.(.+)", rf"{_OUR_SCENE}.extractor.{layer - 1}.\1")
+        for layer in (1, 2, 3)
+    ),
+    (rf"{_SCENE}embedder\.pos_row", f"{_OUR_SCENE}.rows"),
+    (rf"{_SCENE}embedder\.pos_col", f"{_OUR_SCENE}.columns"),
+    *((rf"{_SCENE}{theirs}\.(.+)", rf"{_OUR_SCENE}.{ours}.\1") for theirs, ours in _SCENE_LAYERS.items()),
+    (r"reid_roi_heads\.bnr_loss\.mapping\.(mean|var)", r"search_head.embedding.norm.running_\1"),
+    (r"reid_roi_heads\.reid_loss\.(lut|cq)", r"search_head.oim.\1"),
+)
+
 RELEASES = (
+    Release(
+        "SEAS (2024)",
+        "seas",
+        marks=("detection_roi_heads.box_head.", "reid_roi_heads.denoiser."),
+        names=_SEAS,
+        unused=r".+\.drop_path\.keep_prob",
+    ),
     Release(
         "SeqNeXt (2023)",
         "seqnext",

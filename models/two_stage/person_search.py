@@ -1,4 +1,4 @@
-"""The two-stage network: stem, RPN, first head, second head (OIM, NAE, SeqNet, GLCNet, SeqNeXt)."""
+"""The two-stage network: stem, RPN, first head, second head (OIM, NAE, SeqNet, GLCNet, SeqNeXt, SEAS)."""
 
 from torch import Tensor, nn
 
@@ -7,10 +7,14 @@ from models.base import PersonSearchModel, Targets
 from models.preprocess import ImageBatch, Preprocess
 from models.results import SearchResult
 from models.roi import Tail
+from models.two_stage.context import Context
 from models.two_stage.detection_head import DetectionHead, PassThrough
 from models.two_stage.pixelwise import relative_scores
 from models.two_stage.rpn import ProposalNetwork
+from models.two_stage.scene_attention import SceneAttention
 from models.two_stage.search_head import SearchHead
+
+IDENTITY_LOSSES = ("search_head.oim.", "search_head.identity_losses.")
 
 
 class PersonSearch(PersonSearchModel):
@@ -26,8 +30,6 @@ class PersonSearch(PersonSearchModel):
         freeze: what of the backbone does not learn.
         score_norm: what scores are relative to, see `relative_scores`.
     """
-
-    identity_memory = ("search_head.oim.lut", "search_head.oim.cq", "search_head.oim.header")
 
     def __init__(
         self,
@@ -45,6 +47,7 @@ class PersonSearch(PersonSearchModel):
         self.stem, self.rpn = stem, rpn
         self.detection_head, self.search_head = detection_head, search_head
         self.loss_weights, self.freeze, self.score_norm = loss_weights, freeze, score_norm
+        self.identity_memory = tuple(key for key in self.state_dict() if key.startswith(IDENTITY_LOSSES))
         freeze.freeze_parameters(stem, self.tails())
 
     @property
@@ -59,7 +62,7 @@ class PersonSearch(PersonSearchModel):
         return [self.stem, *self.tails()]
 
     def inference_modules(self) -> list[nn.Module]:
-        extractors = [context.extractor for context in self.search_head.contexts.values()]
+        extractors = [m.extractor for m in self.search_head.modules() if isinstance(m, Context | SceneAttention)]
         return [self.stem, self.rpn.head, *self.tails(), *extractors]
 
     def train(self, mode: bool = True) -> "PersonSearch":

@@ -1,5 +1,7 @@
 """The second head: the identity embedding of each box, and its final score and position."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -8,10 +10,12 @@ from models.oim import OIMLoss
 from models.preprocess import ImageBatch
 from models.results import SearchResult, Thresholds
 from models.roi import RoIAlign, RoIs
-from models.two_stage.boxes import RoISampler, box_regression_loss, decode_boxes
+from models.two_stage.boxes import RoISampler, Samples, box_regression_loss, decode_boxes
 from models.two_stage.context import Companions, Context
 from models.two_stage.embedding import RoIEmbedding, projection
 from models.two_stage.features import PartFeatures, TailFeatures
+from models.two_stage.identity_losses import CosineTripletLoss, IdentityClassifier
+from models.two_stage.multi_granularity import ModulatedFeatures
 
 BOX_DELTAS = {"per_class": 8, "agnostic": 4}
 """Which box deltas are predicted -> how many: those of background and person apart, or one set for both (SeqNeXt)."""
@@ -34,6 +38,22 @@ class BoxRegressor(nn.Sequential):
         with torch.autocast(res5.device.type, enabled=False):
             return super().forward(res5.float() if res5.dim() == 2 else res5.float().mean((2, 3)))
 
+    def losses(self, deltas: Tensor, samples: list[Samples]) -> dict[str, Tensor]:
+        """See `box_regression_loss`."""
+        return {"loss_box_reg": box_regression_loss(deltas, samples)}
+
+
+class KeepBoxes(nn.Module):
+    """No box deltas: the boxes that the head is given are final (SEAS)."""
+
+    def forward(self, res5: Tensor) -> Tensor:
+        """Zeros, R x 4."""
+        return torch.zeros(len(res5), 4, device=res5.device)
+
+    def losses(self, *_: Any) -> dict[str, Tensor]:
+        """No losses."""
+        return {}
+
 
 class SearchHead(nn.Module):
     """Embeds boxes, in training, in galleries and in queries by the one path `encode`.
@@ -45,6 +65,7 @@ class SearchHead(nn.Module):
         embedding: from all features to embeddings and person logits.
         box_regressor: from `res5` to box deltas.
         oim: the identity loss.
+        identity_losses: more of them, by name.
         sampler: chooses RoIs for training.
         thresholds: which boxes stay at test.
         companions: appends the people around each RoI to its embedding.
@@ -57,11 +78,12 @@ class SearchHead(nn.Module):
         self,
         *,
         roi_align: RoIAlign,
-        features: list[TailFeatures | PartFeatures],
+        features: list[TailFeatures | PartFeatures | ModulatedFeatures],
         contexts: dict[str, Context],
         embedding: RoIEmbedding,
-        box_regressor: BoxRegressor,
+        box_regressor: BoxRegressor | KeepBoxes,
         oim: OIMLoss,
+        identity_losses: dict[str, CosineTripletLoss | IdentityClassifier],
         sampler: RoISampler,
         thresholds: Thresholds,
         companions: Companions | None = None,
@@ -73,7 +95,7 @@ class SearchHead(nn.Module):
         self.roi_align = roi_align
         self.features, self.contexts = nn.ModuleList(features), nn.ModuleDict(contexts)
         self.embedding, self.companions, self.oim = embedding, companions, oim
-        self.box_regressor = box_regressor
+        self.identity_losses, self.box_regressor = nn.ModuleDict(identity_losses), box_regressor
         self.sampler, self.thresholds = sampler, thresholds
         self.group_labelled_only = group_labelled_only
         self.own_score, self.weight_by_score = own_score, weight_by_score
@@ -105,10 +127,12 @@ class SearchHead(nn.Module):
         samples = self.sampler(boxes, targets)
         group_masks = [s.labels > 0 if self.group_labelled_only else s.is_person for s in samples]
         embeddings, logits, deltas = self.encode(feature_map, [s.boxes for s in samples], group_masks)
+        labels, rows = torch.cat([s.labels for s in samples]), self.oim.lut
         return {
             "loss_box_cls": self.embedding.classification_loss(logits, samples),
-            "loss_box_reg": box_regression_loss(deltas, samples),
-            "loss_box_reid": self.oim(embeddings, torch.cat([s.labels for s in samples])),
+            **self.box_regressor.losses(deltas, samples),
+            **{f"loss_box_{name}": loss(embeddings, labels, rows) for name, loss in self.identity_losses.items()},
+            "loss_box_reid": self.oim(embeddings, labels),  # last: it updates the rows
         }
 
     def forward(
