@@ -13,6 +13,7 @@ from models.two_stage.releases import RELEASES
 NO_CONTEXT = {"MODEL__CONTEXT__SCENE": "none", "MODEL__CONTEXT__GROUP": "none"}
 ONE_HEAD = NO_CONTEXT | {"MODEL__DETECTION_HEAD__TYPE": "none"}
 SEQNEXT = NO_CONTEXT | {
+    "MODEL__BACKBONE__NAME": "tiny_convnext",
     "MODEL__SEARCH_HEAD__TYPE": "linear_score",
     "MODEL__SEARCH_HEAD__SCORE": "own",
     "MODEL__SEARCH_HEAD__BOX_DELTAS": "agnostic",
@@ -21,6 +22,7 @@ SEQNEXT = NO_CONTEXT | {
     "MODEL__OIM__MEAN_OVER": "people",
 }
 SEAS = NO_CONTEXT | {
+    "MODEL__BACKBONE__NAME": "tiny_convnext",
     "MODEL__DETECTION_HEAD__TYPE": "class_agnostic",
     "MODEL__DETECTION_HEAD__POOL": "average",
     "MODEL__DETECTION_HEAD__WITH_PROPOSALS": True,
@@ -41,8 +43,8 @@ OPTIONS = {
         "MODEL__PARTS": True,
         "MODEL__ROI_ALIGN__SIZE": 14,
     },
-    "seqnext": SEQNEXT | {"MODEL__BACKBONE__NAME": "convnext_tiny"},
-    "seas": SEAS | {"MODEL__BACKBONE__NAME": "convnext_tiny"},
+    "seqnext": SEQNEXT,
+    "seas": SEAS,
     "nae": ONE_HEAD,
     "nae_plus": ONE_HEAD | {"MODEL__SEARCH_HEAD__TYPE": "pixelwise"},
 }

@@ -153,7 +153,8 @@ class Recorder:
 def test_every_option_is_read_and_every_one_read_exists():
     """Those of the model by building networks; the code reads others from `cfg`, `inputs` or `solver`."""
     read = set()
-    for path in (ROOT / "configs" / "releases").glob("*_prw.yaml"):
+    configs = ROOT / "configs"
+    for path in [*(configs / "releases").glob("*_prw.yaml"), configs / "glcnet_companions_prw.yaml"]:
         with torch.device("meta"):
             build_model(Recorder(load_cfg(path, ["MODEL.BACKBONE.WEIGHTS", "none"]), read), pretrained=True)
     code = "\n".join(source for name, source in SOURCES.items() if reads_config(name))
