@@ -87,12 +87,12 @@ def test_no_boxes_and_boxes_that_are_not_finite_crash_nothing():
 
 
 # ---------------------------------------------------------------- deformable convolutions
-@pytest.mark.parametrize("modulated, stride", [(True, 1), (False, 2)])
-def test_a_deformable_convolution_by_rows_is_that_of_torchvision(modulated, stride, monkeypatch):
-    """Values and gradients, samples outside the map and in several pieces included; half precision in single."""
+@pytest.mark.parametrize("modulated, stride, spread", [(True, 1, 0.5), (False, 2, 0.5), (True, 1, 0)])
+def test_a_deformable_convolution_by_rows_is_that_of_torchvision(modulated, stride, spread, monkeypatch):
+    """Values and gradients, samples outside the map, on its cells, and in several pieces; half precision in single."""
     monkeypatch.setattr(deformable, "SAMPLES", 6 * 9 * 10)
     conv = DeformableConv(6, 4, modulated, stride, bias=modulated)
-    nn.init.normal_(conv.conv_offset.weight, std=0.5)
+    nn.init.normal_(conv.conv_offset.weight, std=spread)
     x, results = feature_map(), []
     for kernel in (DeformableConv.forward, deformable.gathered_convolution):
         own = x.clone().requires_grad_()
@@ -188,11 +188,13 @@ def test_accelerate_replaces_methods_of_instances_and_copies_keep_their_own_weig
     assert_same_search(other, plain)
 
 
-def test_elsewhere_only_roi_align_is_replaced_and_only_under_deterministic_algorithms():
-    for deterministic, expected in ((False, set()), (True, {"RoIAlign"})):
+def test_elsewhere_sampling_alone_is_replaced_and_only_under_deterministic_algorithms():
+    for deterministic, expected in ((False, set()), (True, {"RoIAlign", "DeformableConv"})):
         torch.use_deterministic_algorithms(deterministic)
         try:
-            assert replaced(accelerate(tiny_model().to("meta"))) == expected
+            model = tiny_model().to("meta")
+            model.deformable = DeformableConv(4, 4, modulated=True)
+            assert replaced(accelerate(model)) == expected
         finally:
             torch.use_deterministic_algorithms(False)
 

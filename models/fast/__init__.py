@@ -31,23 +31,24 @@ def accelerate(model: PersonSearchModel) -> PersonSearchModel:
     """Put the faster replacements into a network, for training and searching; the same network is returned.
 
     On CPUs: RoIAlign and deformable convolutions by gathering rows, non-maximum suppression in blocks, the tails' first
-    convolutions on the map. On CUDA, under deterministic algorithms, RoIAlign. Everywhere weights, and with them
-    feature maps, are channels-last.
+    convolutions on the map. On CUDA, under deterministic algorithms: RoIAlign and deformable convolutions. Everywhere
+    weights, and with them feature maps, are channels-last.
 
     Args:
         model: already on its device, which decides what is replaced.
     """
     model.to(memory_format=torch.channels_last)
     on_cpu = next(model.parameters()).device.type == "cpu"
+    by_rows = on_cpu or torch.are_deterministic_algorithms_enabled()
     for module in model.modules():
-        if isinstance(module, RoIAlign) and (on_cpu or torch.are_deterministic_algorithms_enabled()):
+        if isinstance(module, RoIAlign) and by_rows:
             module.forward = MethodType(gathered_crops, module)
+        elif isinstance(module, DeformableConv) and by_rows:
+            module.forward = MethodType(gathered_convolution, module)
         elif isinstance(module, RegionProposalNetwork) and on_cpu:
             module.filter_proposals = MethodType(filter_proposals, module)
         elif isinstance(module, Tail) and on_cpu and begins_with_bottleneck(module):
             module.on_rois = MethodType(tail_on_rois, module)
-        elif isinstance(module, DeformableConv) and on_cpu:
-            module.forward = MethodType(gathered_convolution, module)
     return model
 
 
