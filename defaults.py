@@ -335,8 +335,8 @@ _C.EVAL = CN()
 # Images in each query's gallery: 0 is the dataset's usual number (CUHK-SYSU 100, MovieNet-CS 2000, PRW all frames), -1
 # all.
 _C.EVAL.GALLERY_SIZE = 0
-# Score from which a detection counts in detection recall and AP. The heads drop boxes below their own SCORE_THRESH
-# first.
+# Score from which a detection counts in detection recall and AP. A two-stage network's heads drop boxes below their own
+# SCORE_THRESH first, AlignPS those below MODEL.GALLERY_SCORE_THRESH.
 _C.EVAL.DETECTION_SCORE_THRESH = 0.01
 # Exclude gallery images of the query's own camera (PRW's multi-view setting).
 _C.EVAL.CROSS_CAMERA = False
@@ -379,6 +379,8 @@ RANGES = {
     "MODEL.CONTEXT.COMPANIONS_FACTOR": (0, ANY),
     "MODEL.OIM.SCALAR": (0.001, ANY),
     "MODEL.OIM.[NQ]*": (0, ANY),
+    "MODEL.ANCHOR_FREE.QUEUE_SCALAR": (0.001, ANY),
+    "MODEL.ANCHOR_FREE.MAX_*": (1, ANY),
     "*.MOMENTUM": (0, 1),
     "MODEL.LOSS_WEIGHTS.*": (0, ANY),
     "SOLVER.MAX_*": (1, ANY),
@@ -386,6 +388,7 @@ RANGES = {
     "SOLVER.ACCUMULATE": (1, ANY),
     "SOLVER.MOMENTUM": (0, 0.9999),
     "SOLVER.[BGW]*": (0, ANY),
+    "SOLVER.OFFSET*": (0, ANY),
     "SOLVER.E*": (0, 1),
     "SOLVER.CLIP_GRADIENTS": (0, ANY),
     "EVAL.BLOCK_MB": (0, ANY),

@@ -36,11 +36,13 @@ def build_model(cfg: CfgNode, pretrained: bool = False) -> PersonSearchModel:
     name = cfg.MODEL.FAMILY
     if name not in FAMILIES:
         raise UserError(f"MODEL.FAMILY {name!r} is not one of {', '.join(FAMILIES)}")
-    _check_backbone(cfg.MODEL.BACKBONE)
+    sides = "INPUT.MIN_SIZE, of the short side, must not be above INPUT.MAX_SIZE, of the long one"
+    check_rules({sides: cfg.INPUT.MIN_SIZE <= cfg.INPUT.MAX_SIZE})
+    _check_backbone(cfg.MODEL.BACKBONE, pretrained)
     return FAMILIES[name].build(cfg, pretrained)
 
 
-def _check_backbone(options: CfgNode) -> None:
+def _check_backbone(options: CfgNode, pretrained: bool) -> None:
     """Raise UserError for values that do not exist, or that the backbone does not have."""
     check_choices("MODEL.BACKBONE", options, BACKBONE_CHOICES)
     name, spec = options.NAME, BACKBONES[options.NAME]
@@ -51,5 +53,8 @@ def _check_backbone(options: CfgNode) -> None:
     }
     rules[f"MODEL.BACKBONE.DROP_PATH must be -1: {name} has no stochastic depth"] = (
         spec.stochastic_depth or options.DROP_PATH < 0
+    )
+    rules["MODEL.BACKBONE.PIXELS must be rgb, which MODEL.BACKBONE.WEIGHTS imagenet take"] = (
+        options.PIXELS == "rgb" or options.WEIGHTS != "imagenet" or not pretrained
     )
     check_rules(rules)

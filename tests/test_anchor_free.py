@@ -6,11 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from golden.fill import FOLDER
-from tiny import OPTIONS, ROOT, SHORT, call, interrupt_before_step, picture, target, tiny_cfg, tiny_model
-from training_process import assert_same
+from programs import walk
+from tiny import OPTIONS, ROOT, SHORT, picture, target, tiny_cfg, tiny_model
 
-import demo
-from datasets import build_dataset
 from defaults import load_cfg
 from engine.checkpoint import load_weights
 from engine.networks import open_network
@@ -19,9 +17,6 @@ from models.anchor_free.cells import STRIDE, cell_centres, find_positives
 from models.anchor_free.detections import Detections, best_overlapping
 from models.anchor_free.memory import FocalOIMLoss, triplet_loss
 from models.fast import accelerate, prepare_for_inference
-from tools import convert_checkpoint
-from tools import test as test_program
-from tools import train as train_program
 from tools.common import check_options
 from utils.errors import UserError
 
@@ -50,35 +45,16 @@ def options(data, out) -> list[str]:
     """The recipe for CUHK-SYSU, small and short."""
     common = {name: value for name, value in (OPTIONS | SHORT).items() if not name.startswith("MODEL.")}
     common |= {"MODEL.BACKBONE.NAME": "resnet18", "MODEL.BACKBONE.WEIGHTS": "none", "MODEL.OIM.QUEUE_SIZE": 8}
+    common |= {"INPUT.MIN_SIZE": 64, "INPUT.MAX_SIZE": 96}
     common |= {"INPUT.DATA_ROOT": data, "OUTPUT_DIR": out, "CKPT_MINUTES": 1e-6, "CKPT_KEEP": 1}
     given = [str(word) for pair in (common | SMALL).items() for word in pair]
     return ["--cfg", ROOT / "configs" / "alignps_cuhk_sysu.yaml", *given]
 
 
-def test_programs_train_resume_test_convert_and_demo(cuhk, tmp_path, monkeypatch):
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    assert call(train_program, *options(cuhk, whole)) == 0
-    assert "loss_triplet" in (whole / "log.txt").read_text()
-    interrupt_before_step(6, monkeypatch)
-    assert call(train_program, *options(cuhk, broken)) == 130
-    assert call(train_program, "--resume", *options(cuhk, broken)) == 0
-    states = [torch.load(folder / "last.pth", weights_only=True) for folder in (whole, broken)]
-    for state in states:
-        del state["config"]
-    assert_same(*states)
-    assert states[0]["model"]["memory.lut"].any()
-
-    assert call(test_program, *options(cuhk, whole), "--cbgm", "--gt") == 0
-    metrics = json.loads((whole / "test" / "metrics.json").read_text())
-    assert [row["boxes"] for row in metrics["search"]] == ["detected", "detected", "ground truth"]
-    assert metrics["search"][2]["mAP"] > 0
-
-    small = tmp_path / "small.pth"
-    assert call(convert_checkpoint, whole / "best.pth", small, "--strip", "--half") == 0
-    query = build_dataset("CUHK-SYSU", cuhk, "query").annotations[0]
-    picture_words = ["--query", query["img_path"], "--box", *query["boxes"][0], "--gallery", cuhk / "Image" / "SSM"]
-    assert call(demo, "--ckpt", small, *picture_words, "--out", tmp_path / "demo") == 0
-    assert json.loads((tmp_path / "demo" / "results.json").read_text())["ranked"]
+def test_every_program_takes_it(cuhk, tmp_path, monkeypatch):
+    run = walk(options, cuhk, tmp_path, monkeypatch)
+    assert "loss_triplet" in (run / "log.txt").read_text()
+    assert torch.load(run / "last.pth", weights_only=True)["model"]["memory.lut"].any()
 
 
 def test_it_learns_and_comes_back_from_its_checkpoint():
@@ -190,7 +166,9 @@ def test_faults_of_the_release_are_options():
     for without_first, rows in ((True, [1, 1]), (False, [0, 0, 1, 1])):
         anchors = torch.cat([vectors[:4], lut[rows]])
         expected = plain_triplet_loss(anchors, [1, 1, 2, 2, *(row + 1 for row in rows)])
-        assert triplet_loss(vectors, labels, lut, without_first).item() == pytest.approx(expected, abs=1e-5)
+        for half in (False, True):  # where it is computed in float32 nevertheless
+            with torch.autocast("cpu", torch.bfloat16, enabled=half):
+                assert triplet_loss(vectors, labels, lut, without_first).item() == pytest.approx(expected, abs=1e-5)
 
 
 def plain_triplet_loss(vectors, labels) -> float:
@@ -217,6 +195,21 @@ def test_values_that_do_not_exist_or_go_together_are_refused(name, value, messag
         small_model(**{f"MODEL__ANCHOR_FREE__{name}": value})
     with pytest.raises(UserError, match="DEFORMABLE needs a ResNet, not mobilenet_v2"):
         small_model(MODEL__BACKBONE__NAME="mobilenet_v2")
+
+
+@pytest.mark.parametrize(
+    "option, message",
+    [
+        (["MODEL.ANCHOR_FREE.STRIDE_IN_1X1", "True"], "STRIDE_IN_1X1 needs weights of Caffe"),
+        (["MODEL.BACKBONE.PIXELS", "bgr"], "PIXELS must be rgb, which MODEL.BACKBONE.WEIGHTS imagenet take"),
+    ],
+)
+def test_a_training_from_weights_of_torchvision_takes_them_as_they_are(option, message):
+    cfg = load_cfg(ROOT / "configs" / "alignps_prw.yaml", [*option, "MODEL.OIM.NUM_IDS", "3"])
+    with torch.device("meta"):
+        build_model(cfg)  # without weights
+        with pytest.raises(UserError, match=message):
+            build_model(cfg, pretrained=True)
 
 
 def test_options_of_another_family_are_refused_by_name():

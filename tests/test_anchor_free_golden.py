@@ -49,9 +49,9 @@ def test_maps_are_those_of_the_release(release):
     model, golden = release
     p3 = model.neck(list(model.backbone(model.preprocess([image(180, 300, SALT)]).tensors).values()))
     centred = p3 - p3.mean((2, 3), keepdim=True)
-    distances, centreness = model.head.locate(centred)
+    logits, distances, centreness = model.head(centred)
     assert_close(centred[0, ::64], golden["reid_map"], MAPS)
-    assert_close(model.head.classify(centred).view(1, 32, 52), golden["cls_logits"], MAPS)
+    assert_close(logits.view(1, 32, 52), golden["cls_logits"], MAPS)
     assert_close(8 * distances[0].T.reshape(4, 32, 52), golden["box_distances"], MAPS)
     assert_close(centreness.view(1, 32, 52), golden["centerness_logits"], MAPS)
 
@@ -117,7 +117,8 @@ def test_targets_are_those_of_the_release():
 def test_a_training_step_is_that_of_the_release(name, config):
     golden, model = known_step(), released_model(config)
     before = {key: model.state_dict()[key].clone() for key in model.identity_memory}
-    batch = model.train().preprocess([image(180, 300, "d0"), image(200, 280, "d1")])
+    batch, maps = model.train().preprocess([image(180, 300, "d0"), image(200, 280, "d1")]), []
+    model.neck.outputs[0].register_full_backward_hook(lambda _, __, gradients: maps.append(gradients[0]))
     losses = model.losses(batch, training_targets(golden))
     theirs = {"cls": "cls", "box": "bbox", "centreness": "centerness", "reid": "oim", "triplet": "tri"}
     known = {ours: golden.get(f"{name}_loss_{key}") for ours, key in theirs.items()}
@@ -133,12 +134,26 @@ def test_a_training_step_is_that_of_the_release(name, config):
 
     sum(losses.values()).backward()
     parameters, own_name = dict(model.named_parameters()), RELEASES[0].own_name
-    norms = [parameters[own_name(key)].grad.norm() for key in golden["gradient_norm_names"].tolist()]
-    torch.testing.assert_close(
-        torch.stack(norms), torch.from_numpy(golden[f"{name}_gradient_norms"]), rtol=1e-3, atol=0
-    )
+    norms = golden[f"{name}_gradient_norms"].tolist()
+    for key, norm in zip(golden["gradient_norm_names"].tolist(), norms, strict=True):
+        # Signed numbers of all cells add up to that of this bias: patches as below count most (1.9e-3 was seen).
+        near = 5e-3 if key == "neck.fpn_convs.0.conv_offset.bias" else 1e-3
+        assert parameters[own_name(key)].grad.norm().item() == pytest.approx(norm, rel=near), key
     without = {key for key, parameter in parameters.items() if parameter.grad is None}
     assert without == {own_name(key) for key in golden["no_gradient"].tolist()}
+    assert_same_but_for_kinks(maps[0][:, 0], torch.from_numpy(golden[f"{name}_p3_gradient"]))
+
+
+def assert_same_but_for_kinks(gradient: torch.Tensor, golden: torch.Tensor) -> None:
+    """The gradient of P3, equal but in patches of a few cells.
+
+    There the input of a ReLU of the towers is nearer to 0 than rounding errors are, and so on one side here and on the
+    other there. Noise of 1e-5 on P3, whose rounding errors are larger, moves about ten of them, and the gradient by up
+    to 1.6e-2 of its maximum; noise of 1e-12 moves none, and the gradient by 5e-13. float64 is no nearer to the release.
+    """
+    errors = (gradient - golden).abs() / golden.abs().max()
+    assert errors.max() < 5e-2
+    assert errors.quantile(0.9) < 2e-4
 
 
 @pytest.mark.parametrize("name, scalar, normalised", [("toim", 10.0, False), ("prw", 15.0, True)])

@@ -124,6 +124,8 @@ OUT_OF_RANGE = {
     "INPUT.FLIP_PROB 2": "between 0 and 1, not 2.0",
     "MODEL.OIM.MOMENTUM 2": "between 0 and 1",
     "MODEL.OIM.SCALAR -30": "0.001 or more",
+    "MODEL.ANCHOR_FREE.MAX_CANDIDATES 0": "1 or more",
+    "SOLVER.OFFSET_LR_FACTOR -1": "0 or more",
     "MODEL.RPN.POSITIVE_FRACTION 1.5": "between 0 and 1",
     "MODEL.SEARCH_HEAD.POSITIVE_FRACTION 1.5": "between 0 and 1",
     "MODEL.DETECTION_HEAD.BATCH_SIZE 0": "1 or more",

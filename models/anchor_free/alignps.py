@@ -76,8 +76,8 @@ class AlignPS(PersonSearchModel):
     def losses(self, batch: ImageBatch, targets: Targets) -> dict[str, Tensor]:
         p3, *coarser = self.neck.pyramid(list(self.backbone(batch.tensors).values()))
         p3 = _centred(p3)
-        logits = torch.cat([self.head.classify(level) for level in (p3, *coarser)], dim=1)
-        distances, centreness = self.head.locate(p3)
+        logits, distances, centreness = self.head(p3)
+        logits = torch.cat([logits, *(self.head.classify(level) for level in coarser)], dim=1)
         positives = find_positives(cell_centres(*p3.shape[2:], p3.device), targets)
         is_positive = torch.zeros_like(centreness, dtype=torch.bool)
         is_positive.view(-1)[positives.cells] = True
@@ -96,8 +96,8 @@ class AlignPS(PersonSearchModel):
         p3 = _centred(self.neck(list(self.backbone(batch.tensors).values())))
         height, width = p3.shape[2:]
         centres, vectors = cell_centres(height, width, p3.device), p3.flatten(2).transpose(1, 2)
-        predictions = zip(self.head.classify(p3), *self.head.locate(p3), strict=True)
-        found = [self.detector(*image, centres, size) for image, size in zip(predictions, batch.sizes, strict=True)]
+        predictions = zip(*self.head(p3), batch.sizes, strict=True)
+        found = [self.detector(*image, centres, size) for *image, size in predictions]
         restored = batch.restore_boxes([people.boxes for people in found])
         found = [people._replace(boxes=own) for people, own in zip(found, restored, strict=True)]
         centre_cells = [cells_under_centres(resized, height, width) for resized in batch.resize_boxes(boxes)]

@@ -16,7 +16,7 @@ from utils.options import check_choices, check_rules
 
 def build(cfg: CfgNode, pretrained: bool = False) -> AlignPS:
     """See `models.build.build_model`."""
-    _check(cfg.MODEL)
+    _check(cfg.MODEL, pretrained)
     options, body = cfg.MODEL.ANCHOR_FREE, cfg.MODEL.BACKBONE
     return AlignPS(
         preprocess=Preprocess(cfg.INPUT.MIN_SIZE, cfg.INPUT.MAX_SIZE, pixels=body.PIXELS),
@@ -61,22 +61,21 @@ CHOICES = {"ANCHOR_FREE.QUERY": QUERY_CELLS}
 """Option of MODEL -> the values that exist."""
 
 
-def _check(options: CfgNode) -> None:
+def _check(options: CfgNode, pretrained: bool) -> None:
     """Raise UserError for values that do not exist, or do not go together."""
     check_choices("MODEL", options, CHOICES)
     own, backbone = options.ANCHOR_FREE, options.BACKBONE.NAME
+    from_torchvision = pretrained and options.BACKBONE.WEIGHTS == "imagenet"
     rules = {
-        "MODEL.BACKBONE.FROZEN_STAGES must not be negative": options.BACKBONE.FROZEN_STAGES >= 0,
         "MODEL.ANCHOR_FREE.WIDTH must be a multiple of 32, for its group norms": own.WIDTH > 0 and own.WIDTH % 32 == 0,
         f"MODEL.ANCHOR_FREE.QUEUE_DIMS must be 0 to {own.WIDTH}": 0 <= own.QUEUE_DIMS <= own.WIDTH,
-        "MODEL.ANCHOR_FREE.MAX_CANDIDATES and MAX_DETECTIONS must be 1 or more": (
-            own.MAX_CANDIDATES >= 1 and own.MAX_DETECTIONS >= 1
-        ),
         f"MODEL.ANCHOR_FREE.DEFORMABLE needs a ResNet, not {backbone}": (
             not own.DEFORMABLE or backbone.startswith("resnet")
         ),
         f"MODEL.ANCHOR_FREE.STRIDE_IN_1X1 needs resnet50 or resnet101, not {backbone}": (
             not own.STRIDE_IN_1X1 or backbone in ("resnet50", "resnet101")
         ),
+        "MODEL.ANCHOR_FREE.STRIDE_IN_1X1 needs weights of Caffe, a file: those of MODEL.BACKBONE.WEIGHTS imagenet have "
+        "the stride in their 3 x 3 convolutions": not (own.STRIDE_IN_1X1 and from_torchvision),
     }
     check_rules(rules)

@@ -32,6 +32,10 @@ class DenseHead(nn.Module):
                     nn.init.zeros_(conv.bias)
         nn.init.constant_(self.classifier.bias, -math.log((1 - PRIOR) / PRIOR))
 
+    def forward(self, level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits of a person, distances and centre-ness logits at each cell of a map, see `classify` and `locate`."""
+        return self.classify(level), *self.locate(level)
+
     def classify(self, level: Tensor) -> Tensor:
         """Logits of a person, B x N, at the N = h w cells of a map B x C x h x w, row by row."""
         return _predicted(self.classifier, self.cls_tower(level)).flatten(1)

@@ -72,5 +72,7 @@ def triplet_loss(features: Tensor, labels: Tensor, lut: Tensor, without_first: b
     paired = labels[labels > 1] if without_first else labels
     vectors, labels = torch.cat([features, lut[paired - 1]]), torch.cat([labels, paired])
     norms = vectors.square().sum(dim=1)
-    distances = (norms[:, None] + norms - 2 * vectors @ vectors.T).clamp(min=1e-12).sqrt()
+    with torch.autocast(vectors.device.type, enabled=False):  # rounded to bfloat16, no distance would be below 0.1
+        products = vectors @ vectors.T
+    distances = (norms[:, None] + norms - 2 * products).clamp(min=1e-12).sqrt()
     return hardest_triplet_loss(distances, labels[:, None] == labels, MARGIN)

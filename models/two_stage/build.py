@@ -240,9 +240,6 @@ def _check(cfg: CfgNode) -> None:
     height, width = _crop_size(options)
     strips = head == "multi_granularity"
     rules = {
-        "INPUT.MIN_SIZE, of the short side, must not be above INPUT.MAX_SIZE, of the long one": (
-            cfg.INPUT.MIN_SIZE <= cfg.INPUT.MAX_SIZE
-        ),
         f"MODEL.SEARCH_HEAD.TYPE {head} has no context: set MODEL.CONTEXT.SCENE and MODEL.CONTEXT.GROUP to none": (
             head in WITH_CONTEXT or options.CONTEXT.SCENE == group == "none"
         ),

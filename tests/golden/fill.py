@@ -3,8 +3,8 @@
 `keys.json` lists the names and shapes that each release's code saves, with small identity tables. The releases' own
 code computed the answers (`*.npz`) from these weights: `gallery_*` an image searched, `query_*` and `context_*` one box
 of it, both at sizes 240 and 400; NAE+'s `pair_y_*` is the second image of a batch of two. AlignPS's files hold its
-maps too (every 64th channel of `reid_map`), `alignps_train.npz` one training step of two images, and `alignps_oim.npz`
-four steps of its identity losses.
+maps too (every 64th channel of `reid_map`), `alignps_train.npz` one training step of two images (of the
+gradient of P3 the first channel), and `alignps_oim.npz` four steps of its identity losses.
 """
 
 import json
