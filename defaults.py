@@ -376,6 +376,7 @@ RANGES = {
     "*_NMS_T*": (1, ANY),
     "*.MAX_DETECTIONS": (1, ANY),
     "MODEL.EMBEDDING.*": (1, ANY),
+    "*.TRIPLET_MARGIN": (0, ANY),
     "MODEL.CONTEXT.COMPANIONS_FACTOR": (0, ANY),
     "MODEL.OIM.SCALAR": (0.001, ANY),
     "MODEL.OIM.[NQ]*": (0, ANY),
