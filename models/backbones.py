@@ -26,8 +26,9 @@ STRIDE = 16  # pixels of the resized image per cell of the stem's map (C4), the 
 
 NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)  # the first: batch and instance norms
 NORM_SCOPES = ("none", "stem", "all")
-SCALES = r"(?:layer_scale|relative_position_bias_table|logit_scale)$|\.cpb_mlp\."
-"""Names of layer scales, and of what Swin adds to its attention by relative position."""
+SCALES = r"(?<!weight)(?<!bias)$|\.cpb_mlp\."
+"""Names of what is neither weight nor bias, such as layer scales and position tables, and of Swin v2's network that
+computes such a table."""
 DISPENSABLE = r"^(?:fc|classifier|head|norm[45]?)\.|\.(?:num_batches_tracked|relative_position_index)$"
 """Keys that a file of weights may lack: of what is not used or computed, and of layers that torchvision's networks do
 not have."""
@@ -174,8 +175,8 @@ def _stages(stem: nn.Module) -> list[nn.Module]:
 def scale_parameters(network: nn.Module) -> Iterator[nn.Parameter]:
     """Parameters that are usually trained without weight decay, biases of other layers aside.
 
-    Those of normalisation layers, layer scales (Liu et al., A ConvNet for the 2020s, 2022), and what Swin adds to its
-    attention by relative position (Liu et al., Swin Transformer, 2021).
+    Those of normalisation layers, layer scales (Liu et al., A ConvNet for the 2020s, 2022), learnt positions (Liu et
+    al., Swin Transformer, 2021) and single factors.
     """
     for module_name, module in network.named_modules():
         for name, parameter in module.named_parameters(module_name, recurse=False):

@@ -8,6 +8,7 @@ from tiny import tiny_cfg, tiny_model
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from torchvision.models.convnext import CNBlock
+from torchvision.models.swin_transformer import SwinTransformerBlockV2
 
 from engine.solver import OPTIMIZERS, build_optimizer, build_schedule
 from engine.train import set_learning_rate
@@ -138,6 +139,17 @@ def test_normalisation_layers_and_layer_scales_need_not_decay():
     for group, (decay, parameters) in zip(build_optimizer(cfg, model).param_groups, expected, strict=True):
         assert group["weight_decay"] == decay
         assert {id(parameter) for parameter in group["params"]} == {id(parameter) for parameter in parameters}
+
+
+def test_attention_decays_but_for_its_positions_and_its_temperature():
+    attention = SwinTransformerBlockV2(4, 2, [2, 2], [0, 0]).attn
+    model = nn.ModuleDict({"swin": attention, "scene": nn.MultiheadAttention(4, 2)})
+    model["scene"].rows = nn.Parameter(torch.zeros(1, 4, 7, 1))
+    groups = build_optimizer(tiny_cfg(SOLVER__DECAY_NORMS=False, SOLVER__WEIGHT_DECAY_BIAS=0.0), model).param_groups
+    decays = {id(parameter): group["weight_decay"] for group in groups for parameter in group["params"]}
+    decayed = {name for name, parameter in model.named_parameters() if decays[id(parameter)]}
+    swin, scene = ("swin.qkv.weight", "swin.proj.weight"), ("scene.in_proj_weight", "scene.out_proj.weight")
+    assert decayed == {*swin, *scene}
 
 
 def test_what_comes_from_the_backbone_learns_at_a_rate_of_its_own():
