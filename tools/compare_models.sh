@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Trains and tests OIM, NAE, SeqNet, GLCNet (scene, group, both) and AlignPS on one synthetic dataset with the same seed and budget,
-# small and from random weights, and prints their scores, plain and with CBGM, in one table. On two cores it took half an hour with 4 epochs.
+# Trains and tests OIM, NAE, SeqNet, GLCNet (scene, group, both) and AlignPS on one synthetic dataset with the same seed
+# and budget, small and from random weights, and prints their scores, plain and with CBGM, in one table. On two cores it
+# took half an hour with 4 epochs, AlignPS aside.
 # In the dataset half of the people have a double who belongs to another group, so that the context tells them apart.
 #   bash tools/compare_models.sh [FOLDER] [KEY VALUE ...]
 set -euo pipefail
