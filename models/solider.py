@@ -55,7 +55,7 @@ class ShiftedAttention(ShiftedWindowAttention):
         x = F.pad(x, (0, 0, 0, right, 0, bottom)).roll([-step for step in steps], dims)
         bias = self.get_relative_position_bias()
         for axis in short:
-            bias = bias - 100.0 * self._apart(axis, x.device)  # as torchvision masks
+            bias = bias - 100 * self._apart(axis, x.device)  # as torchvision masks; integers keep the dtype
         x = shifted_window_attention(
             x, self.qkv.weight, self.proj.weight, bias, window, self.num_heads, shift,
             qkv_bias=self.qkv.bias, proj_bias=self.proj.bias, training=self.training,
