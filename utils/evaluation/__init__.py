@@ -1,7 +1,7 @@
 """Scores of person search: how well people are detected, and how well a person is found again."""
 
 from utils.evaluation.companions import CompanionVoting
-from utils.evaluation.detection import evaluate_detection
+from utils.evaluation.detection import evaluate_detection, evaluate_detection_by_height
 from utils.evaluation.search import BLOCK_MB, evaluate_search
 
-__all__ = ["BLOCK_MB", "CompanionVoting", "evaluate_detection", "evaluate_search"]
+__all__ = ["BLOCK_MB", "CompanionVoting", "evaluate_detection", "evaluate_detection_by_height", "evaluate_search"]
