@@ -1,7 +1,7 @@
 """Person-search datasets: annotations, items and loaders."""
 
 from datasets.base import FULL_GALLERY, SPLITS, PersonSearchDataset, QueryGallery
-from datasets.build import build_dataset, dataset_root, open_split
+from datasets.build import build_dataset, dataset_root, open_split, open_subsets
 from datasets.faults import DatasetError, Fault
 
 __all__ = [
@@ -14,4 +14,5 @@ __all__ = [
     "build_dataset",
     "dataset_root",
     "open_split",
+    "open_subsets",
 ]

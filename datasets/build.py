@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from yacs.config import CfgNode
 
 from datasets.base import PersonSearchDataset
-from datasets.cuhk_sysu import CUHKSYSU
+from datasets.cuhk_sysu import CUHKSYSU, SUBSETS, CUHKSubset
 from datasets.movienet_cs import MovieNetCS
 from datasets.prw import PRW
 from utils.errors import UserError
@@ -63,6 +63,19 @@ def _open(cfg: CfgNode, name: str, data_root: str, split: str) -> PersonSearchDa
     inputs, root = cfg.INPUT, dataset_root(name, cfg.SYS_HOME_DIR, data_root)
     options = {"train_appearances": inputs.TRAIN_APPEARANCES} if name == MovieNetCS.name else {}
     return build_dataset(name, root, split, max_pixels=inputs.MAX_PIXELS, **options)
+
+
+def open_subsets(cfg: CfgNode) -> dict[str, PersonSearchDataset]:
+    """The queries of CUHK-SYSU's test subsets, occlusion and low resolution, by name.
+
+    Raises:
+        UserError: the options name another dataset; DatasetError as PersonSearchDataset.
+    """
+    inputs = cfg.INPUT
+    if class_of(inputs.DATASET) is not CUHKSYSU:
+        raise UserError(f"--subsets: {inputs.DATASET} has no test subsets, {CUHKSYSU.name} alone has; leave it out")
+    root = dataset_root(inputs.DATASET, cfg.SYS_HOME_DIR, inputs.DATA_ROOT)
+    return {name: CUHKSubset(root, name, max_pixels=inputs.MAX_PIXELS) for name in SUBSETS}
 
 
 def open_training(cfg: CfgNode) -> "Mixture":

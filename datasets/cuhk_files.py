@@ -21,6 +21,8 @@ from utils.labels import UNLABELLED
 
 SCENE_FIELDS = ("imname", "idlocate", "ishard")
 """Of the record of a person in an image: name, box x, y, w, h, and a mark that is not used."""
+SUBSET_VARIABLES = {"Occlusion": "Occlusion1", "Resolution": "Test_Size"}
+"""What the protocols of the test subsets are called inside their files; other protocols have their file's name."""
 
 
 @dataclass(frozen=True)
@@ -101,12 +103,13 @@ def _parse_identities(file: AnnotationFile) -> Arrays:
 
 
 def read_protocol(file: AnnotationFile, root: Path) -> Protocol:
-    """The queries of a TestG file with their galleries."""
+    """The queries of a TestG file, or of a test subset, with their galleries."""
     return Protocol(**read_cached(file, root, _parse_protocol))
 
 
 def _parse_protocol(file: AnnotationFile) -> Arrays:
-    variable, queries, counts, images, positives, boxes = file.path.stem, [], [], [], [], []
+    variable = SUBSET_VARIABLES.get(file.path.stem, file.path.stem)
+    queries, counts, images, positives, boxes = [], [], [], [], []
     places: dict[str, int] = {}
     with file.record(variable):
         for pid, (query, gallery) in enumerate(records(file.variable(variable), ("Query", "Gallery")), start=1):

@@ -14,6 +14,8 @@ from datasets.faults import Fault, read_all
 from utils.errors import UserError
 
 PROTOCOLS = "annotation/test/train_test"
+SUBSETS = {"occlusion": "Occlusion", "low resolution": "Resolution"}
+"""The test subsets, and the names of their files."""
 EMPTY_GALLERY = QueryGallery(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros((0, 4), np.int64), 0)
 
 
@@ -100,6 +102,24 @@ class CUHKSYSU(PersonSearchDataset):
         different = [pid for pid in own.keys() & others.keys() if own[pid] != others[pid]]
         if different:
             file.fault(f"asks for another person than TestG{self.query_size}.mat", f"query {min(different)}")
+
+
+class CUHKSubset(CUHKSYSU):
+    """The queries of a test subset of CUHK-SYSU: people who are hard to find, each with a gallery of its own.
+
+    The queries are numbered 1 ... Q in the subset's file, apart from those of the query split.
+
+    Args:
+        root, options: see PersonSearchDataset.
+        subset: one of SUBSETS.
+    """
+
+    def __init__(self, root: str | Path, subset: str, **options: Any):
+        self.subset = subset
+        super().__init__(root, "query", **options)
+
+    def _protocol(self, size: int, faults: list[Fault]) -> AnnotationFile:  # noqa: ARG002 (there is one)
+        return self._file(f"annotation/test/subset/{SUBSETS[self.subset]}.mat", faults)
 
 
 def _gallery_names(boxes: dict[str, np.ndarray], pools: list[AnnotationFile], pool_names: list[list[str]]) -> list[str]:

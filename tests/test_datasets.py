@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 from scipy.io import loadmat, savemat
-from trees import NAMES, PROTOCOLS, gallery_and_query, rewrite, scene, small_tree, with_images
+from trees import NAMES, PROTOCOLS, gallery_and_query, rewrite, scene, small_tree, with_images, write_subsets
 
 from datasets import SPLITS, DatasetError, build_dataset, dataset_root, writers
 from datasets.annotation_file import numbers, records, text
+from datasets.cuhk_sysu import CUHKSubset
 from datasets.writers import cell, image_folder, struct, write_annotations
 
 
@@ -82,6 +83,30 @@ def test_gallery_sizes(fmt, sizes, tmp_path):
     every = len(gallery) - 1
     for size, count in {50: 50, None: 100, -1: every}.items() if fmt == "cuhk_sysu" else [(None, every), (-1, every)]:
         assert [len(found.images) for found in query_set.galleries(gallery_set, size)] == [count, count]
+
+
+def test_the_subsets_of_cuhk_sysu_have_queries_and_galleries_of_their_own(tmp_path):
+    _, gallery, queries = small_tree("cuhk_sysu", tmp_path)
+    write_subsets(tmp_path)
+    gallery_set = build_dataset("CUHK-SYSU", tmp_path, "gallery")
+    others = [(gallery[3], 0, {0: gallery[0]["boxes"][1]}), (gallery[0], 0, {1: gallery[1]["boxes"][0]})]
+    others[1][2][2] = gallery[2]["boxes"][0]
+    asked = [(next(item for item in gallery if item["img_name"] == q["img_name"]), q["box"]) for q in queries]
+    shown = [{3: gallery[3]["boxes"][0]}, {0: gallery[0]["boxes"][0], 2: gallery[2]["boxes"][0]}]
+    expected = {
+        "occlusion": [(*query, boxes) for query, boxes in zip(asked, shown, strict=True)],
+        "low resolution": [(item, item["boxes"][place], boxes) for item, place, boxes in others],
+    }
+    for subset, people in expected.items():
+        query_set = CUHKSubset(tmp_path, subset)
+        found = list(query_set.galleries(gallery_set))
+        assert len(query_set) == len(found) == len(people)
+        for query, own, (item, box, boxes) in zip(query_set.annotations, found, people, strict=True):
+            assert query["img_name"] == item["img_name"] and query["boxes"].tolist() == [box.tolist()]
+            names = [gallery_set.annotations[image]["img_name"] for image in own.positives]
+            of_names = dict(zip(names, own.boxes.tolist(), strict=True))
+            assert of_names == {gallery[image]["img_name"]: box.tolist() for image, box in boxes.items()}
+            assert len(own.images) == len(gallery) - 1 and own.num_present == len(boxes)
 
 
 def test_movienet_training_sets_and_pools(tmp_path, monkeypatch):

@@ -2,12 +2,17 @@
 
 import json
 from pathlib import Path
+from shutil import copytree
 
 import numpy as np
 import pytest
 import torch
+from scipy.io import loadmat
 from tiny import CFG, call, words
+from trees import PROTOCOLS, swapped, write_subsets
 
+from datasets import open_subsets
+from datasets.writers import save
 from defaults import load_cfg
 from engine.feature_files import Features
 from engine.scoring import columns_of, only_columns, share_of_squared_norm
@@ -16,6 +21,7 @@ from models import build_model
 from tools import test as test_tool
 from tools import testing
 from utils.errors import UserError
+from utils.evaluation.detection import HEIGHT_RANGES
 
 DETECTING = {"MODEL__DETECTION_HEAD__SCORE_THRESH": 0.3, "MODEL__SEARCH_HEAD__SCORE_THRESH": 0.3}
 
@@ -113,6 +119,34 @@ def test_features_without_what_a_setting_needs_are_refused(cuhk, tmp_path, capsy
     assert "not a valid file of features" in capsys.readouterr().err
 
 
+def test_the_subsets_of_cuhk_sysu_are_further_rows(cuhk, tmp_path, images_seen):
+    """One has the queries of the split, and scores as they do; the other scores as a dataset with its queries does."""
+    data, other = (copytree(cuhk, tmp_path / name) for name in ("data", "other"))
+    write_subsets(data)
+    for size in (50, 100):
+        path = other / PROTOCOLS / f"TestG{size}.mat"
+        save(path, **{path.stem: swapped(loadmat(path)[path.stem])})
+    kinds, features = ["--gt", "--cbgm"], ["--features", str(tmp_path / "features.npz")]
+
+    def rows(root, *arguments):
+        assert run(root, tmp_path, *kinds, *arguments) == 0
+        return json.loads((tmp_path / "test" / "metrics.json").read_text())["search"]
+
+    found, of_other = rows(data, *features, "--subsets"), rows(other)
+    for start, gallery, expected in ((3, "occlusion", found[:3]), (6, "low resolution", of_other)):
+        assert found[start : start + 3] == [pytest.approx(row | {"gallery": gallery}) for row in expected]
+    assert len(found) == 9 and 0 < found[2]["mAP"] != found[8]["mAP"]
+    images_seen.clear()
+    assert rows(data, *features) == found[:3] and rows(data, *features, "--subsets") == found and not images_seen
+
+
+def test_subsets_that_are_not_there_are_refused(cuhk, tmp_path, images_seen, capsys):
+    assert run(cuhk, tmp_path, "--subsets") == 1
+    assert "annotation/test/subset/Occlusion.mat is missing" in capsys.readouterr().err and not images_seen
+    with pytest.raises(UserError, match="--subsets: PRW has no test subsets"):
+        open_subsets(load_cfg(None, ["INPUT.DATASET", "PRW"]))
+
+
 def test_an_untrained_network_is_scored_with_ground_truth_boxes(cuhk, tmp_path, capsys):
     assert run(cuhk, tmp_path, "--untrained") == 0
     [row] = json.loads((tmp_path / "test" / "metrics.json").read_text())["search"]
@@ -124,6 +158,7 @@ def test_each_feature_of_the_embedding_is_scored_alone(arguments, cuhk, tmp_path
     assert run(cuhk, tmp_path, *arguments, "--by-feature") == 0
     metrics = json.loads((tmp_path / "test" / "metrics.json").read_text())
     assert [row["feature"] for row in metrics["features"]] == ["res4", "res5"]
+    assert [row["height"] for row in metrics["detection_by_height"]] == list(HEIGHT_RANGES)
     assert sum(row["share of squared norm"] for row in metrics["features"]) == pytest.approx(1, abs=1e-4)
     assert "by one feature of the embedding alone, boxes ground truth, gallery usual" in capsys.readouterr().out
     checkpoint = None if "--untrained" in arguments else str(tmp_path / "best.pth")

@@ -5,7 +5,8 @@ from PIL import Image
 from scipy.io import loadmat, savemat
 
 from datasets import SPLITS, build_dataset
-from datasets.writers import image_folder, image_name, write_annotations
+from datasets.cuhk_files import SCENE_FIELDS
+from datasets.writers import image_folder, image_name, save, struct, text, unsigned, write_annotations
 from tools.check_dataset import check_dataset
 
 NAMES = {"cuhk_sysu": "CUHK-SYSU", "prw": "PRW", "movienet_cs": "MovieNet-CS"}
@@ -39,6 +40,24 @@ def small_tree(fmt, root, num_others=4):
     ]
     write_annotations(fmt, root, train, gallery, queries)
     return train, gallery, queries
+
+
+def swapped(protocol):
+    """CUHK-SYSU's protocol with the other way round: the first image that shows the person is where it is asked for."""
+    rows = []
+    for query, gallery in protocol.flat:
+        first, *others = gallery.flat
+        asked = struct([(*first, text("p"))], (*SCENE_FIELDS, "idname"))
+        rows.append((asked, struct([tuple(query.flat[0])[:3], *others], SCENE_FIELDS)))
+    return struct(rows, ("Query", "Gallery"))
+
+
+def write_subsets(root):
+    """CUHK-SYSU's test subsets, named as in the published files: the usual protocol, with a field more, and swapped."""
+    protocol = loadmat(root / PROTOCOLS / "TestG100.mat")["TestG100"]
+    occluded = struct([(*row, unsigned(1)) for row in protocol.flat], ("Query", "Gallery", "occlusion"))
+    save(root / "annotation/test/subset/Occlusion.mat", Occlusion1=occluded)
+    save(root / "annotation/test/subset/Resolution.mat", Test_Size=swapped(protocol))
 
 
 def with_images(fmt, root, items, size=SIZE):

@@ -20,6 +20,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     help_voting = "score with companion voting, a re-ranking, too"
     parser.add_argument("--companions", action="store_true", help=help_voting)
     parser.add_argument("--gt", action="store_true", help="score with ground-truth boxes too")
+    subsets = "score the queries of CUHK-SYSU's test subsets, occlusion and low resolution, too"
+    parser.add_argument("--subsets", action="store_true", help=subsets)
     alone = "search by each feature of the embedding alone, too: res4, res5, scene, group"
     parser.add_argument("--by-feature", action="store_true", help=alone)
     parser.add_argument(

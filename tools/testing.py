@@ -4,6 +4,8 @@ import argparse
 import logging
 import sys
 import tempfile
+from collections.abc import Iterable
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
@@ -12,7 +14,7 @@ from typing import TypeAlias
 import torch
 from yacs.config import CfgNode
 
-from datasets import PersonSearchDataset, open_split
+from datasets import PersonSearchDataset, open_split, open_subsets
 from defaults import load_cfg
 from engine.checkpoint import load_weights, read_checkpoint
 from engine.devices import select_device
@@ -26,7 +28,7 @@ from models.base import PersonSearchModel
 from tools.common import check_options
 from utils.distributed import all_cores, from_main, is_main, process_group
 from utils.errors import UserError
-from utils.evaluation import CompanionVoting, evaluate_detection
+from utils.evaluation import CompanionVoting, evaluate_detection, evaluate_detection_by_height
 from utils.files import write_json
 from utils.images import read_image
 from utils.logging import format_table, set_up_logging
@@ -43,22 +45,27 @@ def run_test(args: argparse.Namespace) -> None:
         set_up_logging(quiet=not is_main())
         cfg, checkpoint, name = _read_options(args)
         sets = open_split(cfg, "gallery"), open_split(cfg, "query")
+        subsets = open_subsets(cfg) if args.subsets else {}
         settings = _settings(args, cfg)
         check_galleries(settings, *sets)
+        for subset in subsets.values():
+            check_galleries([Setting()], sets[0], subset)
+        searched = sets[0], _joined(sets[1], subsets.values())
         widths = _widths(cfg) if args.by_feature else {}
         origin = {"data": str(sets[0].root)} | _origin(checkpoint, name)
         if args.features and args.features.exists():
             if is_main():
-                _score(args, cfg, sets, _load_features(args, sets), settings, widths, {**origin, **_origin(None, None)})
+                features, origin = _load_features(args, searched), origin | _origin(None, None)
+                _score(args, cfg, sets, subsets, features, settings, widths, origin)
             return
         _check_writable(args.features)
         torch.manual_seed(cfg.SEED)
         model = build_model(cfg)
         if checkpoint is not None:
             load_weights(model, checkpoint, name)
-        features, partial = _extract(args, cfg, model, device, sets)
+        features, partial = _extract(args, cfg, model, device, searched)
         if is_main():
-            _score(args, cfg, sets, features, settings, widths, origin)
+            _score(args, cfg, sets, subsets, features, settings, widths, origin)
             partial.remove()
 
 
@@ -84,6 +91,13 @@ def _settings(args: argparse.Namespace, cfg: CfgNode) -> list[Setting]:
     common = {"cross_camera": cfg.EVAL.CROSS_CAMERA}
     sizes = args.gallery_size or [cfg.EVAL.GALLERY_SIZE]
     return [Setting(gallery_size=size or None, **common, **kind) for size in sizes for kind in kinds]
+
+
+def _joined(queries: PersonSearchDataset, subsets: Iterable[PersonSearchDataset]) -> PersonSearchDataset:
+    """The query split and the queries of subsets, which the network searches in one pass."""
+    joint = copy(queries)
+    joint.annotations = sum((subset.annotations for subset in subsets), queries.annotations)
+    return joint
 
 
 def _load_features(args: argparse.Namespace, sets: Sets) -> Features:
@@ -128,6 +142,7 @@ def _score(
     args: argparse.Namespace,
     cfg: CfgNode,
     sets: Sets,
+    subsets: dict[str, PersonSearchDataset],
     features: Features,
     settings: list[Setting],
     widths: dict[str, int],
@@ -137,13 +152,21 @@ def _score(
     limits = cfg.MODEL.GALLERY_SCORE_THRESH, cfg.EVAL.BLOCK_MB
     plain = replace(settings[0], ground_truth=args.gt or args.untrained)
     with all_cores():
-        alone = _score_features(sets, features, plain, widths, *limits) if widths else []
-        detection = evaluate_detection(sets[0], features.gallery_dets, cfg.EVAL.DETECTION_SCORE_THRESH)
-        rows = [each.describe() | score_search(features, *sets, each, *limits) for each in settings]
+        own = features.in_order(*names_of(*sets))
+        alone = _score_features(sets, own, plain, widths, *limits) if widths else []
+        detected = sets[0], features.gallery_dets, cfg.EVAL.DETECTION_SCORE_THRESH
+        detection, by_height = evaluate_detection(*detected), evaluate_detection_by_height(*detected)
+        rows = [each.describe() | score_search(own, *sets, each, *limits) for each in settings]
+        for subset, queries in subsets.items():
+            own = features.in_order(*names_of(sets[0], queries))
+            for each in dict.fromkeys(replace(each, gallery_size=None) for each in settings):
+                scores = score_search(own, sets[0], queries, each, *limits)
+                rows.append(each.describe() | {"gallery": subset} | scores)
     log.info("scored in %.1f s", monotonic() - start)
     out = _out(args, cfg) / "metrics.json"
-    write_json(out, {"dataset": name, **origin, "detection": detection, "search": rows, "features": alone})
-    sys.stdout.write(f"\n{name}: detection (%)\n{format_table([detection])}\n")
+    scores = {"detection": detection, "detection_by_height": by_height, "search": rows, "features": alone}
+    write_json(out, {"dataset": name, **origin, **scores})
+    sys.stdout.write(f"\n{name}: detection (%)\n{format_table([detection])}\n\n{format_table(by_height)}\n")
     sys.stdout.write(f"\n{name}: search (%)\n{format_table(rows)}\n\n")
     if alone:
         setting = plain.describe()
