@@ -8,6 +8,7 @@ from tiny import BACKBONES as TINY_BACKBONES
 from tiny import picture, target, tiny_model
 
 from engine.checkpoint import load_weights
+from models.backbone_specs import BACKBONES
 from models.fast import accelerate
 from models.preprocess import ImageBatch
 from models.roi import RoIAlign, RoIs, Tail
@@ -31,6 +32,8 @@ NETWORKS = {
     "seqnet_softmax": NO_CONTEXT | {"MODEL__LOSS_WEIGHTS__BOX_SOFTMAX": 0.5},
     "glcnet_seqnext": SEQNEXT | {"MODEL__CONTEXT__SCENE": "stack", "MODEL__CONTEXT__GROUP": "stack"},
 }
+WITH_BACKBONES = {f"glcnet {name}": {"MODEL__BACKBONE__NAME": name} for name in BACKBONES}
+"""Every backbone but the tiny ones."""
 FEW = {
     "INPUT__MIN_SIZE": 64,
     "INPUT__MAX_SIZE": 96,
@@ -47,9 +50,9 @@ TARGETS = [
 BOX = torch.tensor([[10.0, 10, 50, 80]])
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [*NETWORKS, *(pytest.param(name, marks=pytest.mark.slow) for name in WITH_BACKBONES)])
 def test_a_network_trains_and_comes_back_from_its_checkpoint(name):
-    model, other = (tiny_model(**NETWORKS[name] | FEW) for _ in range(2))
+    model, other = (tiny_model(**(NETWORKS | WITH_BACKBONES)[name] | FEW) for _ in range(2))
     optimizer = torch.optim.SGD((p for p in model.parameters() if p.requires_grad), lr=0.002, momentum=0.9)
     totals = []
     for _ in range(2):
