@@ -1,5 +1,7 @@
 """Every model of the two-stage family trains, comes back from its checkpoint, and each numeric option acts."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -50,22 +52,37 @@ TARGETS = [
 BOX = torch.tensor([[10.0, 10, 50, 80]])
 
 
+def with_first_boxes(function: Callable[..., tuple]) -> Callable[..., tuple]:
+    """A function that returns boxes and losses, with the boxes of its first call."""
+    kept = []
+
+    def call(*args) -> tuple:
+        boxes, losses = function(*args)
+        kept.append(boxes)
+        return kept[0], losses
+
+    return call
+
+
 @pytest.mark.parametrize("name", [*NETWORKS, *(pytest.param(name, marks=pytest.mark.slow) for name in WITH_BACKBONES)])
 def test_a_network_trains_and_comes_back_from_its_checkpoint(name):
     model, other = (tiny_model(**(NETWORKS | WITH_BACKBONES)[name] | FEW) for _ in range(2))
-    optimizer = torch.optim.SGD((p for p in model.parameters() if p.requires_grad), lr=0.002, momentum=0.9)
+    optimizer = torch.optim.SGD((p for p in model.parameters() if p.requires_grad), lr=0.0005, momentum=0.9)
     totals = []
+    model.rpn.propose = with_first_boxes(model.rpn.propose)
+    model.detection_head.losses = with_first_boxes(model.detection_head.losses)
     for _ in range(2):
         torch.manual_seed(5)  # the same RoIs in every step, so that the losses can be compared
         losses = model(IMAGES, TARGETS)
         assert all(loss.isfinite() for loss in losses.values())
-        totals.append(sum(losses.values()))
-        totals[-1].backward()
+        sum(losses.values()).backward()
+        totals.append(sum(loss.item() for name, loss in losses.items() if name != "loss_box_reid"))  # its tables change
         torch.nn.utils.clip_grad_norm_(model.parameters(), 10)
         optimizer.step()
         optimizer.zero_grad()
     assert totals[-1] < totals[0]
 
+    del model.rpn.propose, model.detection_head.losses
     load_weights(other, {"model": model.state_dict()})
     with torch.inference_mode():
         ours, theirs = model.eval().query(IMAGES, [BOX, BOX]), other.eval().query(IMAGES, [BOX, BOX])
