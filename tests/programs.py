@@ -23,10 +23,10 @@ Options = Callable[[Path, Path], list]
 def walk(options: Options, data: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Train, interrupt, resume, test, convert and demo on data in CUHK-SYSU's format; the run that was not stopped."""
     run = _trained_and_resumed(options, data, folder, monkeypatch)
-    assert call(test, *options(data, run), "--cbgm", "--gt") == 0
+    assert call(test, *options(data, run), "--cbgm", "--companions", "--gt") == 0
     metrics = json.loads((run / "test" / "metrics.json").read_text())
-    assert [row["boxes"] for row in metrics["search"]] == ["detected", "detected", "ground truth"]
-    assert metrics["search"][2]["mAP"] > 0
+    assert [row["boxes"] for row in metrics["search"]] == [*["detected"] * 3, "ground truth"]
+    assert metrics["search"][3]["mAP"] > 0
     _convert_and_demo(run, data, folder)
     return run
 
