@@ -17,7 +17,6 @@ from utils.errors import UserError
 from utils.labels import UNLABELLED
 
 FORMATS = ("cuhk_sysu", "prw", "movienet_cs")
-PRW_CAMERAS = range(1, 7)
 USUAL_SIZES = {"cuhk_sysu": 100, "movienet_cs": 2000}
 SIZES = {"cuhk_sysu": (50, 100, 500, 1000, 2000, 4000), "movienet_cs": (2000, 4000, 10000)}
 """Gallery sizes: those up to the usual one are always written, others where there are more gallery images."""
@@ -25,7 +24,8 @@ MOVIENET_APPEARANCES = (10, 30, 50, 70, 100)
 
 Items = Sequence[dict[str, Any]]
 """Images: `img_name`, `boxes` n x 4 integers, `pids` n (1 and up, or -1 for a person without identity) and, for PRW,
-`cam_id` (1 ... 6, the digit in the name). Queries: `img_name`, and `box` and `pid` of a box in a gallery image."""
+`cam_id` (1 and up, the number in the name; PRW itself has 6). Queries: `img_name`, and `box` and `pid` of a box in a
+gallery image."""
 
 
 def write_annotations(fmt: str, root: str | Path, train: Items, gallery: Items, queries: Items) -> None:
@@ -78,8 +78,6 @@ def image_name(fmt: str, number: int, camera: int, sequence: int = 1) -> str:
     if fmt == "cuhk_sysu":
         return f"s{number}.jpg"
     if fmt == "prw":
-        if camera not in PRW_CAMERAS:
-            raise UserError(f"camera {camera}: PRW's format has cameras 1 to 6")
         return f"c{camera}s{sequence}_{number:06d}.jpg"
     return f"tt{camera:07d}_shot_{number:06d}_img_0.jpg"
 

@@ -90,8 +90,25 @@ def test_several_sequences_keep_their_identities_apart(sequence, tmp_path):
     pids = {image["img_name"]: image["pids"].tolist() for image in split.train}
     assert (pids["c1s1_000001.jpg"], pids["c2s1_000001.jpg"], pids["c2s2_000001.jpg"]) == ([3], [6], [9])
     assert {image["cam_id"] for image in split.gallery} == {1, 2}
-    with pytest.raises(ValueError, match="--cameras"):
-        import_mot([sequence] * 9, tmp_path / "more", SplitRules())
+    with pytest.raises(ValueError, match="--cameras names 2 cameras for 3 sequences"):
+        import_mot([sequence] * 3, tmp_path / "more", SplitRules(), cameras=[1, 2])
+
+
+def test_an_id_may_be_one_person_in_all_sequences(tmp_path, capsys):
+    first = make_sequence(tmp_path / "first", mot15_rows(3, range(1, 9)) + mot15_rows(4, [1, 2, 5], left=31))
+    second = make_sequence(tmp_path / "second", mot15_rows(3, range(1, 9)) + mot15_rows(4, [5], left=31))
+    call = [str(first), str(second), "--shared-ids", "--query-every", "4", "--out", str(tmp_path / "out")]
+    assert run_program(main, parse_args(call)) == 0
+    assert "4 queries (4 of them for somebody who is seen by another camera, too)" in capsys.readouterr().out
+    train = build_dataset("PRW", tmp_path / "out", "train").annotations
+    assert [item["pids"].tolist() for item in train] == [[1, 2], [1, 2], [1], [1]] + [[1]] * 4
+    gallery, queries = (build_dataset("PRW", tmp_path / "out", split) for split in ("gallery", "query"))
+    # Person 4 is in one image of each camera: in the other one's for each.
+    found = [len(asked.positives) for asked in queries.galleries(gallery, cross_camera=True)]
+    assert [(item["img_name"][:2], item["pids"][0]) for item in queries.annotations] == [
+        ("c1", 3), ("c1", 4), ("c2", 3), ("c2", 4),
+    ]  # fmt: skip
+    assert found == [4, 1, 4, 1]
 
 
 def test_images_are_linked_or_copied_and_become_jpeg(sequence, tmp_path):

@@ -131,7 +131,7 @@ def test_people_stand_within_the_sizes_asked_for_and_beside_obstacles():
     assert all(actor.foot(CAMERA)[0] > 160 for actor in beside)
 
 
-BAD = {"format": "coco", "cameras": 9, "group_loyalty": 1.5, "person_height": (0.7, 0.2), "train_images": 0}
+BAD = {"format": "coco", "cameras": 0, "group_loyalty": 1.5, "person_height": (0.7, 0.2), "train_images": 0}
 
 
 @pytest.mark.parametrize("option", BAD)

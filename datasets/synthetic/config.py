@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from datasets.writers import FORMATS, PRW_CAMERAS
+from datasets.writers import FORMATS
 from utils.errors import UserError
 
 _SHARES = ("unlabelled_share", "empty_share", "group_loyalty", "place_loyalty", "home_share", "lookalikes",
@@ -62,8 +62,6 @@ class SyntheticConfig:
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
             raise UserError(f"format {self.format!r}: one of {', '.join(FORMATS)} is needed")
-        if self.format == "prw" and self.cameras > max(PRW_CAMERAS):
-            raise UserError(f"cameras {self.cameras}: PRW's format has {max(PRW_CAMERAS)} at most")
         for name, smallest in _SMALLEST.items():
             if getattr(self, name) < smallest:
                 raise UserError(f"{name} {getattr(self, name)}: at least {smallest} is needed")

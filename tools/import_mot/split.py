@@ -1,22 +1,17 @@
 """Split MOTChallenge sequences into training images, gallery and queries of a person-search dataset."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import numpy as np
 
 from datasets.writers import image_name
 from tools.import_mot.sequence import MotSequence
+from tools.importing import MIN_APPEARANCES, Item, Splits, appearances, queries_in, seen_again
 from utils.boxes import clip_boxes
 from utils.errors import UserError
 from utils.labels import UNLABELLED
 
-MIN_APPEARANCES = 2
-
-Item = dict[str, Any]
-"""An image or query as `datasets.writers.write_annotations` takes it; images have `img_path` too, the file to copy."""
 FrameRanges = tuple[tuple[int, int], ...]
 """First and last frame of each range."""
 
@@ -32,6 +27,7 @@ class SplitRules:
         min_width, min_height: pixels inside the image; smaller people keep their box, for the detector, but not their
             identity: they are too small to be recognised.
         min_visibility: 0 ... 1; people less visible than this (MOT16 and later annotate it) are left out.
+        shared_ids: an id is the same person in every sequence.
     """
 
     train: FrameRanges | None = None
@@ -41,22 +37,16 @@ class SplitRules:
     min_width: int = 8
     min_height: int = 16
     min_visibility: float = 0.1
+    shared_ids: bool = False
 
 
-class MotSplit(NamedTuple):
-    """The three splits of a dataset."""
+def split_sequences(sequences: Sequence[MotSequence], cameras: Sequence[int], rules: SplitRules) -> Splits:
+    """Images of several sequences, one camera number (1 and up) for each, as a person-search dataset.
 
-    train: list[Item]
-    gallery: list[Item]
-    queries: list[Item]
-
-
-def split_sequences(sequences: Sequence[MotSequence], cameras: Sequence[int], rules: SplitRules) -> MotSplit:
-    """Images of several sequences, one camera number (1 ... 6) for each, as a person-search dataset.
-
-    Track numbers become identities by adding the largest of all sequences before, so the first sequence keeps its own.
-    In training a person seen once becomes a person without identity: no second image is there to learn from. A person
-    who is in one gallery image only is no query. Raises UserError where a sequence lacks frames asked for.
+    Track numbers are identities if ids are shared. Else the largest of all sequences before is added to them, so the
+    first sequence keeps its own. In training a person seen once becomes a person without identity: no second image is
+    there to learn from. A person who is in one gallery image only is no query. Raises UserError where a sequence lacks
+    frames asked for.
     """
     train, gallery, queries = [], [], []
     first_pid = 0
@@ -68,17 +58,13 @@ def split_sequences(sequences: Sequence[MotSequence], cameras: Sequence[int], ru
         )
         train += own_train
         gallery += own_gallery
-        queries += [
-            {"img_name": image["img_name"], "box": box, "pid": int(pid)}
-            for image in own_gallery[:: rules.query_every]
-            for box, pid in zip(image["boxes"], image["pids"], strict=True)
-            if pid != UNLABELLED
-        ]
-        first_pid += int(sequence.tracks.max(initial=0))
-    trained, seen = (Counter(int(pid) for image in images for pid in image["pids"]) for images in (train, gallery))
+        queries += queries_in(own_gallery[:: rules.query_every])
+        if not rules.shared_ids:
+            first_pid += int(sequence.tracks.max(initial=0))
+    trained = appearances(train)
     for image in train:
         image["pids"][[trained[int(pid)] < MIN_APPEARANCES for pid in image["pids"]]] = UNLABELLED
-    return MotSplit(train, gallery, [query for query in queries if seen[query["pid"]] >= MIN_APPEARANCES])
+    return Splits(train, gallery, seen_again(queries, gallery))
 
 
 def _frames(sequence: MotSequence, rules: SplitRules) -> tuple[list[int], list[int]]:

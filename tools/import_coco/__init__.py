@@ -1,0 +1,1 @@
+"""Turn COCO-style annotations with person ids into a dataset; see datasets/README.md."""
