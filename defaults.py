@@ -345,6 +345,11 @@ _C.EVAL.CROSS_CAMERA = False
 _C.EVAL.COMPANIONS = CN()
 _C.EVAL.COMPANIONS.WEIGHT = 0.2
 _C.EVAL.COMPANIONS.QUANTILE = 0.998
+# Similarities from which on a search calls a person a possible match and a match; 0: not known. They are a network's
+# own: `tools.test` measures them, and stores them with a checkpoint (`--thresholds-out`).
+_C.EVAL.THRESHOLDS = CN()
+_C.EVAL.THRESHOLDS.POSSIBLE = 0.0
+_C.EVAL.THRESHOLDS.MATCH = 0.0
 # Precision of the network at test time and in the demo: "off" (float32), "fp16" or "bf16".
 _C.EVAL.AMP = "off"
 # Memory in MiB for similarities of queries to the gallery while scoring, at least that of 32 queries. Scores do not
@@ -395,6 +400,7 @@ RANGES = {
     "EVAL.BLOCK_MB": (0, ANY),
     "EVAL.COMPANIONS.WEIGHT": (0, ANY),
     "EVAL.COMPANIONS.QUANTILE": (0, 1),
+    "EVAL.THRESHOLDS.*": (0, 1),
 }
 """Options by pattern (`fnmatch`), and their least and largest values; others would fail only later, or silently."""
 

@@ -14,6 +14,7 @@ from models import build_model
 from models.base import PersonSearchModel
 from models.build import FAMILIES
 from utils.errors import UserError
+from utils.match_thresholds import MatchThresholds
 from utils.options import flatten
 from utils.text import shortened
 
@@ -69,6 +70,16 @@ def search_settings(cfg: CfgNode) -> dict[str, Any]:
         "compiled": cfg.EVAL.COMPILE,
         "max_pixels": cfg.INPUT.MAX_PIXELS,
     }
+
+
+def match_thresholds(cfg: CfgNode) -> MatchThresholds | None:
+    """The thresholds of a search's matches, None where the options have none; UserError where they do not fit."""
+    thresholds = MatchThresholds(cfg.EVAL.THRESHOLDS.POSSIBLE, cfg.EVAL.THRESHOLDS.MATCH)
+    if not any(thresholds):
+        return None
+    if not 0 < thresholds.possible <= thresholds.match:
+        raise UserError("EVAL.THRESHOLDS.POSSIBLE must be above 0, and EVAL.THRESHOLDS.MATCH as high or higher")
+    return thresholds
 
 
 def options_of(checkpoint: dict, name: str, cfg_file: str | Path | None = None, opts: Sequence[str] = ()) -> CfgNode:

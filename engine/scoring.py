@@ -7,7 +7,7 @@ import numpy as np
 
 from datasets import PersonSearchDataset
 from engine.feature_files import Features
-from utils.evaluation import BLOCK_MB, CompanionVoting, evaluate_search
+from utils.evaluation import BLOCK_MB, CompanionVoting, evaluate_same_person, evaluate_search
 
 SEARCH_METRICS = ("mAP", "top1", "top5", "top10")
 
@@ -94,18 +94,10 @@ def score_search(
     Raises:
         ValueError: the setting needs ground-truth boxes, and the features hold none.
     """
-    dets, feats = features.gallery_dets, features.gallery_feats
-    if setting.ground_truth:
-        if not features.ground_truth_feats:
-            raise ValueError("these features hold no ground-truth boxes")
-        boxes = [annotation["boxes"].astype(np.float32) for annotation in gallery_set.annotations]
-        dets = [np.concatenate([own, np.ones((len(own), 1), np.float32)], axis=1) for own in boxes]
-        feats = features.ground_truth_feats
     scores = evaluate_search(
         gallery_set,
         query_set,
-        dets,
-        feats,
+        *searched_people(features, gallery_set, setting.ground_truth),
         features.query_feats,
         query_context=list(zip(features.context_dets, features.context_feats, strict=True)),
         cbgm=setting.cbgm,
@@ -116,3 +108,44 @@ def score_search(
         block_mb=block_mb,
     )
     return {name: float(scores[name]) for name in SEARCH_METRICS}
+
+
+def score_same_person(
+    features: Features,
+    gallery_set: PersonSearchDataset,
+    query_set: PersonSearchDataset,
+    setting: Setting,
+    score_thresh: float,
+    block_mb: int = BLOCK_MB,
+) -> dict:
+    """Similarities of the same person and of others, see `evaluate_same_person`; without the setting's re-ranking.
+
+    Arguments and errors as `score_search`.
+    """
+    return evaluate_same_person(
+        gallery_set,
+        query_set,
+        *searched_people(features, gallery_set, setting.ground_truth),
+        features.query_feats,
+        gallery_size=setting.gallery_size,
+        cross_camera=setting.cross_camera,
+        score_thresh=score_thresh,
+        block_mb=block_mb,
+    )
+
+
+def searched_people(
+    features: Features, gallery_set: PersonSearchDataset, ground_truth: bool
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Per gallery image n x 5 boxes with score and n x D embeddings: those detected, or those of the annotated boxes.
+
+    Raises:
+        ValueError: the features hold no embeddings of annotated boxes.
+    """
+    if not ground_truth:
+        return features.gallery_dets, features.gallery_feats
+    if not features.ground_truth_feats:
+        raise ValueError("these features hold no ground-truth boxes")
+    boxes = [annotation["boxes"].astype(np.float32) for annotation in gallery_set.annotations]
+    dets = [np.concatenate([own, np.ones((len(own), 1), np.float32)], axis=1) for own in boxes]
+    return dets, features.ground_truth_feats

@@ -9,7 +9,13 @@ from sklearn.metrics import average_precision_score
 
 from datasets import QueryGallery
 from utils.boxes import box_areas, clip_boxes, paired_iou
-from utils.evaluation import detection, evaluate_detection, evaluate_detection_by_height, evaluate_search
+from utils.evaluation import (
+    detection,
+    evaluate_detection,
+    evaluate_detection_by_height,
+    evaluate_same_person,
+    evaluate_search,
+)
 from utils.evaluation.companions import CompanionVoting
 
 DIM = 4
@@ -247,6 +253,58 @@ def test_query_that_is_nowhere_is_left_out_and_counted():
     _, none, _ = as_sets(2, [nowhere], query_set.annotations)
     with pytest.raises(ValueError, match="belong to one dataset"):
         evaluate_search(gallery_set, none, dets, feats, [np.array([1.0, 0.0])])
+
+
+def plain_same_person(galleries, dets, feats, queries):
+    """Similarities to the same person, the most similar one of those that overlap, and to others, who do not."""
+    same, different = [], []
+    for number, gallery in enumerate(galleries):
+        for image in gallery.images.tolist():
+            own = []
+            for det, feat in zip(dets[image], feats[image], strict=True):
+                place = gallery.positives.tolist().index(image) if image in gallery.positives else None
+                if det[4] < 0.5:
+                    continue
+                similarity = float(feat @ queries[number])
+                if place is None:
+                    different.append(similarity)
+                    continue
+                box = gallery.boxes[place]
+                width, height = box[2:] - box[:2]
+                overlaps = plain_iou(det, box) >= min(0.5, width * height / ((width + 10) * (height + 10)))
+                (own if overlaps else different).append(similarity)
+            same += [max(own)] if own else []
+    return np.array(same), np.array(different)
+
+
+@pytest.mark.parametrize("block_mb", [0, 64])
+def test_same_and_different_people_equal_the_plain_twin(block_mb):
+    rng = np.random.default_rng(3)
+    dets, _, (gallery_set, query_set, galleries), context = drawn_case(rng, num_images=60, num_queries=200)
+    feats = [rng.uniform(-0.5, 0.5, (len(image), DIM)).astype(np.float32) for image in dets]
+    queries = [rng.uniform(-0.5, 0.5, DIM).astype(np.float32) for _ in context]
+    result = evaluate_same_person(gallery_set, query_set, dets, feats, queries, block_mb=block_mb)
+    same, different = plain_same_person(galleries, dets, feats, queries)
+    assert result["pairs"] == {"same": len(same), "different": len(different)}
+    histogram = result["histogram"]
+    edges = histogram["lowest"] + histogram["width"] * np.arange(len(histogram["same"]) + 1)
+    for name, values in (("same", same), ("different", different)):
+        assert histogram[name] == np.histogram(values, edges)[0].tolist() and sum(histogram[name]) == len(values)
+    for row in result["thresholds"][:2]:
+        reached = (different >= row["threshold"]).sum(), (different >= row["threshold"] - 0.001).sum()
+        assert reached[0] <= row["false_match_rate"] * len(different) < reached[1]
+        assert row["true_matches_kept"] == pytest.approx((same >= row["threshold"]).mean())
+    assert len(different) < 10_000
+    assert result["thresholds"][2] == {"false_match_rate": 1e-4, "threshold": None, "true_matches_kept": None}
+
+
+def test_nobody_is_found_and_similarities_beyond_one_are_counted():
+    (gallery_set, query_set, _), dets, feats = one_query_case([1.0000001, 0.2, -1.0000001], 0)
+    result = evaluate_same_person(gallery_set, query_set, dets, feats, [np.array([1.0, 0.0])])
+    assert result["pairs"] == {"same": 1, "different": 2}
+    assert result["histogram"]["lowest"] == -1 and result["histogram"]["same"][-1] == 1
+    result = evaluate_same_person(gallery_set, query_set, [[]] * 3, [[]] * 3, [np.array([1.0, 0.0])])
+    assert result["pairs"] == {"same": 0, "different": 0} and result["histogram"]["same"] == []
 
 
 NAN = np.array([[np.nan, 0]])

@@ -14,7 +14,9 @@ from trees import PROTOCOLS, swapped, write_subsets
 from datasets import open_subsets
 from datasets.writers import save
 from defaults import load_cfg
+from engine.checkpoint import read_checkpoint
 from engine.feature_files import Features
+from engine.networks import match_thresholds, options_of
 from engine.scoring import columns_of, only_columns, share_of_squared_norm
 from engine.searcher import Searcher
 from models import build_model
@@ -163,6 +165,8 @@ def test_each_feature_of_the_embedding_is_scored_alone(arguments, cuhk, tmp_path
     assert "by one feature of the embedding alone, boxes ground truth, gallery usual" in capsys.readouterr().out
     checkpoint = None if "--untrained" in arguments else str(tmp_path / "best.pth")
     assert (metrics["checkpoint"], metrics["epoch"], metrics["data"]) == (checkpoint, None, str(cuhk))
+    assert metrics["features_file"] is None
+    assert load_cfg(tmp_path / "test" / "config.yaml").MODEL.BACKBONE.NAME == "mobilenet_v2"
 
 
 def test_features_of_another_network_or_of_none_are_refused(cuhk, tmp_path, images_seen, capsys):
@@ -197,3 +201,39 @@ def test_a_checkpoint_or_a_config_is_needed(cuhk, tmp_path, capsys):
     assert "best.pth: train first, or give --ckpt FILE" in capsys.readouterr().err
     assert call(test_tool, "--gt") == 1
     assert "give --ckpt FILE, or --cfg FILE" in capsys.readouterr().err
+
+
+def test_thresholds_are_printed_and_stored_in_a_copy_of_the_checkpoint(cuhk, tmp_path, monkeypatch, capsys):
+    rows = [{"false_match_rate": rate, "threshold": 1 - 30 * rate, "true_matches_kept": 0.5} for rate in (1e-2, 1e-3)]
+    rows += [{"false_match_rate": 1e-4, "threshold": None, "true_matches_kept": None}]
+    monkeypatch.setattr(testing, "score_same_person", lambda *_: {"thresholds": rows})
+    copy = tmp_path / "thresholds.pth"
+    assert run(cuhk, tmp_path, "--thresholds-out", str(copy)) == 0
+    printed = capsys.readouterr().out
+    assert "0.01              0.700      50.00" in printed and "0.0001            unknown    unknown" in printed
+    stored = match_thresholds(options_of(read_checkpoint(copy), "copy"))
+    assert stored == (0.7, 0.97)
+    assert [stored.verdict(value) for value in (0.97, 0.9, 0.7, 0.69)] == ["match", "possible", "possible", "unlikely"]
+    rows[0]["threshold"] = None
+    assert run(cuhk, tmp_path, "--thresholds-out", str(copy)) == 1
+    assert "too few people to tell thresholds from" in capsys.readouterr().err
+
+
+def test_without_thresholds_there_are_none_and_those_that_do_not_fit_are_refused():
+    assert match_thresholds(load_cfg(None)) is None
+    for values in ((0.5, 0.4), (0.0, 0.4), (0.5, 0.0)):
+        words = zip(("EVAL.THRESHOLDS.POSSIBLE", "EVAL.THRESHOLDS.MATCH"), map(str, values), strict=True)
+        with pytest.raises(UserError, match="EVAL.THRESHOLDS.POSSIBLE must be above 0"):
+            match_thresholds(load_cfg(None, [word for pair in words for word in pair]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--untrained", "--thresholds-out", "copy.pth"], "--thresholds-out is for a trained network"),
+        (["--ckpt", "{run}/best.pth", "--thresholds-out", "{run}/best.pth"], "is the checkpoint that is tested"),
+    ],
+)
+def test_thresholds_have_a_checkpoint_and_a_file_of_their_own(arguments, message, cuhk, tmp_path, images_seen, capsys):
+    assert run(cuhk, tmp_path, *(word.format(run=tmp_path) for word in arguments)) == 1
+    assert message in capsys.readouterr().err and not images_seen

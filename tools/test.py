@@ -28,6 +28,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--gallery-size", nargs="+", metavar="N", help="images in each gallery, -1: all (default: usual)"
     )
     parser.add_argument("--features", type=Path, metavar="FILE", help="read features from FILE; if missing, write them")
+    thresholds = "write a copy of the checkpoint that holds the similarities from which on people match, for searches"
+    parser.add_argument("--thresholds-out", type=Path, metavar="FILE", help=thresholds)
     parser.add_argument("--out", type=Path, help="folder of metrics.json (default: OUTPUT_DIR/test)")
     add_config_arguments(parser)
     args = parser.parse_intermixed_args(argv)

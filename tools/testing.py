@@ -21,15 +21,24 @@ from engine.devices import select_device
 from engine.feature_files import Features, PartialResults, extraction_id, load_features, save_features
 from engine.features import extract_features, names_of
 from engine.networks import options_of, search_settings
-from engine.scoring import Setting, check_galleries, columns_of, only_columns, score_search, share_of_squared_norm
+from engine.scoring import (
+    Setting,
+    check_galleries,
+    columns_of,
+    only_columns,
+    score_same_person,
+    score_search,
+    share_of_squared_norm,
+)
 from engine.searcher import Searcher
 from models import build_model
 from models.base import PersonSearchModel
 from tools.common import check_options
+from tools.thresholds import check_thresholds_out, checkpoint_path, format_thresholds, store_thresholds
 from utils.distributed import all_cores, from_main, is_main, process_group
 from utils.errors import UserError
 from utils.evaluation import CompanionVoting, evaluate_detection, evaluate_detection_by_height
-from utils.files import write_json
+from utils.files import write_json, write_text
 from utils.images import read_image
 from utils.logging import format_table, set_up_logging
 
@@ -43,6 +52,7 @@ def run_test(args: argparse.Namespace) -> None:
     device = select_device(load_cfg(args.cfg, args.opts).DEVICE)
     with process_group(device):
         set_up_logging(quiet=not is_main())
+        check_thresholds_out(args)
         cfg, checkpoint, name = _read_options(args)
         sets = open_split(cfg, "gallery"), open_split(cfg, "query")
         subsets = open_subsets(cfg) if args.subsets else {}
@@ -52,7 +62,8 @@ def run_test(args: argparse.Namespace) -> None:
             check_galleries([Setting()], sets[0], subset)
         searched = sets[0], _joined(sets[1], subsets.values())
         widths = _widths(cfg) if args.by_feature else {}
-        origin = {"data": str(sets[0].root)} | _origin(checkpoint, name)
+        features_file = str(args.features.resolve()) if args.features else None
+        origin = {"data": str(sets[0].root.resolve()), "features_file": features_file} | _origin(checkpoint, name)
         if args.features and args.features.exists():
             if is_main():
                 features, origin = _load_features(args, searched), origin | _origin(None, None)
@@ -71,8 +82,7 @@ def run_test(args: argparse.Namespace) -> None:
 
 def _read_options(args: argparse.Namespace) -> tuple[CfgNode, dict | None, str]:
     """The options, and the checkpoint with its name; no checkpoint where none is needed."""
-    given = load_cfg(args.cfg, args.opts)
-    path = args.ckpt or Path(given.OUTPUT_DIR) / "best.pth"
+    given, path = load_cfg(args.cfg, args.opts), checkpoint_path(args)
     if not args.ckpt and not path.is_file() and not args.untrained and not (args.features and args.features.exists()):
         raise UserError(f"no checkpoint at {path}: train first, or give --ckpt FILE")
     if args.untrained or (args.cfg and args.features and args.features.exists()):
@@ -156,6 +166,7 @@ def _score(
         alone = _score_features(sets, own, plain, widths, *limits) if widths else []
         detected = sets[0], features.gallery_dets, cfg.EVAL.DETECTION_SCORE_THRESH
         detection, by_height = evaluate_detection(*detected), evaluate_detection_by_height(*detected)
+        same_person = score_same_person(own, *sets, settings[0], *limits)
         rows = [each.describe() | score_search(own, *sets, each, *limits) for each in settings]
         for subset, queries in subsets.items():
             own = features.in_order(*names_of(sets[0], queries))
@@ -164,15 +175,21 @@ def _score(
                 rows.append(each.describe() | {"gallery": subset} | scores)
     log.info("scored in %.1f s", monotonic() - start)
     out = _out(args, cfg) / "metrics.json"
-    scores = {"detection": detection, "detection_by_height": by_height, "search": rows, "features": alone}
+    scores = {"detection": detection, "detection_by_height": by_height, "search": rows}
+    scores |= {"same_person": same_person, "features": alone}
     write_json(out, {"dataset": name, **origin, **scores})
+    write_text(out.with_name("config.yaml"), cfg.dump())
     sys.stdout.write(f"\n{name}: detection (%)\n{format_table([detection])}\n\n{format_table(by_height)}\n")
     sys.stdout.write(f"\n{name}: search (%)\n{format_table(rows)}\n\n")
     if alone:
         setting = plain.describe()
         title = f"by one feature of the embedding alone, boxes {setting['boxes']}, gallery {setting['gallery']} (%)"
         sys.stdout.write(f"{title}\n{format_table(alone)}\n\n")
+    thresholds = same_person["thresholds"]
+    sys.stdout.write(f"similarities of the same person and of others\n{format_thresholds(thresholds)}\n\n")
     log.info("written to %s", out)
+    if args.thresholds_out:
+        store_thresholds(args, thresholds)
 
 
 def _origin(checkpoint: dict | None, path: str | None) -> dict:

@@ -2,6 +2,15 @@
 
 from utils.evaluation.companions import CompanionVoting
 from utils.evaluation.detection import evaluate_detection, evaluate_detection_by_height
-from utils.evaluation.search import BLOCK_MB, evaluate_search
+from utils.evaluation.ranking import BLOCK_MB
+from utils.evaluation.same_person import evaluate_same_person
+from utils.evaluation.search import evaluate_search
 
-__all__ = ["BLOCK_MB", "CompanionVoting", "evaluate_detection", "evaluate_detection_by_height", "evaluate_search"]
+__all__ = [
+    "BLOCK_MB",
+    "CompanionVoting",
+    "evaluate_detection",
+    "evaluate_detection_by_height",
+    "evaluate_same_person",
+    "evaluate_search",
+]

@@ -7,13 +7,17 @@ from functools import cached_property
 import numpy as np
 
 from utils.boxes import paired_iou
+from utils.evaluation.arrays import DETECTION_COLUMNS, joined
 
+SCORE_THRESH = 0.5
+BLOCK_MB = 64
+MEBIBYTE = 2**20
 QUERIES_PER_PRODUCT = 32
 """Queries of one matrix product. Its last bits depend on its shape, so that must not depend on the block's size: every
 size gives the same similarities, ties included."""
 MAX_IOU_THRESH = 0.5
 IOU_MARGIN = 10
-"""Pixels by which a small box may be missed, of which a few pixels are a large part: see `true_similarities`."""
+"""Pixels by which a small box may be missed, of which a few pixels are a large part: see `overlapping`."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,23 @@ class Gallery:
         return (self.starts[images] - np.cumsum(counts) + counts)[place] + np.arange(len(place)), place
 
 
+def join_queries(query_feats: Sequence, number: int) -> np.ndarray:
+    """Embeddings of queries, D or 1 x D each, as one array: float32, number x D."""
+    rows = [np.atleast_2d(feat) for feat in query_feats]
+    return joined(rows, number, "query_feats", dtype=np.float32, expected=np.ones(number, np.int64))[0]
+
+
+def join_gallery(dets: Sequence, feats: Sequence, number: int, width: int, score_thresh: float) -> Gallery:
+    """The detections of `number` images whose score reaches a threshold, with embeddings of `width` numbers."""
+    rows, counts = joined(dets, number, "gallery_dets", DETECTION_COLUMNS)
+    vectors, _ = joined(feats, number, "gallery_feats", width, np.float32, counts)
+    kept = rows[:, 4] >= score_thresh
+    if kept.all():  # no copy of the embeddings
+        return Gallery(rows[:, :4], vectors, counts)
+    counts = np.bincount(np.repeat(np.arange(number), counts)[kept], minlength=number)
+    return Gallery(rows[kept, :4], vectors[kept], counts)
+
+
 def similarities(queries: np.ndarray, feats: np.ndarray, block_bytes: int) -> Iterator[np.ndarray]:
     """Similarity of queries (m x D) to detections (n x D), for a block of queries at a time: q x n.
 
@@ -64,25 +85,34 @@ def similarities(queries: np.ndarray, feats: np.ndarray, block_bytes: int) -> It
         yield sims
 
 
-def true_similarities(sims: np.ndarray, gallery: Gallery, wanted: Sequence) -> list[np.ndarray]:
-    """Similarities of q queries (of q x n) to the true detection of each image that has one: rising, at most p each.
-
-    It is the most similar of the detections that overlap the person's box there enough.
+def overlapping(gallery: Gallery, wanted: Sequence) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The detections that overlap the person whom a query asks for enough to be the person.
 
     Args:
         wanted: per query where the person is: `positives` p and `boxes` p x 4 of datasets.base.QueryGallery.
+
+    Returns:
+        int64, n each: the query, the detection, and the place of the person's box among those of all queries.
     """
-    query = np.repeat(np.arange(len(sims)), [len(own.positives) for own in wanted])
+    query = np.repeat(np.arange(len(wanted)), [len(own.positives) for own in wanted])
     boxes = np.concatenate([np.reshape(own.boxes, (-1, 4)) for own in wanted]).astype(np.float64)
     detections, person = gallery.detections_of(np.concatenate([own.positives for own in wanted]).astype(np.int64))
     width, height = (boxes[:, 2:] - boxes[:, :2]).T
     least = np.minimum(MAX_IOU_THRESH, width * height / ((width + IOU_MARGIN) * (height + IOU_MARGIN)))
     good = paired_iou(gallery.boxes[detections], boxes[person]) >= least[person]
-    detections, person = detections[good], person[good]
-    best = np.full(len(boxes), -np.inf, dtype=sims.dtype)
-    np.maximum.at(best, person, sims[query[person], detections])
-    ends = np.searchsorted(query, np.arange(1, len(sims)))
-    return [np.sort(own[np.isfinite(own)]) for own in np.split(best, ends)]
+    return query[person[good]], detections[good], person[good]
+
+
+def true_similarities(sims: np.ndarray, gallery: Gallery, wanted: Sequence) -> list[np.ndarray]:
+    """Similarities of q queries (of q x n) to the true detection of each image that has one: rising, at most p each.
+
+    It is the most similar of the detections that overlap the person's box there enough; for `wanted` see `overlapping`.
+    """
+    numbers = [len(own.positives) for own in wanted]
+    query, detections, person = overlapping(gallery, wanted)
+    best = np.full(sum(numbers), -np.inf, dtype=sims.dtype)
+    np.maximum.at(best, person, sims[query, detections])
+    return [np.sort(own[np.isfinite(own)]) for own in np.split(best, np.cumsum(numbers)[:-1])]
 
 
 def score_query(sims: np.ndarray, searched: np.ndarray, found: np.ndarray, num_present: int) -> tuple[float, float]:

@@ -8,15 +8,21 @@ from itertools import chain, islice
 import numpy as np
 
 from utils.errors import UserError
-from utils.evaluation.arrays import DETECTION_COLUMNS, joined
 from utils.evaluation.cbgm import context_people, rerank
 from utils.evaluation.companions import CompanionVoting, companion_votes
-from utils.evaluation.ranking import Gallery, score_query, similarities, true_similarities
+from utils.evaluation.ranking import (
+    BLOCK_MB,
+    MEBIBYTE,
+    SCORE_THRESH,
+    Gallery,
+    join_gallery,
+    join_queries,
+    score_query,
+    similarities,
+    true_similarities,
+)
 
 TOP_K = (1, 5, 10)
-SCORE_THRESH = 0.5
-BLOCK_MB = 64
-MEBIBYTE = 2**20
 
 Reranking = Callable[[np.ndarray, np.ndarray], None]
 """Changes a query's similarities to all detections in place, given the indexes of the images that are searched."""
@@ -68,10 +74,8 @@ def evaluate_search(
         ValueError: arguments that do not fit each other, or an unknown gallery size.
         UserError: NaN in the arrays, or no query left to score.
     """
-    number = len(query_set.annotations)
-    rows = [np.atleast_2d(feat) for feat in query_feats]
-    queries, _ = joined(rows, number, "query_feats", dtype=np.float32, expected=np.ones(number, np.int64))
-    gallery = _join_gallery(gallery_dets, gallery_feats, len(gallery_set.annotations), queries.shape[1], score_thresh)
+    queries = join_queries(query_feats, len(query_set.annotations))
+    gallery = join_gallery(gallery_dets, gallery_feats, len(gallery_set.annotations), queries.shape[1], score_thresh)
     if cbgm and voting or ((cbgm or voting) and query_context is None):
         raise ValueError("re-ranking, by cbgm or by voting, needs query_context, the people around each query")
     rerankings: Iterable[Reranking] = ()
@@ -126,17 +130,6 @@ def _scores(
         found = true_similarities(sims, gallery, wanted)
         for row, inside, true, own in zip(sims, searched, found, wanted, strict=True):
             yield score_query(row, inside, true, own.num_present) if len(own.positives) else (np.nan, np.nan)
-
-
-def _join_gallery(dets: Sequence, feats: Sequence, number: int, width: int, score_thresh: float) -> Gallery:
-    """The detections of `number` images whose score reaches a threshold, with embeddings of `width` numbers."""
-    rows, counts = joined(dets, number, "gallery_dets", DETECTION_COLUMNS)
-    vectors, _ = joined(feats, number, "gallery_feats", width, np.float32, counts)
-    kept = rows[:, 4] >= score_thresh
-    if kept.all():  # no copy of the embeddings
-        return Gallery(rows[:, :4], vectors, counts)
-    counts = np.bincount(np.repeat(np.arange(number), counts)[kept], minlength=number)
-    return Gallery(rows[kept, :4], vectors[kept], counts)
 
 
 def _summary(scores: np.ndarray) -> dict:
