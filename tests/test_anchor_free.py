@@ -52,6 +52,7 @@ def options(data, out) -> list[str]:
     return ["--cfg", ROOT / "configs" / "alignps_cuhk_sysu.yaml", *given]
 
 
+@pytest.mark.slow
 def test_every_program_takes_it(cuhk, tmp_path, monkeypatch):
     run = walk(options, cuhk, tmp_path, monkeypatch)
     assert "loss_triplet" in (run / "log.txt").read_text()

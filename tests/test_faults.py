@@ -78,22 +78,20 @@ def test_a_training_killed_at_random_moments_ends_as_one_never_stopped(total, un
         shutil.rmtree(out)
 
 
-RECIPES = {
-    "adam, crops": {
-        "SOLVER__OPTIMIZER": "adam",
-        "INPUT__AUGMENTATION": "crops",
-        "INPUT__CROP_SIZE": 64,
-        "INPUT__WHOLE_SHARE": 0.5,
-        "INPUT__COLOUR_JITTER": "[0.2, 0.2, 0.2, 0.05]",
-    },
-    "adamw, average": {"SOLVER__OPTIMIZER": "adamw", "SOLVER__SCHEDULE": "cosine", "SOLVER__EMA": 0.5},
+RECIPE = {
+    "SOLVER__OPTIMIZER": "adamw",
+    "SOLVER__SCHEDULE": "cosine",
+    "SOLVER__EMA": 0.5,
+    "INPUT__AUGMENTATION": "crops",
+    "INPUT__CROP_SIZE": 64,
+    "INPUT__WHOLE_SHARE": 0.5,
+    "INPUT__COLOUR_JITTER": "[0.2, 0.2, 0.2, 0.05]",
 }
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_other_recipes_continue_as_exactly(recipe, cuhk, tmp_path, monkeypatch):
+def test_a_recipe_of_everything_else_continues_as_exactly(cuhk, tmp_path, monkeypatch):
     other = draw(tmp_path / "prw", "prw")
-    options = {"SOLVER__BASE_LR": 1e-3, "SOLVER__MAX_EPOCHS": 1, "SOLVER__MILESTONES": "[]"} | RECIPES[recipe]
+    options = {"SOLVER__BASE_LR": 1e-3, "SOLVER__MAX_EPOCHS": 1, "SOLVER__MILESTONES": "[]"} | RECIPE
     options |= {"INPUT__EXTRA_DATASETS": f"['PRW 0.2 {other}']"}
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert run(small(cuhk, whole, CKPT_MINUTES=0, **options)) == 0
