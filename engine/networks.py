@@ -1,10 +1,12 @@
 """Opening a trained network from its checkpoint: the options it was trained with come along."""
 
+import hashlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from yacs.config import CfgNode
 
 from defaults import get_default_cfg, load_cfg, read_cfg
@@ -59,6 +61,22 @@ def check_family_options(cfg: CfgNode) -> None:
     if foreign:
         named = shortened([f"MODEL.{key}" for key in foreign])
         raise UserError(f"MODEL.FAMILY {name} does not have {named}: leave out what is for other families")
+
+
+def weights_digest(model: PersonSearchModel) -> str:
+    """A checksum of all weights that searching depends on: the tables of a training set's identities are left out."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, value in sorted(model.state_dict().items()):
+        if name not in model.identity_memory:
+            digest.update(name.encode())
+            digest.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def network_options(cfg: CfgNode) -> dict[str, object]:
+    """The options that describe a network, by their dotted names, but for those that matter before training only."""
+    options = flatten(cfg).items()
+    return {key: value for key, value in options if key.startswith(NETWORK_OPTIONS) and key not in NOT_COMPARED}
 
 
 def search_settings(cfg: CfgNode) -> dict[str, Any]:

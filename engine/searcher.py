@@ -125,9 +125,18 @@ class Searcher:
         """
         off = None if is_main() else True  # None: off where there is no terminal
         images = tqdm(self._decoded(requests), desc="search", unit="image", disable=off, leave=False)
-        for batch in self._batches(_valid(images, on_error)):
-            for item, result in zip(batch, self._search(batch), strict=True):
-                yield item.index, result
+        for index, _, result in self._results(images, on_error):
+            yield index, result
+
+    def with_images(
+        self, requests: Iterable[SearchRequest | ImageSource], on_error: ErrorHook | None = None
+    ) -> Iterator[tuple[int, Tensor, ImageResult]]:
+        """Search images as `__call__` does, for callers that need the pixels, too; without a progress bar.
+
+        Yields:
+            The index of a request, its image (3 x H x W, see `engine.requests.tensor_of`) and its result.
+        """
+        return self._results(self._decoded(requests), on_error)
 
     def search(self, query: ImageSource, box: Sequence[float], gallery: Sequence[ImageSource]) -> list[Found]:
         """All people in the gallery images, by falling similarity to the person in a box of the query image.
@@ -182,6 +191,13 @@ class Searcher:
             worker_init_fn=leave_signals_to_parent,
             pin_memory=self.device.type == "cuda",
         )
+
+    def _results(
+        self, images: Iterable["_Decoded"], on_error: ErrorHook | None
+    ) -> Iterator[tuple[int, Tensor, ImageResult]]:
+        for batch in self._batches(_valid(images, on_error)):
+            for item, result in zip(batch, self._search(batch), strict=True):
+                yield item.index, item.image, result
 
     def _batches(self, images: Iterable["_Decoded"]) -> Iterator[list["_Decoded"]]:
         """Lists of `batch_size` images of one padded size; fewer where too many images wait, and at the end."""

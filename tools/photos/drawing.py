@@ -21,6 +21,7 @@ BEST = (213, 94, 0)
 RIGHT = (0, 158, 115)
 QUERY = (240, 228, 66)
 CASING = (20, 20, 20)
+FAINT = (110, 110, 110)
 
 MIN_LONG_SIDE = 640
 MIN_TEXT = 12  # smallest height of text, in pixels

@@ -9,9 +9,9 @@ from PIL import Image
 
 from engine.requests import SearchRequest
 from engine.searcher import ImageResult, Searcher
-from tools.photos.drawing import draw_detections, draw_numbered
+from tools.photos.drawing import BEST, FAINT, RIGHT, draw_detections, draw_numbered
 from tools.photos.sheets import Match, overview
-from tools.photos.wording import counted, headline, short_path
+from tools.photos.wording import counted, headline, short_path, verdict
 from utils.boxes import paired_iou
 from utils.errors import UserError
 from utils.files import write_atomically, write_json
@@ -149,7 +149,9 @@ def write_results(results: GalleryResults, out: Path, top_k: int, max_pixels: in
         scene = read_photo(file, max_pixels)
         if rank < top_k:
             name = short_path(file, files)
-            matches.append(Match(scene, row["box"], row["similarity"], name, row["match"], row["right"]))
+            word = verdict(row["match"], row["right"])
+            color = FAINT if not row["match"] else RIGHT if row["right"] else BEST
+            matches.append(Match(scene, row["box"], row["similarity"], name, word, color))
         image = images[row["file"]]
         row["picture"] = f"gallery/{rank + 1:03d}_{file.stem}.jpg"  # the rank keeps files of one name apart
         best = 0 if row["match"] else None

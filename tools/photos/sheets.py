@@ -7,10 +7,10 @@ from math import ceil, sqrt
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from tools.photos.drawing import BEST, QUERY, RIGHT, Box, Color, Mark, draw_marks, font
-from tools.photos.wording import drawable, verdict
+from tools.photos.drawing import BEST, FAINT, QUERY, Box, Color, Mark, draw_marks, font
+from tools.photos.wording import drawable
 
-PAPER, INK, FAINT = (255, 255, 255), (30, 30, 30), (110, 110, 110)
+PAPER, INK = (255, 255, 255), (30, 30, 30)
 GAP, INNER_GAP = 16, 6
 SCENE = (330, 220)  # width, height in pixels, as all sizes here
 CROP = (100, 220)
@@ -30,23 +30,16 @@ class Match:
         box: of the person, x1, y1, x2, y2 in pixels of the image.
         similarity: to the query.
         name: of the file.
-        reached: whether the similarity reaches the threshold.
-        right: whether it is the person asked for; None where that is not known.
+        word: beside the similarity, such as "no match"; "" for none.
+        color: of its frames, and of the word.
     """
 
     image: np.ndarray
     box: Box
     similarity: float
     name: str
-    reached: bool = True
-    right: bool | None = None
-
-    @property
-    def color(self) -> Color:
-        """Of its frames."""
-        if not self.reached:
-            return FAINT
-        return RIGHT if self.right else BEST
+    word: str = ""
+    color: Color = BEST
 
 
 def overview(
@@ -54,9 +47,8 @@ def overview(
 ) -> np.ndarray:
     """One picture: the query on the left, its matches in falling order on the right, under a title.
 
-    A match shows the person enlarged beside the whole scene, where it is outlined, over rank, similarity and file name;
-    where the truth is known, the word "right" or "wrong". People below the threshold are grey, with "no match", or with
-    "missed" where they are known to be the person.
+    A match shows the person enlarged beside the whole scene, where it is outlined, over rank, similarity, word and file
+    name.
 
     Args:
         query_image: uint8 H x W x 3 RGB. query_box: x1, y1, x2, y2. matches: Match objects, the best first.
@@ -110,8 +102,8 @@ def _draw_match(sheet: Image.Image, corner: tuple[int, int], rank: int, match: M
     _paste(sheet, crop_region(match.image, match.box, CROP), corner, CROP, match.color)
     _paste(sheet, draw_marks(match.image, [Mark(match.box, "", match.color, weight=2.5)]), (scene_x, y), SCENE)
     _write(sheet, (x, middle), f"{rank}", 20)
-    word = verdict(match.reached, match.right)
-    _write(sheet, (x + 28, middle), f"{match.similarity:.3f} {word}", 18, match.color if word else INK)
+    color = match.color if match.word else INK
+    _write(sheet, (x + 28, middle), f"{match.similarity:.3f} {match.word}", 18, color)
     name_x = x + NAME_LEFT
     _write(sheet, (name_x, middle), shorten(drawable(match.name), font(15), scene_x + SCENE[0] - name_x), 15, FAINT)
 

@@ -1,0 +1,64 @@
+"""Pictures and videos on disk: what has changed since they were indexed, and when they were taken."""
+
+import hashlib
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+
+from PIL import Image
+
+from engine.index.rows import Source
+from engine.index.video import VIDEO_SUFFIXES, length_of
+
+DEFAULT_FPS = 1.0
+_EXIF_DETAILS, _EXIF_TAKEN = 0x8769, 0x9003
+_BLOCK = 2**20
+
+
+def is_video(path: Path) -> bool:
+    """Whether a file is read as a video; all others are read as pictures."""
+    return path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def place_of(path: Path) -> Path:
+    """The absolute path by which an index knows a file: its folder without links, and its name, a link's own."""
+    return path.parent.resolve() / path.name
+
+
+def describe(path: Path, camera: str, fps: float) -> Source:
+    """A file as it is now, of which nothing is searched yet; `fps` is of videos.
+
+    Raises:
+        OSError: it cannot be read.
+        UserError: it is a video that cannot be read.
+    """
+    stat = path.stat()
+    taken = stat.st_mtime - length_of(path) if is_video(path) else _taken(path) or stat.st_mtime
+    rate = fps if is_video(path) else 0.0
+    return Source(str(path), stat.st_size, stat.st_mtime, digest_of(path), taken, camera, rate)
+
+
+def is_as_before(path: Path, known: Source) -> bool:
+    """Whether a file has size and time of change of `known`, or else its content; OSError if it cannot be read."""
+    stat = path.stat()
+    if stat.st_size != known.size:
+        return False
+    return stat.st_mtime == known.changed or digest_of(path) == known.digest
+
+
+def digest_of(path: Path) -> str:
+    """A checksum of a file's content."""
+    digest = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _taken(path: Path) -> float | None:
+    """When a photo was taken, as its EXIF data say, in seconds since 1970; None where they do not say it."""
+    with suppress(Exception):  # whatever Pillow raises for damaged files: reading the pixels tells
+        with Image.open(path) as image:
+            text = image.getexif().get_ifd(_EXIF_DETAILS).get(_EXIF_TAKEN, "")
+        return datetime.strptime(str(text).strip("\0 "), "%Y:%m:%d %H:%M:%S").timestamp()
+    return None

@@ -1,0 +1,121 @@
+"""Measure an index of drawn people: adding, searching, memory and disk: python -m tools.benchmark.index ..."""
+
+import argparse
+import resource
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from time import monotonic
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for `python tools/benchmark/index.py`
+
+import numpy as np
+
+from tools.common import add_traceback_argument, positive_int, run_program
+from utils.errors import UserError
+from utils.files import write_json
+
+WIDTH = 640
+OF_PERSON = 20  # images that show each person
+SIMILARITY = 0.4  # of two embeddings of a person: without people who are seen again there would be no neighbours
+PEOPLE_OF_IMAGE = 5
+CROP_BYTES = 3000
+QUERIES, TOP = 100, 20
+BLOCK = 5_000  # people who are drawn and added at a time
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m tools.benchmark.index", description=__doc__.partition(": py")[0])
+    add = parser.add_argument
+    where = "a new file ending in .db, or a Milvus server without an index"
+    add("--index", required=True, metavar="FILE_OR_URI", help=where)
+    add("--people", type=positive_int, default=10_000, metavar="N", help="people to add (default: %(default)s)")
+    add("--approximate", action="store_true", help="an approximate index, as of tools.index")
+    add("--json", type=Path, metavar="FILE", help="write the figures to FILE")
+    add_traceback_argument(parser)
+    return parser.parse_args(argv)
+
+
+def draw_people(number: int) -> Iterator[np.ndarray]:
+    """Embeddings of people, each seen OF_PERSON times in all, at most BLOCK x WIDTH at a time; the same each time."""
+    for start in range(0, number, BLOCK):
+        rng = np.random.default_rng(start)
+        size = min(BLOCK, number - start)
+        people = np.random.default_rng(7).standard_normal((max(1, number // OF_PERSON), WIDTH), dtype=np.float32)
+        own = people[rng.integers(len(people), size=size)]
+        rows = SIMILARITY**0.5 * own + (1 - SIMILARITY) ** 0.5 * rng.standard_normal((size, WIDTH), dtype=np.float32)
+        yield rows / np.linalg.norm(rows, axis=1, keepdims=True) * rng.uniform(0.5, 1, (size, 1)).astype(np.float32)
+
+
+def exact_similarities(number: int, queries: np.ndarray) -> np.ndarray:
+    """Per query the similarity of the TOP-th most similar of the people."""
+    best = np.full((len(queries), TOP), -np.inf, np.float32)
+    for block in draw_people(number):
+        best = np.sort(np.concatenate([best, queries @ block.T], axis=1), axis=1)[:, -TOP:]
+    return best[:, 0]
+
+
+def main(args: argparse.Namespace) -> None:
+    """Fill an index, search it, and print each figure as it is measured."""
+    from types import SimpleNamespace
+
+    from engine.index.rows import Network, SearchedImage, Source
+    from engine.index.store import APPROXIMATE, EXACT, PeopleIndex
+
+    figures: dict[str, float] = {}
+
+    def tell(name: str, value: float) -> None:
+        figures[name] = value
+        sys.stdout.write(f"{name}: {value:.4g}\n")
+        sys.stdout.flush()
+        if args.json:
+            write_json(args.json, {"index": args.index, "approximate": args.approximate, **figures})
+
+    network = Network("drawn people", "drawn", WIDTH)
+    with PeopleIndex(args.index, network, APPROXIMATE if args.approximate else EXACT) as index:
+        if index.num_people():
+            raise UserError(f"--index {args.index} is not empty: name a new file, or a server without an index")
+        rng, adding, image = np.random.default_rng(0), 0.0, 0
+        for block in draw_people(args.people):
+            images = []
+            for start in range(0, len(block), PEOPLE_OF_IMAGE):
+                vectors = block[start : start + PEOPLE_OF_IMAGE]
+                source = Source(f"/drawn/{image}.jpg", 1, 1.0, "", float(image), "camera", done=1, complete=True)
+                boxes = rng.uniform(0, 1000, (len(vectors), 4)).astype(np.float32)
+                people = SimpleNamespace(boxes=boxes, scores=np.linalg.norm(vectors, axis=1), embeddings=vectors)
+                images.append(SearchedImage(source, people, [rng.bytes(CROP_BYTES)] * len(vectors)))
+                image += 1
+            begin = monotonic()
+            index.put_sources([each.source for each in images])
+            index.add(images)
+            adding += monotonic() - begin
+        tell("people", args.people)
+        tell("people added a second", args.people / adding)
+    begin = monotonic()
+    with PeopleIndex(args.index) as index:
+        tell("seconds to open", monotonic() - begin)
+        queries = next(draw_people(args.people))[:QUERIES] + 0.02 * rng.standard_normal((QUERIES, WIDTH))
+        queries = (queries / np.linalg.norm(queries, axis=1, keepdims=True)).astype(np.float32)
+
+        def timed(rows: np.ndarray) -> tuple[float, list]:
+            begin = monotonic()
+            found = index.search(rows, TOP)
+            return monotonic() - begin, found
+
+        tell("seconds of the first query", timed(queries[:1])[0])
+        tell("seconds of a later query", median(timed(query[None])[0] for query in queries[1:12]))
+        seconds, found = timed(queries)
+        tell(f"seconds of {QUERIES} queries at once", seconds)
+        least = exact_similarities(args.people, queries)
+        right = [sum(hit.similarity >= low - 1e-4 for hit in hits) for hits, low in zip(found, least, strict=True)]
+        tell(f"recall of the best {TOP}", sum(right) / (QUERIES * TOP))
+        tell("peak MiB of this process", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    if Path(args.index).exists():
+        files = [file for file in Path(args.index).rglob("*") if file.is_file()]
+        tell("MiB on disk", sum(file.stat().st_size for file in files) / 2**20)
+
+
+if __name__ == "__main__":
+    sys.exit(run_program(main, parse_args()))
