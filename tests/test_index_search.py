@@ -57,8 +57,11 @@ def test_somebody_less_alike_or_too_far_away_begins_another_appearance():
     near, far = hit(1.0, 0.8, 200), hit(1.0, 0.8, 900)
     assert len(spans([hit(0.0, 0.8), near])) == 1 and len(spans([hit(0.0, 0.8), far])) == 2
     assert len(spans([hit(0.0, 0.8), hit(1.0, 0.3)])) == 2
-    thresholds = MatchThresholds(0.25, 0.7)
-    assert spans([hit(0.0, 0.8), hit(1.0, 0.3), hit(9.0, 0.5), hit(19.0, 0.2)], thresholds) == [
+
+
+def test_the_best_hit_of_an_appearance_decides():
+    thresholds = MatchThresholds(0.4, 0.7)
+    assert spans([hit(0.0, 0.8), hit(1.0, 0.65), hit(9.0, 0.5), hit(19.0, 0.2)], thresholds) == [
         ((0.0, 1.0), 0.0, 2, "match"), ((9.0, 9.0), 9.0, 1, "possible"), ((19.0, 19.0), 19.0, 1, "unlikely"),
     ]  # fmt: skip
 
