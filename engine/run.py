@@ -3,7 +3,6 @@
 import logging
 import math
 import os
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -18,18 +17,17 @@ from datasets import open_split
 from datasets.build import build_augmentation, open_training
 from datasets.training import build_train_loader
 from engine.averaging import WeightAverage
-from engine.checkpoint import load_weights
 from engine.feature_files import Features
 from engine.features import extract_features
 from engine.networks import search_settings
 from engine.run_folder import RunFolder
+from engine.run_state import RunState
 from engine.scoring import Setting, check_galleries, score_search
 from engine.searcher import Searcher
 from engine.skipped_samples import SkippedSamples
 from engine.solver import build_optimizer, build_schedule, precision
 from engine.train import Progress, TrainSettings, train_one_epoch
 from models import build_model
-from models.base import PersonSearchModel
 from models.fast import accelerate
 from utils.distributed import all_cores, any_process, barrier, from_main, is_main, rank, share_buffers, world_size
 from utils.errors import UserError
@@ -41,9 +39,6 @@ from utils.options import changed_options
 from utils.signals import StoppedError, StopSignals
 
 log = logging.getLogger(__name__)
-
-MOMENTA = {"momentum", "betas"}
-"""Settings of an optimiser's parameter groups that tell SGD from Adam."""
 
 
 class TrainingRun:
@@ -83,6 +78,7 @@ class TrainingRun:
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.settings.amp is torch.float16)
         self.samples = SkippedSamples()
         self.average = WeightAverage(self.model, cfg.SOLVER.EMA) if cfg.SOLVER.EMA else None
+        self.state = RunState(self.model, self.optimizer, self.scaler, self.progress, self.average)
         if checkpoint is not None:
             self._restore(checkpoint, path)
         self.network = DistributedDataParallel(self.model) if world_size() > 1 else self.model
@@ -117,36 +113,9 @@ class TrainingRun:
         )
 
     def _restore(self, checkpoint: dict, path: Path) -> None:
-        """Continue from a checkpoint, but with the learning rates and weight decays of the present options."""
-        trained = checkpoint | {"model": checkpoint["trained"]} if "trained" in checkpoint else checkpoint
-        if load_weights(self.model, trained, str(path)):
-            raise UserError(f"{path}: the run to resume has identity tables of another training set")
-        if self.average is not None:
-            load_weights(self.average.model, checkpoint, str(path))
-        steps_per_epoch = self.progress.steps_per_epoch
-        try:
-            present, saved = self.optimizer.state_dict()["param_groups"], checkpoint["optimizer"]["param_groups"]
-            if [old.keys() & MOMENTA for old in saved] != [new.keys() & MOMENTA for new in present]:
-                raise ValueError("another SOLVER.OPTIMIZER, or SOLVER options that group parameters otherwise")
-            groups = [new | {"params": old["params"], "lr": old["lr"]} for new, old in zip(present, saved, strict=True)]
-            self.optimizer.load_state_dict(checkpoint["optimizer"] | {"param_groups": groups})
-            if checkpoint["scaler"]:  # empty where the run was not in float16
-                self.scaler.load_state_dict(checkpoint["scaler"])
-            self.progress.load_state_dict(checkpoint)
-            changed = changed_options(checkpoint["config"], str(path), self.cfg)
-        except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
-            raise UserError(
-                f"{path} does not fit the training that the options describe ({type(error).__name__}: {error}): give "
-                "the options that it had, or choose another OUTPUT_DIR"
-            ) from error
-        if self.progress.steps_per_epoch != steps_per_epoch:  # milestones and the place in the epoch would shift
-            raise UserError(
-                f"{path}: the run to resume stopped after {self.progress.step} of {self.progress.steps_per_epoch} "
-                f"steps of an epoch, which now has {steps_per_epoch}: give the options and the number of processes "
-                "that it had"
-            )
+        self.state.restore(checkpoint, path)
         log.info("resumed from %s", path)
-        if changed:
+        if changed := changed_options(checkpoint.get("config", ""), str(path), self.cfg):
             log.warning("options differ from those in %s: %s", path, "; ".join(changed))
 
     def train(self) -> None:
@@ -166,7 +135,7 @@ class TrainingRun:
         while self.progress.epoch < epochs:
             self._train_epoch()
             share_buffers(self.model)
-            share_buffers(self._searched())
+            share_buffers(self.state.searched)
             self.progress.epoch, self.progress.step = self.progress.epoch + 1, 0
             if self._evaluation_is_due() or self.progress.epoch % self.cfg.CKPT_PERIOD == 0:
                 self._save()
@@ -226,20 +195,13 @@ class TrainingRun:
 
     def _save(self) -> None:
         if is_main():
-            self.folder.save(self._state())
+            self.folder.save(self._checkpoint())
         self._saved_at = monotonic()
 
-    def _state(self) -> dict:
+    def _checkpoint(self) -> dict:
         if self.board is not None:
             self.board.flush()
-        state = {name: getattr(self, name).state_dict() for name in ("model", "optimizer", "scaler")}
-        if self.average is not None:
-            state |= {"model": self.average.model.state_dict(), "trained": state["model"]}
-        return state | asdict(self.progress) | {"config": self.cfg.dump()}
-
-    def _searched(self) -> PersonSearchModel:
-        """The network that is evaluated, and which checkpoints hold as `model`."""
-        return self.model if self.average is None else self.average.model
+        return self.state.state_dict() | {"config": self.cfg.dump()}
 
     def _evaluation_is_due(self) -> bool:
         """Whether the last epoch, or EVAL_PERIOD epochs, are done and not yet evaluated."""
@@ -253,13 +215,13 @@ class TrainingRun:
             return
         self.progress.evaluated = self.progress.epoch
         with self.signals.stopping_at_once():  # the training up to here is saved
-            searcher = Searcher(self._searched(), self.device, read=read_image, **search_settings(self.cfg))
+            searcher = Searcher(self.state.searched, self.device, read=read_image, **search_settings(self.cfg))
             features = extract_features(searcher, self.gallery_set, self.query_set)
             mean_ap = from_main(partial(self._score, features))
         if mean_ap > self.progress.best:
             self.progress.best = mean_ap
             if is_main():
-                self.folder.save_best(self._state())
+                self.folder.save_best(self._checkpoint())
         self._save()
 
     def _score(self, features: Features) -> float:
