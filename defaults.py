@@ -265,6 +265,19 @@ _C.MODEL.OIM.SCALAR = 30.0
 # "labelled" people of a batch (published) or over all "people" (SeqNeXt).
 _C.MODEL.OIM.MASK_EMPTY = False
 _C.MODEL.OIM.MEAN_OVER = "labelled"
+# A gallery filter (GFN) scores how likely the query is in a gallery image, from that image as a whole; tools.test
+# --filter multiplies similarities by it. "none", "combined" (compares the query and its image with the gallery image;
+# GFN's final choice), "separate" (the query with the gallery image) or "image" (one image with the other).
+_C.MODEL.FILTER = CN()
+_C.MODEL.FILTER.TYPE = "none"
+# In training, a person is its embedding in the "batch" (GFN's final choice) or its "prototype", the row of the lookup
+# table.
+_C.MODEL.FILTER.QUERIES = "batch"
+# Remembered training images that it learns from beside a batch, for each of as many identities as the batch has images:
+# that show the identity, too, and that show another one of the same image instead (GFN: 1 and 1). With 0 and 0 nothing
+# is remembered.
+_C.MODEL.FILTER.POSITIVES = 1
+_C.MODEL.FILTER.NEGATIVES = 1
 # Weights of the losses (published).
 _C.MODEL.LOSS_WEIGHTS = CN()
 _C.MODEL.LOSS_WEIGHTS.RPN_CLS = 1.0
@@ -278,6 +291,8 @@ _C.MODEL.LOSS_WEIGHTS.BOX_REID = 1.0
 # PRW 0.5, CUHK-SYSU 0.1; there beside OIM with weight 0.5). 0: without.
 _C.MODEL.LOSS_WEIGHTS.BOX_TRIPLET = 0.0
 _C.MODEL.LOSS_WEIGHTS.BOX_SOFTMAX = 0.0
+# Of the gallery filter (GFN: 1).
+_C.MODEL.LOSS_WEIGHTS.FILTER = 1.0
 
 # ------------------------------------------------------------------------------------------------------------- solver
 _C.SOLVER = CN()
@@ -388,6 +403,7 @@ RANGES = {
     "MODEL.ANCHOR_FREE.QUEUE_SCALAR": (0.001, ANY),
     "MODEL.ANCHOR_FREE.MAX_*": (1, ANY),
     "*.MOMENTUM": (0, 1),
+    "MODEL.FILTER.*TIVES": (0, ANY),
     "MODEL.LOSS_WEIGHTS.*": (0, ANY),
     "SOLVER.MAX_*": (1, ANY),
     "SOLVER.REFERENCE_BATCH": (1, ANY),

@@ -30,11 +30,11 @@ class Mixture(ConcatDataset):
         self.frequencies = list(chain.from_iterable(per_part))
 
     def __getitem__(self, index: int) -> Item:
-        """Image `index` and its target, see PersonSearchDataset; `index` in it is that of the part."""
+        """Image `index` and its target, see PersonSearchDataset."""
         number, part, own_index = self._find(index)
         image, target = part[own_index]
         labels = target["labels"]
-        return image, {**target, "labels": labels.where(labels < 1, labels + self._before[number])}
+        return image, {**target, "index": index, "labels": labels.where(labels < 1, labels + self._before[number])}
 
     def is_wide(self, index: int) -> bool:
         """As PersonSearchDataset.is_wide."""

@@ -19,11 +19,13 @@ from utils.files import write_atomically
 log = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_WRITES = 30.0
-VERSION = 2
+VERSION = 3
 """Of partial results: to be raised when their format changes, or the network's arithmetic with the same weights."""
 
-GALLERY_LISTS = ("gallery_dets", "gallery_feats", "ground_truth_feats")
-QUERY_LISTS = ("query_feats", "context_dets", "context_feats")
+GALLERY_LISTS = ("gallery_dets", "gallery_feats", "ground_truth_feats", "gallery_scenes")
+QUERY_LISTS = ("query_feats", "context_dets", "context_feats", "query_scenes")
+OPTIONAL = ("ground_truth_feats", "gallery_scenes", "query_scenes")
+"""Lists that a file need not have."""
 
 
 @dataclass
@@ -38,6 +40,8 @@ class Features:
         context_dets, context_feats: per query m x 5 and m x D: its image searched as a gallery, the query first, not
             weighted.
         gallery_names, query_names: by which a file of features is known to belong to a dataset.
+        gallery_scenes, query_scenes: per gallery image and per query 1 x D, the embedding of the whole image; empty
+            where the network has no gallery filter.
     """
 
     gallery_dets: list[np.ndarray] = field(default_factory=list)
@@ -48,6 +52,8 @@ class Features:
     context_feats: list[np.ndarray] = field(default_factory=list)
     gallery_names: list[str] = field(default_factory=list)
     query_names: list[str] = field(default_factory=list)
+    gallery_scenes: list[np.ndarray] = field(default_factory=list)
+    query_scenes: list[np.ndarray] = field(default_factory=list)
 
     def extend(self, other: "Features") -> None:
         """Append the images and queries of other features."""
@@ -69,7 +75,7 @@ def save_features(path: Path, features: Features) -> None:
     arrays = {"gallery_names": np.array(features.gallery_names), "query_names": np.array(features.query_names)}
     for name in GALLERY_LISTS + QUERY_LISTS:
         rows = getattr(features, name)
-        if rows or name != "ground_truth_feats":
+        if rows or name not in OPTIONAL:
             arrays |= _joined(name, rows)
     write_atomically(Path(path), lambda file: np.savez(file, **arrays))
 
@@ -96,8 +102,7 @@ def _read(path: Path) -> Features:
             names = {name: arrays[name].tolist() for name in ("gallery_names", "query_names")}
             numbers = dict.fromkeys(GALLERY_LISTS, len(names["gallery_names"]))
             numbers |= dict.fromkeys(QUERY_LISTS, len(names["query_names"]))
-            if "ground_truth_feats" not in arrays:
-                del numbers["ground_truth_feats"]
+            numbers = {name: number for name, number in numbers.items() if name in arrays or name not in OPTIONAL}
             features = Features(**names, **{name: _split(name, arrays, numbers[name]) for name in numbers})
             _check(features)
             return features
@@ -111,9 +116,11 @@ def _check(features: Features) -> None:
     pairs += zip(features.context_dets, features.context_feats, strict=True)
     if any(len(dets) != len(feats) or (len(dets) and dets.shape[1] != 5) for dets, feats in pairs):
         raise ValueError("detections are not n x 5, or not as many as their embeddings")
-    if any(len(feats) != 1 for feats in features.query_feats):
-        raise ValueError("query_feats are not one vector for each query")
+    for name in ("query_feats", "gallery_scenes", "query_scenes"):
+        if any(len(vectors) != 1 for vectors in getattr(features, name)):
+            raise ValueError(f"{name} are not one vector for each image or query")
     embeddings = [*features.gallery_feats, *features.ground_truth_feats, *features.query_feats, *features.context_feats]
+    embeddings += features.gallery_scenes + features.query_scenes
     if len({feats.shape[1] for feats in embeddings if len(feats)}) > 1:
         raise ValueError("the embeddings have different numbers of dimensions")
 

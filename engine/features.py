@@ -81,6 +81,7 @@ def _requests(gallery: list[dict], queries: list[dict], with_ground_truth: bool)
 
 def _features_of_image(name: str, query_names: list[str], result: ImageResult, with_ground_truth: bool) -> Features:
     number = len(query_names)
+    scene = [] if result.scene is None else [result.scene[None]]
     return Features(
         gallery_dets=[result.rows],
         gallery_feats=[result.embeddings],
@@ -88,6 +89,8 @@ def _features_of_image(name: str, query_names: list[str], result: ImageResult, w
         query_feats=[embedding[None] for embedding in result.query_embeddings[:number]],
         context_dets=[context.rows for context in result.contexts],
         context_feats=[context.embeddings for context in result.contexts],
+        gallery_scenes=scene,
+        query_scenes=scene * number,
         gallery_names=[name],
         query_names=query_names,
     )

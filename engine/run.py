@@ -29,6 +29,7 @@ from engine.solver import build_optimizer, build_schedule, precision
 from engine.train import Progress, TrainSettings, train_one_epoch
 from models import build_model
 from models.fast import accelerate
+from models.image_memory import memory_of
 from utils.distributed import all_cores, any_process, barrier, from_main, is_main, rank, share_buffers, world_size
 from utils.errors import UserError
 from utils.evaluation import evaluate_detection
@@ -70,6 +71,11 @@ class TrainingRun:
             torch.use_deterministic_algorithms(True)  # before `accelerate`, which chooses replacements by it
         torch.manual_seed(cfg.SEED)
         self.model = accelerate(build_model(self.cfg, pretrained=checkpoint is None).to(device))
+        if world_size() > 1 and memory_of(self.model) is not None:
+            raise UserError(
+                "MODEL.FILTER.POSITIVES and NEGATIVES draw from what a single process remembers: train in one process, "
+                "or set both to 0"
+            )
         self.loader = self._build_loader()
         self.settings = self._build_settings()
         self.progress = Progress(math.ceil(len(self.loader) / cfg.SOLVER.ACCUMULATE))

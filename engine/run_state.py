@@ -10,6 +10,7 @@ from engine.averaging import WeightAverage
 from engine.checkpoint import load_weights
 from engine.train import Progress
 from models.base import PersonSearchModel
+from models.image_memory import memory_of
 from utils.errors import UserError
 
 MOMENTA = {"momentum", "betas"}
@@ -43,6 +44,8 @@ class RunState:
         state["model"] = self.searched.state_dict()
         if self.average is not None:
             state["trained"] = self.model.state_dict()
+        if (memory := memory_of(self.model)) is not None:
+            state["image_memory"] = memory.packed()
         return state | asdict(self.progress)
 
     def restore(self, checkpoint: dict, path: Path) -> None:
@@ -66,6 +69,8 @@ class RunState:
             if checkpoint["scaler"]:  # empty where the run was not in float16
                 self.scaler.load_state_dict(checkpoint["scaler"])
             self.progress.load_state_dict(checkpoint)
+            if (memory := memory_of(self.model)) is not None:
+                memory.unpack(checkpoint.get("image_memory", {}))
         except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
             raise UserError(
                 f"{path} does not fit the training that the options describe ({type(error).__name__}: {error}): give "

@@ -4,10 +4,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
 from datasets import PersonSearchDataset
 from engine.feature_files import Features
-from utils.evaluation import BLOCK_MB, CompanionVoting, evaluate_same_person, evaluate_search
+from models.base import GalleryFilter
+from utils.evaluation import BLOCK_MB, CompanionVoting, evaluate_same_person, evaluate_search, filtered_share
 
 SEARCH_METRICS = ("mAP", "top1", "top5", "top10")
 
@@ -19,6 +21,7 @@ class Setting:
     Attributes:
         cbgm: re-rank by context bipartite graph matching.
         voting: re-rank by companion voting.
+        gallery_filter: re-rank by its scores of gallery images.
         ground_truth: search among the annotated boxes instead of the detected ones (an upper bound).
         gallery_size: images per gallery; None the dataset's usual number, -1 all.
         cross_camera: leave out images of the query's own camera.
@@ -26,16 +29,18 @@ class Setting:
 
     cbgm: bool = False
     voting: CompanionVoting | None = None
+    gallery_filter: GalleryFilter | None = None
     ground_truth: bool = False
     gallery_size: int | None = None
     cross_camera: bool = False
 
     def describe(self) -> dict[str, str]:
         """The setting in words, for a row of a table."""
+        rerankings = {"CBGM": self.cbgm, "companions": self.voting, "GFN": self.gallery_filter}
         size = {None: "usual", -1: "all"}.get(self.gallery_size, self.gallery_size)
         return {
             "boxes": "ground truth" if self.ground_truth else "detected",
-            "re-ranking": "CBGM" if self.cbgm else "companions" if self.voting else "none",
+            "re-ranking": next((name for name, given in rerankings.items() if given), "none"),
             "gallery": f"{size}, other cameras" if self.cross_camera else str(size),
         }
 
@@ -79,6 +84,22 @@ def only_columns(features: Features, columns: slice) -> Features:
     return replace(features, **{name: [cut(rows) for rows in getattr(features, name)] for name in names})
 
 
+def filter_scores(features: Features, gallery_filter: GalleryFilter) -> np.ndarray:
+    """Scores of all gallery images for all queries, Q x G; the features must hold scenes."""
+    parts = (features.query_feats, features.query_scenes, features.gallery_scenes)
+    with torch.inference_mode():
+        return gallery_filter.scores(*(torch.from_numpy(np.concatenate(rows)) for rows in parts)).cpu().numpy()
+
+
+def score_filter(
+    features: Features, gallery_set: PersonSearchDataset, query_set: PersonSearchDataset, setting: Setting
+) -> dict[str, str | float]:
+    """How many images without the person the filter of a setting leaves out, as a row of a table."""
+    galleries = query_set.galleries(gallery_set, setting.gallery_size, setting.cross_camera)
+    share = filtered_share(filter_scores(features, setting.gallery_filter), galleries)
+    return {"gallery": setting.describe()["gallery"], "frac_filter": share}
+
+
 def score_search(
     features: Features,
     gallery_set: PersonSearchDataset,
@@ -94,6 +115,7 @@ def score_search(
     Raises:
         ValueError: the setting needs ground-truth boxes, and the features hold none.
     """
+    gallery_filter = setting.gallery_filter
     scores = evaluate_search(
         gallery_set,
         query_set,
@@ -102,6 +124,7 @@ def score_search(
         query_context=list(zip(features.context_dets, features.context_feats, strict=True)),
         cbgm=setting.cbgm,
         voting=setting.voting,
+        image_scores=None if gallery_filter is None else filter_scores(features, gallery_filter),
         gallery_size=setting.gallery_size,
         cross_camera=setting.cross_camera,
         score_thresh=score_thresh,

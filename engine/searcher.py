@@ -52,10 +52,12 @@ class ImageResult(People):
         query_embeddings: g x D, unit vectors of the boxes of the request.
         contexts: for each of the first `num_contexts` boxes the box itself and then the other people, with unit
             vectors: what context bipartite graph matching compares.
+        scene: D, the embedding of the whole image, which the network's gallery filter compares; None without one.
     """
 
     query_embeddings: np.ndarray
     contexts: list[People]
+    scene: np.ndarray | None = None
 
 
 class Found(NamedTuple):
@@ -263,6 +265,7 @@ def _collect(result: SearchResult, num_contexts: int | None) -> ImageResult:
         **_arrays(result.gallery()),
         query_embeddings=result.query_embeddings.numpy().copy(),
         contexts=[People(**_arrays(result.query(index)["context"])) for index in queries],
+        scene=None if result.scene is None else result.scene.numpy().copy(),
     )
 
 

@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.utils.tensorboard import SummaryWriter
 
+from models.image_memory import memory_of
 from utils.distributed import gather_objects, gather_rows, rank, world_size
 from utils.errors import DivergedError
 
@@ -96,8 +97,9 @@ def train_one_epoch(
 ) -> None:
     """Train on the batches of an epoch that come after its first `progress.step` steps, and update `progress`.
 
-    A step whose losses or gradient are not finite in any process is skipped: weights, momentum and buffers (batch-norm
-    statistics, identity memory) stay as they were. Random samples depend on seed, epoch, step and process alone.
+    A step whose losses or gradient are not finite in any process is skipped: weights, momentum, buffers (batch-norm
+    statistics, identity memory) and the memory of images stay as they were. Random samples depend on seed, epoch, step
+    and process alone.
 
     Args:
         network: gives the weighted losses of a batch by name; on the device.
@@ -114,7 +116,7 @@ def train_one_epoch(
     while batches := list(islice(remaining, settings.accumulate)):  # fewer at the end of an epoch
         torch.manual_seed(_step_seed(settings.seed, progress.epoch, progress.step, rank()))
         rate = set_learning_rate(optimizer, schedule(progress.total_steps))
-        buffers = [buffer.clone() for buffer in network.buffers()]  # which the forward pass updates
+        undo = _undo_of_passes(network)
         losses, fault = accumulate_gradients(network, batches, scaler, settings)
         if not fault:
             scaler.unscale_(optimizer)
@@ -125,8 +127,7 @@ def train_one_epoch(
                 fault = _describe_fault(["gradient"], [target for _, targets in batches for target in targets])
             scaler.update()  # in float16 an overflow of the gradient lowers the loss scale
         if fault:
-            for buffer, saved in zip(network.buffers(), buffers, strict=True):
-                buffer.copy_(saved)
+            undo()
         optimizer.zero_grad()
         progress.step += 1
         _count(progress, losses, fault, settings.max_skipped)
@@ -162,10 +163,11 @@ def accumulate_gradients(
 
 
 def to_device(images: list[Tensor], targets: list[dict], device: torch.device) -> tuple[list[Tensor], list[dict]]:
-    """A batch of the loader on a device, targets with boxes, labels and scales alone."""
+    """A batch of the loader on a device, targets with what a network takes alone; see `models.base.Targets`."""
     images = [image.to(device, non_blocking=True) for image in images]
     moved = [{n: target[n].to(device, non_blocking=True) for n in ("boxes", "labels")} for target in targets]
-    return images, [to | {"scale": target.get("scale", 1.0)} for to, target in zip(moved, targets, strict=True)]
+    others = [{n: target[n] for n in ("scale", "index") if n in target} for target in targets]
+    return images, [to | other for to, other in zip(moved, others, strict=True)]
 
 
 def set_learning_rate(optimizer: Optimizer, factor: float) -> float:
@@ -187,6 +189,21 @@ def log_losses(progress: Progress, rate: float, board: SummaryWriter | None) -> 
     if board is not None:
         for name, value in {**means, "learning_rate": rate}.items():
             board.add_scalar(f"train/{name}", value, progress.total_steps)
+
+
+def _undo_of_passes(network: nn.Module) -> Callable[[], None]:
+    """A function that undoes what forward passes after this call change: buffers and the memory of images."""
+    buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
+    memory = memory_of(network)
+    visits = dict(memory.visits) if memory is not None else {}
+
+    def undo() -> None:
+        for buffer, saved in buffers:
+            buffer.copy_(saved)
+        if memory is not None:
+            memory.visits = visits
+
+    return undo
 
 
 def _step_seed(*numbers: int) -> int:

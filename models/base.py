@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,23 @@ from models.results import SearchResult
 
 Targets = list[dict[str, Any]]
 """Ground truth per image: `boxes` n x 4, and `labels` int64 n (identities from 1, -1 without; see `utils.labels`). In
-training it may hold `scale` (float): a factor on the size that the image is resized to."""
+training it may hold `scale` (float), a factor on the size that the image is resized to, and `index` (int), the number
+of the image in the training set, which a network with an `ImageMemory` needs."""
+
+
+class GalleryFilter(Protocol):
+    """Scores how likely people are in images, from the embeddings of whole images (scenes)."""
+
+    def scores(self, queries: Tensor, query_scenes: Tensor, gallery_scenes: Tensor) -> Tensor:
+        """Scores Q x G in [0, 1], by which similarities of queries to the people of gallery images are multiplied.
+
+        Args:
+            queries: Q x D, embeddings of the queries.
+            query_scenes: Q x D, the scene of each one's image.
+            gallery_scenes: G x D, those of the gallery images.
+
+        Arguments may be on any device; the scores are on the network's.
+        """
 
 
 class PersonSearchModel(nn.Module):
@@ -27,6 +43,8 @@ class PersonSearchModel(nn.Module):
         preprocess: resizes, normalises and pads images.
 
     Attributes:
+        gallery_filter: scores how likely people are in images; None where the network has none. With one, results of a
+            search have a `scene`.
         identity_memory: state-dict keys of the tables of the training set's identities; not needed to search.
     """
 
@@ -40,6 +58,7 @@ class PersonSearchModel(nn.Module):
     def __init__(self, preprocess: Preprocess):
         super().__init__()
         self.preprocess = preprocess
+        self.gallery_filter: GalleryFilter | None = None
 
     # What a family implements
     def losses(self, batch: ImageBatch, targets: Targets) -> dict[str, Tensor]:

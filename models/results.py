@@ -44,6 +44,7 @@ class SearchResult:
         query_embeddings: g x D, unit vectors.
         thresholds: which boxes stay.
         weight_by_score: whether embeddings of a gallery are multiplied by their scores.
+        scene: D, a unit vector, the embedding of the whole image, which a gallery filter compares; None without one.
     """
 
     boxes: Tensor
@@ -53,6 +54,7 @@ class SearchResult:
     query_embeddings: Tensor
     thresholds: Thresholds
     weight_by_score: bool = True
+    scene: Tensor | None = None
 
     def gallery(self) -> dict[str, Tensor]:
         """The image as part of a gallery: `boxes` n x 4, `scores` n, `embeddings` n x D, by falling score.
@@ -91,7 +93,7 @@ class SearchResult:
         return {"embeddings": embeddings, "context": context}
 
 
-TENSORS = ("boxes", "scores", "embeddings", "query_boxes", "query_embeddings")
+TENSORS = ("boxes", "scores", "embeddings", "query_boxes", "query_embeddings", "scene")
 
 
 def to_cpu(results: list[SearchResult]) -> list[SearchResult]:
@@ -99,12 +101,13 @@ def to_cpu(results: list[SearchResult]) -> list[SearchResult]:
 
     The tensors are views of one buffer: clone those that outlive the batch.
     """
-    tensors = [getattr(result, name) for result in results for name in TENSORS]
-    if not tensors:
+    if not results:
         return []
+    names = [name for name in TENSORS if getattr(results[0], name) is not None]
+    tensors = [getattr(result, name) for result in results for name in names]
     packed = torch.cat([tensor.float().flatten() for tensor in tensors]).cpu()
     pieces = iter(packed.split([tensor.numel() for tensor in tensors]))
     return [
-        replace(result, **{name: next(pieces).view(getattr(result, name).shape) for name in TENSORS})
+        replace(result, **{name: next(pieces).view(getattr(result, name).shape) for name in names})
         for result in results
     ]

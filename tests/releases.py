@@ -44,6 +44,7 @@ OPTIONS = {
         "MODEL__ROI_ALIGN__SIZE": 14,
     },
     "seqnext": SEQNEXT,
+    "seqnext_gfn": SEQNEXT | {"MODEL__FILTER__TYPE": "combined"},
     "seas": SEAS,
     "nae": ONE_HEAD,
     "nae_plus": ONE_HEAD | {"MODEL__SEARCH_HEAD__TYPE": "pixelwise"},

@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "tools": {"utils", "datasets", "models", "engine", "defaults"},
     "demo": {"utils", "datasets", "models", "engine", "defaults", "tools"},
 }
-CONFIG_READERS = ("demo.py", "tools/*", "models/build.py", "models/*/build.py", "datasets/build.py")
+CONFIG_READERS = ("demo.py", "tools/*", "models/build.py", "models/*/build*.py", "datasets/build.py")
 CONFIG_READERS += ("engine/networks.py", "engine/run.py", "engine/solver.py", "utils/options.py")
 LOADS = re.compile(r"(?:torch|np)\.load\(.*")
 SAFE = {"torch.load": "weights_only=True", "np.load": "allow_pickle=False"}

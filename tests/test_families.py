@@ -20,10 +20,12 @@ from models.two_stage.pixelwise import PixelwiseEmbedding, _coverage
 from models.two_stage.rpn import ProposalNetwork
 from utils.errors import UserError
 
+NAE_PLUS = ONE_HEAD | {"MODEL__SEARCH_HEAD__TYPE": "pixelwise", "MODEL__SEARCH_HEAD__BACKGROUND_IOU": 0.1}
+GFN = {"MODEL__FILTER__POSITIVES": 0, "MODEL__FILTER__NEGATIVES": 0}
 NETWORKS = {
     "oim": ONE_HEAD | {"MODEL__SEARCH_HEAD__TYPE": "linear", "MODEL__SEARCH_HEAD__BOX_BATCH_NORM": False},
     "nae": ONE_HEAD | {"MODEL__SEARCH_HEAD__BACKGROUND_IOU": 0.1},
-    "nae_plus": ONE_HEAD | {"MODEL__SEARCH_HEAD__TYPE": "pixelwise", "MODEL__SEARCH_HEAD__BACKGROUND_IOU": 0.1},
+    "nae_plus": NAE_PLUS,
     "seqnet": NO_CONTEXT,
     "glcnet": {},
     "glcnet_parts": {"MODEL__PARTS": True, "MODEL__ROI_ALIGN__SIZE": 14},
@@ -32,6 +34,9 @@ NETWORKS = {
     "seas": SEAS,
     "glcnet_seas": SEAS | {"MODEL__CONTEXT__SCENE": "stack", "MODEL__CONTEXT__GROUP": "stack"},
     "seqnet_softmax": NO_CONTEXT | {"MODEL__LOSS_WEIGHTS__BOX_SOFTMAX": 0.5},
+    "glcnet_gfn": GFN | {"MODEL__FILTER__TYPE": "combined"},
+    "seqnext_gfn": SEQNEXT | GFN | {"MODEL__FILTER__TYPE": "separate", "MODEL__FILTER__QUERIES": "prototype"},
+    "nae_plus_gfn": NAE_PLUS | GFN | {"MODEL__FILTER__TYPE": "image"},
     "glcnet_seqnext": SEQNEXT | {"MODEL__CONTEXT__SCENE": "stack", "MODEL__CONTEXT__GROUP": "stack"},
 }
 WITH_BACKBONES = {f"glcnet {name}": {"MODEL__BACKBONE__NAME": name} for name in BACKBONES}
@@ -121,6 +126,8 @@ def test_mixed_precision_keeps_losses_finite_and_results_close(name):
         (SEAS | {"MODEL__EMBEDDING__RES4": 90}, "RES4 and RES5 must add up to a multiple of 8"),
         (SEAS | {"MODEL__PARTS": True}, "multi_granularity has no parts"),
         ({"MODEL__SEARCH_HEAD__ROI_SIZE": [14]}, r"ROI_SIZE must be \[height, width\], not \[14\]"),
+        ({"MODEL__FILTER__TYPE": "scene"}, "FILTER.TYPE 'scene' is not one of none, combined, separate, image"),
+        (NO_CONTEXT | {"MODEL__FILTER__TYPE": "image", "INPUT__BATCH_SIZE_TRAIN": 1}, "TYPE needs INPUT.BATCH_SIZE"),
         ({"MODEL__OIM__MEAN_OVER": "all"}, "MEAN_OVER 'all' is not one of labelled, people"),
     ],
 )

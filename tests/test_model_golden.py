@@ -21,7 +21,7 @@ RELEASES = (
     pytest.param("glcnet_2024", marks=pytest.mark.slow),  # 134 million weights to draw
     pytest.param("nae", marks=pytest.mark.slow),
     "nae_plus",
-    pytest.param("seqnext", marks=pytest.mark.slow),  # a ConvNeXt-B, as the next
+    pytest.param("seqnext_gfn", marks=pytest.mark.slow),  # a ConvNeXt-B, as the next
     pytest.param("seas", marks=pytest.mark.slow),
 )
 PIXELS, TOLERANCE = 1e-2, 1e-4
@@ -52,6 +52,8 @@ def assert_as_released(result, golden: dict[str, np.ndarray]) -> None:
     wanted = torch.nn.functional.normalize(torch.from_numpy(golden["query_embedding"]))  # NAE+'s are not of length 1
     torch.testing.assert_close(query["embeddings"], wanted, atol=TOLERANCE, rtol=0)
     assert np.abs(query["context"]["boxes"][0].numpy() - golden["query_box"]).max() < PIXELS
+    if "scene_embedding" in golden:
+        torch.testing.assert_close(result.scene, torch.from_numpy(golden["scene_embedding"][0]), atol=TOLERANCE, rtol=0)
     if "context_boxes" in golden:
         assert abs(len(query["context"]["boxes"]) - len(golden["context_boxes"])) <= AT_EDGES
         best = len(golden["context_embeddings"])

@@ -8,9 +8,10 @@ from tiny import picture, target, tiny_model
 from torch import nn
 
 from models.two_stage.boxes import EqualSampler
+from models.two_stage.features import max_grid
 from models.two_stage.identity_losses import CosineTripletLoss, IdentityClassifier
 from models.two_stage.multi_granularity import MultiGranularity, RunningNorm
-from models.two_stage.scene_attention import SceneAttention, _max_grid
+from models.two_stage.scene_attention import SceneAttention
 
 SMALL = {"INPUT__MIN_SIZE": 64, "INPUT__MAX_SIZE": 96, "MODEL__RPN__POST_NMS_TEST": 8}
 IMAGES, BOX = [picture(96, 130, 1), picture(90, 140, 2)], torch.tensor([[10.0, 10, 50, 80]])
@@ -52,7 +53,7 @@ def test_a_running_norm_normalises_by_its_statistics_which_the_first_batch_sets(
 @pytest.mark.parametrize("size", [(5, 20), (7, 7), (16, 23)])
 def test_the_grid_is_torchs_adaptive_max_pool(size):
     maps = torch.randn(2, 3, *size)
-    assert torch.equal(_max_grid(maps), F.adaptive_max_pool2d(maps, 7))
+    assert torch.equal(max_grid(maps, 7), F.adaptive_max_pool2d(maps, 7))
 
 
 def test_people_attend_to_the_tokens_of_their_own_image():

@@ -19,6 +19,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--cbgm", action="store_true", help="score with CBGM re-ranking too")
     help_voting = "score with companion voting, a re-ranking, too"
     parser.add_argument("--companions", action="store_true", help=help_voting)
+    help_filter = "score with the network's gallery filter (GFN) too"
+    parser.add_argument("--filter", action="store_true", help=help_filter)
     parser.add_argument("--gt", action="store_true", help="score with ground-truth boxes too")
     subsets = "score the queries of CUHK-SYSU's test subsets, occlusion and low resolution, too"
     parser.add_argument("--subsets", action="store_true", help=subsets)

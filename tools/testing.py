@@ -26,18 +26,20 @@ from engine.scoring import (
     check_galleries,
     columns_of,
     only_columns,
+    score_filter,
     score_same_person,
     score_search,
     share_of_squared_norm,
 )
 from engine.searcher import Searcher
 from models import build_model
-from models.base import PersonSearchModel
+from models.base import GalleryFilter, PersonSearchModel
 from tools.common import check_options
 from tools.thresholds import check_thresholds_out, checkpoint_path, format_thresholds, store_thresholds
 from utils.distributed import all_cores, from_main, is_main, process_group
 from utils.errors import UserError
 from utils.evaluation import CompanionVoting, evaluate_detection, evaluate_detection_by_height
+from utils.evaluation.filtering import KEPT
 from utils.files import write_json, write_text
 from utils.images import read_image
 from utils.logging import format_table, set_up_logging
@@ -56,7 +58,8 @@ def run_test(args: argparse.Namespace) -> None:
         cfg, checkpoint, name = _read_options(args)
         sets = open_split(cfg, "gallery"), open_split(cfg, "query")
         subsets = open_subsets(cfg) if args.subsets else {}
-        settings = _settings(args, cfg)
+        model = _network(cfg, checkpoint, name) if args.filter or not _is_saved(args.features) else None
+        settings = _settings(args, cfg, model)
         check_galleries(settings, *sets)
         for subset in subsets.values():
             check_galleries([Setting()], sets[0], subset)
@@ -64,16 +67,12 @@ def run_test(args: argparse.Namespace) -> None:
         widths = _widths(cfg) if args.by_feature else {}
         features_file = str(args.features.resolve()) if args.features else None
         origin = {"data": str(sets[0].root.resolve()), "features_file": features_file} | _origin(checkpoint, name)
-        if args.features and args.features.exists():
+        if _is_saved(args.features):
             if is_main():
                 features, origin = _load_features(args, searched), origin | _origin(None, None)
                 _score(args, cfg, sets, subsets, features, settings, widths, origin)
             return
         _check_writable(args.features)
-        torch.manual_seed(cfg.SEED)
-        model = build_model(cfg)
-        if checkpoint is not None:
-            load_weights(model, checkpoint, name)
         features, partial = _extract(args, cfg, model, device, searched)
         if is_main():
             _score(args, cfg, sets, subsets, features, settings, widths, origin)
@@ -83,24 +82,45 @@ def run_test(args: argparse.Namespace) -> None:
 def _read_options(args: argparse.Namespace) -> tuple[CfgNode, dict | None, str]:
     """The options, and the checkpoint with its name; no checkpoint where none is needed."""
     given, path = load_cfg(args.cfg, args.opts), checkpoint_path(args)
-    if not args.ckpt and not path.is_file() and not args.untrained and not (args.features and args.features.exists()):
+    without_network = _is_saved(args.features) and not args.filter
+    if not args.ckpt and not path.is_file() and not args.untrained and not without_network:
         raise UserError(f"no checkpoint at {path}: train first, or give --ckpt FILE")
-    if args.untrained or (args.cfg and args.features and args.features.exists()):
+    if args.untrained or (args.cfg and without_network):
         return check_options(given), None, ""
     checkpoint = from_main(lambda: read_checkpoint(path))
     return check_options(options_of(checkpoint, str(path), args.cfg, args.opts)), checkpoint, str(path)
 
 
-def _settings(args: argparse.Namespace, cfg: CfgNode) -> list[Setting]:
+def _is_saved(features: Path | None) -> bool:
+    return features is not None and features.exists()
+
+
+def _network(cfg: CfgNode, checkpoint: dict | None, name: str) -> PersonSearchModel:
+    torch.manual_seed(cfg.SEED)
+    model = build_model(cfg)
+    if checkpoint is not None:
+        load_weights(model, checkpoint, name)
+    return model
+
+
+def _settings(args: argparse.Namespace, cfg: CfgNode, model: PersonSearchModel | None) -> list[Setting]:
     if args.untrained:  # it detects nobody
         kinds = [{"ground_truth": True}]
     else:
         voting = CompanionVoting(cfg.EVAL.COMPANIONS.WEIGHT, cfg.EVAL.COMPANIONS.QUANTILE)
         rerankings = [{}] + [{"cbgm": True}] * args.cbgm + [{"voting": voting}] * args.companions
+        if args.filter:
+            rerankings.append({"gallery_filter": _filter(model)})
         kinds = rerankings + [{"ground_truth": True}] * args.gt
     common = {"cross_camera": cfg.EVAL.CROSS_CAMERA}
     sizes = args.gallery_size or [cfg.EVAL.GALLERY_SIZE]
     return [Setting(gallery_size=size or None, **common, **kind) for size in sizes for kind in kinds]
+
+
+def _filter(model: PersonSearchModel) -> GalleryFilter:
+    if model.gallery_filter is None:
+        raise UserError("--filter: this network has no gallery filter (MODEL.FILTER.TYPE); leave it out")
+    return model.gallery_filter
 
 
 def _joined(queries: PersonSearchDataset, subsets: Iterable[PersonSearchDataset]) -> PersonSearchDataset:
@@ -111,10 +131,12 @@ def _joined(queries: PersonSearchDataset, subsets: Iterable[PersonSearchDataset]
 
 
 def _load_features(args: argparse.Namespace, sets: Sets) -> Features:
-    log.info("scoring the features of %s, without the network", args.features)
+    log.info("scoring the features of %s, without searching", args.features)
     features = load_features(args.features, *names_of(*sets))
     if args.gt and not features.ground_truth_feats:
         raise UserError(f"{args.features} holds no ground-truth boxes: extract again, with --gt, to another file")
+    if args.filter and not features.gallery_scenes:
+        raise UserError(f"{args.features} is of a network without gallery filter: extract again to another file")
     return features
 
 
@@ -167,6 +189,7 @@ def _score(
         detected = sets[0], features.gallery_dets, cfg.EVAL.DETECTION_SCORE_THRESH
         detection, by_height = evaluate_detection(*detected), evaluate_detection_by_height(*detected)
         same_person = score_same_person(own, *sets, settings[0], *limits)
+        filtered = [score_filter(own, *sets, each) for each in settings if each.gallery_filter is not None]
         rows = [each.describe() | score_search(own, *sets, each, *limits) for each in settings]
         for subset, queries in subsets.items():
             own = features.in_order(*names_of(sets[0], queries))
@@ -176,7 +199,7 @@ def _score(
     log.info("scored in %.1f s", monotonic() - start)
     out = _out(args, cfg) / "metrics.json"
     scores = {"detection": detection, "detection_by_height": by_height, "search": rows}
-    scores |= {"same_person": same_person, "features": alone}
+    scores |= {"same_person": same_person, "filter": filtered, "features": alone}
     write_json(out, {"dataset": name, **origin, **scores})
     write_text(out.with_name("config.yaml"), cfg.dump())
     sys.stdout.write(f"\n{name}: detection (%)\n{format_table([detection])}\n\n{format_table(by_height)}\n")
@@ -187,6 +210,9 @@ def _score(
         sys.stdout.write(f"{title}\n{format_table(alone)}\n\n")
     thresholds = same_person["thresholds"]
     sys.stdout.write(f"similarities of the same person and of others\n{format_thresholds(thresholds)}\n\n")
+    if filtered:
+        title = f"images without the person below a filter's threshold that keeps {KEPT:.0%} of those with it (%)"
+        sys.stdout.write(f"{title}\n{format_table(filtered)}\n\n")
     log.info("written to %s", out)
     if args.thresholds_out:
         store_thresholds(args, thresholds)

@@ -9,5 +9,5 @@ FAMILY = Family(
     build=build,
     key_prefixes=("stem.", "detection_head.", "search_head."),
     releases=RELEASES,
-    options=("FAMILY", "GALLERY_SCORE_THRESH", "BACKBONE.", *_HEADS, "OIM.", "LOSS_WEIGHTS."),
+    options=("FAMILY", "GALLERY_SCORE_THRESH", "BACKBONE.", *_HEADS, "FILTER.", "OIM.", "LOSS_WEIGHTS."),
 )

@@ -1,44 +1,32 @@
 """From options to a two-stage network."""
 
-from functools import partial
-
 from yacs.config import CfgNode
 
 from models.backbones import STRIDE, FreezePolicy, SplitBackbone, build_backbone
-from models.oim import MEANS, OIMLoss
+from models.image_memory import ImageMemory
+from models.oim import MEANS
 from models.preprocess import Preprocess
-from models.results import Thresholds
 from models.roi import RoIAlign
-from models.two_stage.boxes import RoISampler
-from models.two_stage.context import (
-    GROUP_EXTRACTORS,
-    SCENE_EXTRACTORS,
-    Companions,
-    Context,
-    GroupContext,
-    SceneContext,
+from models.two_stage.build_search_head import (
+    COMPANIONS,
+    SEARCH_HEADS,
+    WITH_CONTEXT,
+    WITH_PARTS,
+    build_search_head,
+    crop_size,
+    sampler,
+    thresholds,
 )
+from models.two_stage.context import GROUP_EXTRACTORS, SCENE_EXTRACTORS
 from models.two_stage.detection_head import PREDICTORS, DetectionHead, PassThrough
-from models.two_stage.embedding import (
-    LinearEmbedding,
-    LinearScoreEmbedding,
-    NormAwareEmbedding,
-    ProjectedEmbedding,
-    RoIEmbedding,
-)
-from models.two_stage.features import CROP_SIZE, KERNEL_HEIGHTS, POOLS, PartFeatures, TailFeatures
-from models.two_stage.identity_losses import CosineTripletLoss, IdentityClassifier
-from models.two_stage.multi_granularity import (
-    GRANULARITIES,
-    ModulatedEmbedding,
-    ModulatedFeatures,
-    MultiGranularity,
-)
+from models.two_stage.features import CROP_SIZE, POOLS, TailFeatures
+from models.two_stage.gallery_filter import COMPARISONS, QUERIES, SceneFilter
+from models.two_stage.multi_granularity import GRANULARITIES
 from models.two_stage.person_search import PersonSearch
-from models.two_stage.pixelwise import SCORE_NORMS, PixelwiseEmbedding
+from models.two_stage.pixelwise import SCORE_NORMS
 from models.two_stage.rpn import BOX_LOSSES, ProposalNetwork
-from models.two_stage.scene_attention import HEADS, SceneAttention
-from models.two_stage.search_head import BOX_DELTAS, BoxRegressor, KeepBoxes, SearchHead
+from models.two_stage.scene_attention import HEADS
+from models.two_stage.search_head import BOX_DELTAS
 from utils.options import check_choices, check_rules
 
 
@@ -50,12 +38,15 @@ def build(cfg: CfgNode, pretrained: bool = False) -> PersonSearch:
     backbone.tail.checkpointed = body.CHECKPOINT_TAILS
     # SCORE_NORM applies only where the pixel-wise head gives the score.
     own_score = options.DETECTION_HEAD.TYPE == "none" or options.SEARCH_HEAD.SCORE == "own"
+    rpn, detection_head = _build_rpn(options.RPN, backbone), _build_detection_head(options, backbone)
+    search_head = build_search_head(options, backbone)
     return PersonSearch(
         preprocess=Preprocess(cfg.INPUT.MIN_SIZE, cfg.INPUT.MAX_SIZE, pixels=body.PIXELS),
         stem=backbone.stem,
-        rpn=_build_rpn(options.RPN, backbone),
-        detection_head=_build_detection_head(options, backbone),
-        search_head=_build_search_head(options, backbone),
+        rpn=rpn,
+        detection_head=detection_head,
+        search_head=search_head,
+        gallery_filter=_build_filter(options.FILTER, backbone, search_head.oim.lut.shape[1]),
         loss_weights={f"loss_{name.lower()}": weight for name, weight in options.LOSS_WEIGHTS.items()},
         freeze=FreezePolicy(body.FROZEN_STAGES, body.FROZEN_BN_AFFINE, body.FROZEN_BN_STATISTICS),
         score_norm=options.PIXELWISE.SCORE_NORM if own_score and options.SEARCH_HEAD.TYPE == "pixelwise" else "none",
@@ -87,133 +78,26 @@ def _build_detection_head(options: CfgNode, backbone: SplitBackbone) -> Detectio
         roi_align=RoIAlign(options.ROI_ALIGN.SIZE, options.ROI_ALIGN.SAMPLING_RATIO, 1 / STRIDE),
         features=features,
         kind=head.TYPE,
-        sampler=_sampler(head),
-        thresholds=_thresholds(head),
+        sampler=sampler(head),
+        thresholds=thresholds(head),
         with_proposals=head.WITH_PROPOSALS,
     )
 
 
-Parts = tuple[list[TailFeatures | PartFeatures | ModulatedFeatures], dict[str, Context], RoIEmbedding]
-"""What differs between second heads: the features of a RoI, its contexts, and the embedding of both."""
-
-
-def _projected(options: CfgNode, backbone: SplitBackbone, kind: type[ProjectedEmbedding]) -> Parts:
-    """Vectors of the RoI, its parts and its context in one embedding."""
-    whole = {"res4": backbone.stem_channels, "res5": backbone.tail_channels}
-    features: list[TailFeatures | PartFeatures] = [TailFeatures(backbone.new_tail(), whole, options.SEARCH_HEAD.POOL)]
-    if options.PARTS:
-        features.append(PartFeatures([backbone.new_tail() for _ in KERNEL_HEIGHTS], backbone.tail_channels))
-    contexts = _build_contexts(options.CONTEXT, backbone)
-    # Concatenated in the order of the release of 2024: the RoI, its parts, its context.
-    channels = {name: length for module in features for name, length in module.channels.items()}
-    channels |= {name: context.channels for name, context in contexts.items()}
-    widths = {name.lower(): width for name, width in options.EMBEDDING.items()}
-    widths = {name: widths.get(name, options.EMBEDDING.PART) for name in channels}
-    return features, contexts, kind(channels, widths)
-
-
-def _linear(options: CfgNode, backbone: SplitBackbone) -> Parts:
-    """The OIM baseline: one linear layer on the res5 vector."""
-    features = TailFeatures(backbone.new_tail(), {"res5": backbone.tail_channels}, options.SEARCH_HEAD.POOL)
-    return [features], {}, LinearEmbedding(backbone.tail_channels, options.EMBEDDING.RES5)
-
-
-def _pixelwise(options: CfgNode, backbone: SplitBackbone) -> Parts:
-    """NAE+: maps of the RoI, embedded position by position."""
-    channels = {"res4": backbone.stem_channels, "res5": backbone.tail_channels}
-    features = TailFeatures(backbone.new_tail(), channels, pool=None)
-    widths = {"res4": options.EMBEDDING.RES4, "res5": options.EMBEDDING.RES5}
-    return [features], {}, PixelwiseEmbedding(channels, widths, options.PIXELWISE.NORMALISED)
-
-
-def _multi_granularity(options: CfgNode, backbone: SplitBackbone) -> Parts:
-    """SEAS: strips of the RoI and what the whole image adds to them, and contexts beside them."""
-    channels = {"res4": backbone.stem_channels, "res5": backbone.tail_channels}
-    widths = {name.lower(): width for name, width in options.EMBEDDING.items()}
-    strips = MultiGranularity(channels, {name: widths[name] for name in channels})
-    scene = SceneAttention(backbone.stem_channels, strips.width)
-    features = ModulatedFeatures(backbone.new_tail(), backbone.tail_channels, strips, scene)
-    contexts = _build_contexts(options.CONTEXT, backbone)
-    lengths = {name: context.channels for name, context in contexts.items()}
-    return [features], contexts, ModulatedEmbedding(strips.width, lengths, widths)
-
-
-SEARCH_HEADS = {
-    "norm_aware": partial(_projected, kind=NormAwareEmbedding),
-    "linear_score": partial(_projected, kind=LinearScoreEmbedding),
-    "linear": _linear,
-    "pixelwise": _pixelwise,
-    "multi_granularity": _multi_granularity,
-}
-"""MODEL.SEARCH_HEAD.TYPE -> function that builds the parts of the second head."""
-WITH_PARTS = ("norm_aware", "linear_score")
-WITH_CONTEXT = (*WITH_PARTS, "multi_granularity")
-
-
-def _build_search_head(options: CfgNode, backbone: SplitBackbone) -> SearchHead:
-    head, oim = options.SEARCH_HEAD, options.OIM
-    features, contexts, embedding = SEARCH_HEADS[head.TYPE](options, backbone)
-    context = options.CONTEXT
-    companions = Companions(search_factor=context.COMPANIONS_FACTOR) if context.GROUP == COMPANIONS else None
-    length = embedding.num_features * (1 if companions is None else 2)
-    channels = backbone.tail_channels
-    return SearchHead(
-        roi_align=RoIAlign(_crop_size(options), options.ROI_ALIGN.SAMPLING_RATIO, 1 / STRIDE),
-        features=features,
-        contexts=contexts,
-        embedding=embedding,
-        box_regressor=(
-            BoxRegressor(channels, head.BOX_DELTAS, head.BOX_BATCH_NORM) if head.BOX_DELTAS != "none" else KeepBoxes()
-        ),
-        oim=OIMLoss(length, oim.NUM_IDS, oim.QUEUE_SIZE, oim.MOMENTUM, oim.SCALAR, oim.MASK_EMPTY, oim.MEAN_OVER),
-        identity_losses=_build_identity_losses(options, length),
-        sampler=_sampler(head, equal=head.EQUAL_BACKGROUND),
-        thresholds=_thresholds(head),
-        companions=companions,
-        group_labelled_only=context.GROUP_LABELLED_ONLY,
-        own_score=head.SCORE == "own",
-        weight_by_score=head.WEIGHT_BY_SCORE,
+def _build_filter(options: CfgNode, backbone: SplitBackbone, width: int) -> SceneFilter | None:
+    """The gallery filter for embeddings of a width, if there is one."""
+    if options.TYPE == "none":
+        return None
+    remembers = options.POSITIVES or options.NEGATIVES
+    return SceneFilter(
+        tail=backbone.new_tail(),
+        channels={"res4": backbone.stem_channels, "res5": backbone.tail_channels},
+        width=width,
+        comparison=options.TYPE,
+        queries=options.QUERIES,
+        memory=ImageMemory(options.POSITIVES, options.NEGATIVES) if remembers else None,
     )
 
-
-def _build_contexts(options: CfgNode, backbone: SplitBackbone) -> dict[str, Context]:
-    contexts: dict[str, Context] = {}
-    if options.SCENE != "none":
-        channels = backbone.stem_channels
-        contexts["scene"] = SceneContext(SCENE_EXTRACTORS[options.SCENE](channels), channels)
-    if options.GROUP in GROUP_EXTRACTORS:
-        channels = backbone.tail_channels
-        contexts["group"] = GroupContext(GROUP_EXTRACTORS[options.GROUP](channels), channels)
-    return contexts
-
-
-def _build_identity_losses(options: CfgNode, length: int) -> dict[str, CosineTripletLoss | IdentityClassifier]:
-    """The losses beside OIM that have a weight."""
-    losses: dict[str, CosineTripletLoss | IdentityClassifier] = {}
-    if options.LOSS_WEIGHTS.BOX_TRIPLET:
-        losses["triplet"] = CosineTripletLoss(options.SEARCH_HEAD.TRIPLET_MARGIN)
-    if options.LOSS_WEIGHTS.BOX_SOFTMAX:
-        losses["softmax"] = IdentityClassifier(length, options.OIM.NUM_IDS)
-    return losses
-
-
-def _crop_size(options: CfgNode) -> tuple[int, int]:
-    """Height and width of the second head's crops."""
-    size = options.ROI_ALIGN.SIZE
-    height, width = options.SEARCH_HEAD.ROI_SIZE
-    return height or size, width or size
-
-
-def _sampler(head: CfgNode, equal: bool = False) -> RoISampler:
-    return RoISampler(head.BATCH_SIZE, head.POSITIVE_FRACTION, head.FOREGROUND_IOU, head.BACKGROUND_IOU, equal)
-
-
-def _thresholds(head: CfgNode) -> Thresholds:
-    return Thresholds(head.SCORE_THRESH, head.NMS_THRESH, head.MAX_DETECTIONS)
-
-
-COMPANIONS = "companions"
-"""The value of MODEL.CONTEXT.GROUP that is no extractor."""
 
 CHOICES = {
     "RPN.BOX_LOSS": BOX_LOSSES,
@@ -227,6 +111,8 @@ CHOICES = {
     "CONTEXT.GROUP": ("none", *GROUP_EXTRACTORS, COMPANIONS),
     "PIXELWISE.SCORE_NORM": SCORE_NORMS,
     "OIM.MEAN_OVER": MEANS,
+    "FILTER.TYPE": ("none", *COMPARISONS),
+    "FILTER.QUERIES": QUERIES,
 }
 """Option of MODEL -> the values that exist."""
 
@@ -237,7 +123,7 @@ def _check(cfg: CfgNode) -> None:
     check_choices("MODEL", options, CHOICES)
     head, size, group = options.SEARCH_HEAD.TYPE, options.SEARCH_HEAD.ROI_SIZE, options.CONTEXT.GROUP
     check_rules({f"MODEL.SEARCH_HEAD.ROI_SIZE must be [height, width], not {size}": len(size) == 2 and min(size) >= 0})
-    height, width = _crop_size(options)
+    height, width = crop_size(options)
     strips = head == "multi_granularity"
     rules = {
         f"MODEL.SEARCH_HEAD.TYPE {head} has no context: set MODEL.CONTEXT.SCENE and MODEL.CONTEXT.GROUP to none": (
@@ -258,6 +144,9 @@ def _check(cfg: CfgNode) -> None:
         ),
         "MODEL.CONTEXT.GROUP needs INPUT.BATCH_SIZE_TRAIN of 2 or more: its batch norm sees one vector an image": (
             group not in ("stack", "multiscale") or cfg.INPUT.BATCH_SIZE_TRAIN >= 2
+        ),
+        "MODEL.FILTER.TYPE needs INPUT.BATCH_SIZE_TRAIN of 2 or more: its batch norms see one vector an image": (
+            options.FILTER.TYPE == "none" or cfg.INPUT.BATCH_SIZE_TRAIN >= 2
         ),
     }
     check_rules(rules)

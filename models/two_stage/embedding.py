@@ -19,6 +19,27 @@ def projection(*layers: nn.Module) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
+class Projectors(nn.ModuleDict):
+    """A linear layer with a batch norm for each feature; their outputs, one after another, are one vector (NAE).
+
+    Args:
+        channels: length of each feature, by name.
+        widths: dimensions of each in the vector, by name, in the order of concatenation.
+    """
+
+    def __init__(self, channels: dict[str, int], widths: dict[str, int]):
+        super().__init__(
+            {
+                name: projection(nn.Linear(channels[name], width), nn.BatchNorm1d(width))
+                for name, width in widths.items()
+            }
+        )
+
+    def forward(self, features: dict[str, Tensor]) -> Tensor:
+        """Vectors R x D float32 from features name -> R x channels[name]."""
+        return torch.cat([project(features[name].float()) for name, project in self.items()], dim=1)
+
+
 class RoIEmbedding(nn.Module):
     """From features by name to embeddings R x D (`num_features` is D) and logits R x ..., in float32.
 
@@ -38,29 +59,20 @@ class RoIEmbedding(nn.Module):
 
 
 class ProjectedEmbedding(RoIEmbedding):
-    """Projects every feature to its own width, and concatenates the outputs to one vector z (NAE).
+    """From the vector z of `Projectors`: z / |z| is the identity embedding (NAE).
 
-    z / |z| is the identity embedding; subclasses say what the logit of person against background is.
-
-    Args:
-        channels: length of each feature, by name.
-        widths: dimensions of each in the embedding, by name, in the order of concatenation.
+    Subclasses say what the logit of person against background is. For the arguments see `Projectors`.
     """
 
     def __init__(self, channels: dict[str, int], widths: dict[str, int]):
         super().__init__()
-        self.projectors = nn.ModuleDict(
-            {
-                name: projection(nn.Linear(channels[name], width), nn.BatchNorm1d(width))
-                for name, width in widths.items()
-            }
-        )
+        self.projectors = Projectors(channels, widths)
         self.num_features, self.widths = sum(widths.values()), widths
 
     def forward(self, features: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Embeddings R x D (unit vectors) and logits R from features name -> R x channels[name]."""
         with torch.autocast(next(iter(features.values())).device.type, enabled=False):
-            z = torch.cat([project(features[name].float()) for name, project in self.projectors.items()], dim=1)
+            z = self.projectors(features)
             return F.normalize(z), self.logits(z, features)
 
     def logits(self, z: Tensor, features: dict[str, Tensor]) -> Tensor:

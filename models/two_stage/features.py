@@ -18,6 +18,21 @@ KERNEL_HEIGHTS = {1: 7, 2: 3, 3: 2}
 """Number of stripes -> height of the max pool's kernel on the tail's 7 x 7 output, over its full width, as released."""
 
 
+def max_grid(maps: Tensor, cells: int) -> Tensor:
+    """The maxima of B x C x h x w over a grid, B x C x cells x cells.
+
+    It is torch's adaptive pool, but deterministic on CUDA: cells may overlap, and small maps are repeated.
+    """
+    for axis in (2, 3):
+        size, numbers = maps.shape[axis], torch.arange(cells, device=maps.device)
+        starts, ends = numbers * size // cells, ((numbers + 1) * size + cells - 1) // cells
+        longest = max(-(-(k + 1) * size // cells) - k * size // cells for k in range(cells))
+        # Shorter cells show their last row again.
+        rows = (starts[:, None] + torch.arange(longest, device=maps.device)).minimum(ends[:, None] - 1)
+        maps = maps.index_select(axis, rows.flatten()).unflatten(axis, (cells, longest)).amax(axis + 1)
+    return maps
+
+
 class TailFeatures(nn.Module):
     """The tail's output on the whole RoI (`res5`) and, if it is asked for, the crop itself (`res4`), each pooled.
 

@@ -14,23 +14,26 @@ _RPN: Names = (
     (r"rpn\.head\.conv\.(?:0\.0\.)?(weight|bias)", r"rpn.head.conv.0.0.\1"),  # without 0.0. before torchvision 0.13
     (r"rpn\.head\.(cls_logits|bbox_pred)\.(weight|bias)", r"rpn.head.\1.\2"),
 )
-_FILTER = r"(?:roi_heads\.)?gfn\."
 _SEQNEXT: Names = (
     *_stem(r"backbone\.body"),
     *_RPN,
     (r"roi_heads\.prop_head\.head\.([01]\..+)", r"detection_head.features.tail.stage5.\1"),
     (r"roi_heads\.faster_rcnn_predictor\.((?:cls_score|bbox_pred)\..+)", r"detection_head.predictor.\1"),
-    (
-        rf"(?:roi_heads\.(?:box|reid)|{_FILTER}query_reid)_head\.head\.([01]\..+)",
-        r"search_head.features.0.tail.stage5.\1",
-    ),
-    (
-        rf"(?:roi_heads\.embedding|{_FILTER}query_emb)_head\.projectors\.feat_(res[45]\..+)",
-        r"search_head.embedding.projectors.\1",
-    ),
+    (r"roi_heads\.(?:box|reid)_head\.head\.([01]\..+)", r"search_head.features.0.tail.stage5.\1"),
+    (r"roi_heads\.embedding_head\.projectors\.feat_(res[45]\..+)", r"search_head.embedding.projectors.\1"),
     (r"roi_heads\.score_predictor\.cls_score\.(weight|bias)", r"search_head.embedding.classifier.\1"),
     (r"roi_heads\.score_predictor\.bbox_pred\.(weight|bias)", r"search_head.box_regressor.0.\1"),
-    (rf"(?:roi_heads|{_FILTER[:-2]})\.reid_loss\.(lut|cq)", r"search_head.oim.\1"),
+    (r"roi_heads\.reid_loss\.(lut|cq)", r"search_head.oim.\1"),
+)
+_FILTER = r"(?:roi_heads\.)?gfn\."
+_SEQNEXT_GFN: Names = (
+    *_SEQNEXT,
+    (rf"{_FILTER}query_reid_head\.head\.([01]\..+)", r"search_head.features.0.tail.stage5.\1"),
+    (rf"{_FILTER}query_emb_head\.projectors\.feat_(res[45]\..+)", r"search_head.embedding.projectors.\1"),
+    (rf"{_FILTER}reid_loss\.(lut|cq)", r"search_head.oim.\1"),
+    (rf"{_FILTER}head\.image_reid_head\.head\.([01]\..+)", r"gallery_filter.tail.stage5.\1"),
+    (rf"{_FILTER}head\.image_emb_head\.projectors\.feat_(res[45]\..+)", r"gallery_filter.projectors.\1"),
+    (rf"{_FILTER}fuser\.norm\.norm\.(.+)", r"gallery_filter.comparison.norm.\1"),
 )
 
 _SCENE, _OUR_SCENE = r"reid_roi_heads\.denoiser\.", "search_head.features.0.scene"
@@ -95,11 +98,16 @@ RELEASES = (
         unused=r".+\.drop_path\.keep_prob",
     ),
     Release(
+        "SeqNeXt with its gallery filter (GFN, 2023)",
+        "seqnext_gfn",
+        marks=("roi_heads.prop_head.head.", "gfn.head.image_reid_head."),
+        names=_SEQNEXT_GFN,
+    ),
+    Release(
         "SeqNeXt (2023)",
         "seqnext",
         marks=("roi_heads.prop_head.head.", "roi_heads.score_predictor."),
         names=_SEQNEXT,
-        unused=rf"{_FILTER}(?:head|fuser)\..+",
     ),
 )
 """The known releases; see `models.two_stage.releases`."""

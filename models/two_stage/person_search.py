@@ -1,5 +1,7 @@
 """The two-stage network: stem, RPN, first head, second head (OIM, NAE, SeqNet, GLCNet, SeqNeXt, SEAS)."""
 
+from dataclasses import replace
+
 from torch import Tensor, nn
 
 from models.backbones import FreezePolicy
@@ -9,6 +11,7 @@ from models.results import SearchResult
 from models.roi import Tail
 from models.two_stage.context import Context
 from models.two_stage.detection_head import DetectionHead, PassThrough
+from models.two_stage.gallery_filter import SceneFilter, nothing_learned
 from models.two_stage.pixelwise import relative_scores
 from models.two_stage.rpn import ProposalNetwork
 from models.two_stage.scene_attention import SceneAttention
@@ -28,6 +31,7 @@ class PersonSearch(PersonSearchModel):
         search_head: from people to embeddings and final boxes.
         loss_weights: factor of each loss, by the loss's name.
         freeze: what of the backbone does not learn.
+        gallery_filter: embeds whole images, and scores how likely a person is in them; None: none.
         score_norm: what scores are relative to, see `relative_scores`.
     """
 
@@ -41,11 +45,13 @@ class PersonSearch(PersonSearchModel):
         search_head: SearchHead,
         loss_weights: dict[str, float],
         freeze: FreezePolicy,
+        gallery_filter: SceneFilter | None = None,
         score_norm: str = "none",
     ):
         super().__init__(preprocess)
         self.stem, self.rpn = stem, rpn
         self.detection_head, self.search_head = detection_head, search_head
+        self.gallery_filter = gallery_filter
         self.loss_weights, self.freeze, self.score_norm = loss_weights, freeze, score_norm
         self.identity_memory = tuple(key for key in self.state_dict() if key.startswith(IDENTITY_LOSSES))
         freeze.freeze_parameters(stem, self.tails())
@@ -77,13 +83,25 @@ class PersonSearch(PersonSearchModel):
         proposals, losses = self.rpn.propose(feature_map, batch, targets)
         boxes, head_losses = self.detection_head.losses(feature_map, proposals, batch.sizes, targets)
         losses |= head_losses | self.search_head.losses(feature_map, boxes, targets)
+        if self.gallery_filter is not None:
+            losses["loss_filter"] = self._filter_loss(self.gallery_filter, feature_map, targets)
         return {name: self.loss_weights[name] * loss for name, loss in losses.items()}
+
+    def _filter_loss(self, gallery_filter: SceneFilter, feature_map: Tensor, targets: Targets) -> Tensor:
+        if sum(len(target["labels"]) for target in targets) < 2:  # too few for the second head's batch norms
+            return nothing_learned(gallery_filter)
+        people = self.search_head.embed_people(feature_map, targets)
+        return gallery_filter.loss(gallery_filter.scenes(feature_map), people, targets, self.search_head.oim.lut)
 
     def search_batch(self, batch: ImageBatch, boxes: list[Tensor]) -> list[SearchResult]:
         feature_map = self.stem(batch.tensors)
         proposals, _ = self.rpn.propose(feature_map, batch)
         people, scores = self.detection_head(feature_map, proposals, batch.sizes)
-        return self.search_head(feature_map, people, scores, batch, boxes)
+        results = self.search_head(feature_map, people, scores, batch, boxes)
+        if self.gallery_filter is None:
+            return results
+        scenes = self.gallery_filter.scenes(feature_map)
+        return [replace(result, scene=scene) for result, scene in zip(results, scenes, strict=True)]
 
     def rescore(self, results: list[SearchResult]) -> list[SearchResult]:
         return relative_scores(results, self.score_norm)

@@ -7,6 +7,7 @@ from torchvision.ops import MLP
 from torchvision.ops.misc import Conv2dNormActivation
 
 from models.two_stage.context import HIDDEN
+from models.two_stage.features import max_grid
 
 CHANNELS, GRID, HEADS, FFN = 2048, 7, 8, 2048
 """Length of a token, tokens along each axis of an image, attention heads, and hidden width, as released."""
@@ -56,7 +57,7 @@ class SceneAttention(nn.Module):
         """B x 49 x C, row by row."""
         rows, columns = (position.expand(GRID, GRID, -1) for position in (self.rows, self.columns))
         positions = torch.cat([rows, columns], dim=-1)
-        return self.token_norm((_max_grid(maps).permute(0, 2, 3, 1) + positions).flatten(1, 2))
+        return self.token_norm((max_grid(maps, GRID).permute(0, 2, 3, 1) + positions).flatten(1, 2))
 
 
 class _Residual(nn.Module):
@@ -74,12 +75,3 @@ def _attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """The attention of queries n x D to keys and values m x D, in heads, n x D."""
     q, k, v = (x.unflatten(1, (HEADS, -1)).transpose(0, 1) for x in (queries, keys, values))
     return F.scaled_dot_product_attention(q, k, v).transpose(0, 1).flatten(1)
-
-
-def _max_grid(maps: Tensor) -> Tensor:
-    """The maxima of B x C x h x w over a grid, B x C x 7 x 7; torch's adaptive pool, but deterministic on CUDA."""
-    for axis in (2, 3):
-        size = maps.shape[axis]
-        cells = [(k * size // GRID, -(-(k + 1) * size // GRID)) for k in range(GRID)]
-        maps = torch.stack([maps.narrow(axis, a, b - a).amax(axis) for a, b in cells], axis)
-    return maps

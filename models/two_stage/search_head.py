@@ -16,6 +16,7 @@ from models.two_stage.embedding import RoIEmbedding, projection
 from models.two_stage.features import PartFeatures, TailFeatures
 from models.two_stage.identity_losses import CosineTripletLoss, IdentityClassifier
 from models.two_stage.multi_granularity import ModulatedFeatures
+from utils.labels import BACKGROUND
 
 BOX_DELTAS = {"per_class": 8, "agnostic": 4}
 """Which box deltas are predicted -> how many: those of background and person apart, or one set for both (SeqNeXt)."""
@@ -113,6 +114,13 @@ class SearchHead(nn.Module):
 
         For `group_masks` see `GroupContext`.
         """
+        embeddings, logits, res5 = self._embed(feature_map, boxes, group_masks)
+        return embeddings, logits, self.box_regressor(res5)
+
+    def _embed(
+        self, feature_map: Tensor, boxes: list[Tensor], group_masks: list[Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Embeddings and logits as `encode`, and the feature `res5`."""
         rois = RoIs(self.roi_align, feature_map, boxes)
         vectors = {name: value for features in self.features for name, value in features(rois).items()}
         res5 = vectors["res5"]
@@ -120,7 +128,13 @@ class SearchHead(nn.Module):
         embeddings, logits = self.embedding(vectors)
         if self.companions is not None:
             embeddings = self.companions(embeddings, torch.cat(boxes), group_masks)
-        return embeddings, logits, self.box_regressor(res5)
+        return embeddings, logits, res5
+
+    def embed_people(self, feature_map: Tensor, targets: Targets) -> Tensor:
+        """Embeddings R x D of the people of targets, one image after another; each is of the group of its image."""
+        labels = [target["labels"] for target in targets]
+        group_masks = [own > 0 if self.group_labelled_only else own != BACKGROUND for own in labels]
+        return self._embed(feature_map, [target["boxes"].float() for target in targets], group_masks)[0]
 
     def losses(self, feature_map: Tensor, boxes: list[Tensor], targets: Targets) -> dict[str, Tensor]:
         """Losses of RoIs sampled among `boxes` (per image n x 4) and the targets' own."""

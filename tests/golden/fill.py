@@ -4,7 +4,8 @@
 code computed the answers (`*.npz`) from these weights: `gallery_*` an image searched, `query_*` and `context_*` one box
 of it, both at sizes 240 and 400; NAE+'s `pair_y_*` is the second image of a batch of two. AlignPS's files hold its
 maps too (every 64th channel of `reid_map`), `alignps_train.npz` one training step of two images (of the
-gradient of P3 the first channel), and `alignps_oim.npz` four steps of its identity losses.
+gradient of P3 the first channel), and `alignps_oim.npz` four steps of its identity losses. `gallery_filter.npz` is of
+a gallery filter alone (GFN): scores, losses with gradients, and two steps with its memory (`memory1_*`, `memory2_*`).
 """
 
 import json
@@ -83,7 +84,7 @@ def _spread_scores(state: dict[str, Tensor], mean: float, variance: float) -> No
             state[key] = value - value.mean(dim=1, keepdim=True)
 
 
-CONVNEXTS = ("seqnext", "seas")
+CONVNEXTS = ("seqnext_gfn", "seas")
 
 
 def _of_convnext(key: str, value: Tensor, of_batch_norm: bool) -> Tensor:

@@ -2,6 +2,7 @@
 
 from utils.evaluation.companions import CompanionVoting
 from utils.evaluation.detection import evaluate_detection, evaluate_detection_by_height
+from utils.evaluation.filtering import filtered_share
 from utils.evaluation.ranking import BLOCK_MB
 from utils.evaluation.same_person import evaluate_same_person
 from utils.evaluation.search import evaluate_search
@@ -13,4 +14,5 @@ __all__ = [
     "evaluate_detection_by_height",
     "evaluate_same_person",
     "evaluate_search",
+    "filtered_share",
 ]

@@ -43,6 +43,7 @@ def evaluate_search(
     k2: int | None = None,
     block_mb: int = BLOCK_MB,
     voting: CompanionVoting | None = None,
+    image_scores: np.ndarray | None = None,
 ) -> dict:
     """Search every query in its gallery.
 
@@ -63,7 +64,9 @@ def evaluate_search(
         score_thresh: detections below it are left out.
         k1, k2: settings of the matching, None for the dataset's own (`query_set.cbgm_k1`, `.cbgm_k2`).
         block_mb: MiB for the similarities of a block of (at least 32) queries. Results do not depend on it.
-        voting: re-rank by the people around the query, see utils.evaluation.companions; not with `cbgm`.
+        voting: re-rank by the people around the query, see utils.evaluation.companions.
+        image_scores: re-rank by a gallery filter: Q x G, factors on a query's similarities to the people of an image.
+            There can be one re-ranking.
 
     Returns:
         `mAP`, `top1`, `top5`, `top10`: means over queries, 0 ... 1; `ap`: float64, AP of each query scored;
@@ -76,13 +79,17 @@ def evaluate_search(
     """
     queries = join_queries(query_feats, len(query_set.annotations))
     gallery = join_gallery(gallery_dets, gallery_feats, len(gallery_set.annotations), queries.shape[1], score_thresh)
-    if cbgm and voting or ((cbgm or voting) and query_context is None):
+    if cbgm + (voting is not None) + (image_scores is not None) > 1:
+        raise ValueError("there can be one re-ranking: cbgm, voting or image_scores")
+    if (cbgm or voting) and query_context is None:
         raise ValueError("re-ranking, by cbgm or by voting, needs query_context, the people around each query")
     rerankings: Iterable[Reranking] = ()
     if cbgm:
         rerankings = _matching(gallery, query_set, query_context, k1, k2)
     if voting:
         rerankings = _voting(gallery, query_set, query_context, voting, block_mb * MEBIBYTE)
+    if image_scores is not None:
+        rerankings = _weighting(gallery, image_scores)
     blocks = similarities(queries, gallery.feats, block_mb * MEBIBYTE)
     galleries = iter(query_set.galleries(gallery_set, gallery_size, cross_camera))
     return _summary(np.array(list(_scores(blocks, gallery, galleries, rerankings))))
@@ -115,6 +122,15 @@ def _voting(
         sims[detections] += voting.weight * votes
 
     return (partial(vote, len(own) - 1) for own in people)
+
+
+def _weighting(gallery: Gallery, image_scores: np.ndarray) -> Iterator[Reranking]:
+    """Multiplication by the score of each one's image, for each query."""
+
+    def weigh(scores: np.ndarray, sims: np.ndarray, _: np.ndarray) -> None:
+        sims *= np.repeat(scores, gallery.counts)
+
+    return (partial(weigh, own) for own in image_scores)
 
 
 def _scores(
