@@ -67,7 +67,9 @@ class ImageMemory(nn.Module):
             images: numbers of the batch's images.
             identities: those that each of them shows.
         """
-        free = {number: visit.identities for number, visit in self.visits.items() if number not in images}
+        wanted = frozenset().union(*identities)
+        company = {n: visit.identities for n, visit in self.visits.items() if not wanted.isdisjoint(visit.identities)}
+        free = {number: shown for number, shown in company.items() if number not in images}
         drawn: list[Visit] = []
 
         def take(candidates: list[int], number: int) -> None:
@@ -75,7 +77,7 @@ class ImageMemory(nn.Module):
                 del free[image]
                 drawn.append(self.visits[image])
 
-        for label in _shuffled(sorted(frozenset().union(*identities)))[: len(images)]:
+        for label in _shuffled(sorted(wanted))[: len(images)]:
             others = next(shown for shown in identities if label in shown)
             take([image for image, shown in free.items() if label in shown], self.positives)
             take([i for i, shown in free.items() if label not in shown and shown & others], self.negatives)

@@ -17,6 +17,7 @@ SMALL = OPTIONS | {
 del SMALL["MODEL.OIM.NUM_IDS"]
 BACKBONES = {
     "seqnext": "tiny_convnext",
+    "seqnext_gfn": "tiny_convnext",
     "seas": "tiny_convnext",
     "glcnet_convnext": "tiny_convnext",
     "glcnet_swin": "tiny_solider_swin",
