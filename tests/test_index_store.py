@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -222,13 +223,16 @@ def test_names_that_are_none(tmp_path):
 def test_a_file_is_of_one_process_at_a_time(tmp_path):
     place = str(tmp_path / "people.db")
     code = f"""
-from tests.test_index_store import NETWORK, PeopleIndex
-index = PeopleIndex({place!r}, NETWORK)
+from engine.index.rows import Network
+from engine.index.store import PeopleIndex
+index = PeopleIndex({place!r}, Network("best.pth", "0a1b", {WIDTH}))
 print("open", flush=True)
 input()
 """
-    command = [sys.executable, "-c", "import sys; sys.path[:0] = ['tests', '.']" + code]
-    other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    root = Path(__file__).resolve().parents[1]
+    other = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     try:
         assert other.stdout.readline() == "open\n"
         with pytest.raises(UserError, match="people.db is in use by another process"):
