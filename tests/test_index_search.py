@@ -146,8 +146,8 @@ def test_the_program_prints_and_writes_what_it_finds(place, stub, capsys):
     words = ["--index", place, "--query", photo, "--person", 1, "--query", photo, "--box", 200, 40, 250, 160]
     assert call(program, *words, "--top", 3, "--json", "found.json", "--sheet", "sheet.png") == 0
     out = capsys.readouterr().out
-    assert "Jörg 1.jpg, person at 20 40 70 160: 3 match\n  1. 0.900  match  " in out
-    assert "film's Straße.mp4  0:00-0:02, best 0:0" in out and "Tür 3" in out
+    assert "Jörg 1.jpg, person at 20 40 70 160: 3 matches\n  1. 0.900  match  " in out
+    assert re.search(r"film's Straße.mp4  0:0[012] \(0:00-0:02\)", out) and "Tür 3" in out
     first, second = json.loads(Path("found.json").read_text(encoding="utf-8"))
     assert first["box"] == [20, 40, 70, 160] and second["box"] == [200, 40, 250, 160]
     film = first["results"][1]

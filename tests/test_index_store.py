@@ -1,5 +1,6 @@
 """The index of people: the same promises on Milvus Lite, in a file, and on a Milvus server."""
 
+import errno
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,8 +13,11 @@ pytest.importorskip("pymilvus", reason="an index needs pymilvus: pip install -r 
 pytest.importorskip("milvus_lite", reason="an index in a file needs milvus-lite: pip install -r requirements-index.txt")
 
 from milvus import milvus_server
+from milvus_lite.adapter.grpc.server import start_server_in_thread
+from milvus_lite.storage.wal import WAL
 from pymilvus import MilvusClient
 
+from engine.index import connection
 from engine.index.rows import Network, SearchedImage, Source, Where
 from engine.index.store import APPROXIMATE, CROPS, PEOPLE, SOURCES, PeopleIndex
 from engine.searcher import People
@@ -240,3 +244,29 @@ input()
     finally:
         other.communicate("\n")
     PeopleIndex(place).close()
+
+
+def test_a_full_disk_is_told_and_nothing_is_lost(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    place = str(tmp_path / "people.db")
+    with PeopleIndex(place, NETWORK) as index:
+        images = fill(index)
+        with monkeypatch.context() as patch, pytest.raises(UserError, match=r"people.db: the disk is full; make room"):
+            patch.setattr(WAL, "write_insert", full)
+            index.add([draw(picture("more.jpg"), 3, 1)])
+    with PeopleIndex(place) as index:
+        assert index.num_people() == len(flat(images))
+
+
+def test_a_server_that_goes_away_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(connection, "TIMEOUT", 0.5)
+    server, database, port = start_server_in_thread(data_dir=str(tmp_path / "data"), host="127.0.0.1", port=0)
+    with PeopleIndex(f"http://127.0.0.1:{port}", NETWORK) as index:
+        fill(index)
+        server.stop(grace=0).wait()
+        database.close()
+        for call in (index.num_people, index.sources, lambda: index.search(queries(1), 3)):
+            with pytest.raises(UserError, match=f"the server http://127.0.0.1:{port} cannot be used"):
+                call()

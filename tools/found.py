@@ -11,13 +11,13 @@ from PIL import Image, PngImagePlugin
 from engine.index.scenes import read_scene
 from engine.index.search import Appearance
 from engine.index.store import PeopleIndex
-from tools.photos.drawing import BEST, FAINT, QUERY
+from tools.photos.drawing import BEST, FAINT, FOUND
 from tools.photos.sheets import Match, overview
 from tools.photos.wording import counted
 from utils.errors import UserError
 from utils.files import write_atomically
 
-COLORS = {"": BEST, "match": BEST, "possible": QUERY, "unlikely": FAINT}
+COLORS = {"": BEST, "match": BEST, "possible": FOUND, "unlikely": FAINT}
 OURS = b"written by tools.search"
 """Comment in the pictures that are written, by which they are known and may be replaced."""
 
@@ -38,17 +38,17 @@ def headline(found: Sequence[Appearance]) -> str:
     if not found[0].verdict:
         return f"the best of {counted(len(found), 'result')} has {found[0].best.similarity:.3f}"
     kinds = [result.verdict for result in found]
-    told = [f"{kinds.count(kind)} {kind}" for kind in ("match", "possible") if kind in kinds]
+    told = [counted(kinds.count("match"), "match", "matches")] if "match" in kinds else []
+    told += [f"{kinds.count('possible')} possible"] if "possible" in kinds else []
     return ", ".join(told) or f"nobody above the threshold; the best has {found[0].best.similarity:.3f}"
 
 
 def times(result: Appearance) -> str:
-    """When a result is seen: from, to and best in a video; "" for a picture."""
+    """When a result is seen best in a video, and from when to when; "" for a picture."""
     if result.span is None:
         return ""
-    first, last = (clock(seconds) for seconds in result.span)
-    best = clock(result.best.position)
-    return f"{first}-{last}, best {best}" if first != last else best
+    best, first, last = (clock(seconds) for seconds in (result.best.position, *result.span))
+    return f"{best} ({first}-{last})" if first != last else best
 
 
 def clock(seconds: float) -> str:

@@ -93,7 +93,7 @@ class Connection:
             return UserError(f"{self.place}: the disk is full; make room, and give the same command again to go on")
         if self.is_file:
             return UserError(f"{self.place} cannot be used as an index ({message.splitlines()[0]})")
-        return UserError(f"the server {self.place} does not do its part ({message.splitlines()[0]}): is it running?")
+        return UserError(f"the server {self.place} cannot be used ({message.splitlines()[0]}): is it running?")
 
 
 class _Causes(logging.Handler):
