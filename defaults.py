@@ -270,6 +270,9 @@ _C.MODEL.OIM.MEAN_OVER = "labelled"
 # GFN's final choice), "separate" (the query with the gallery image) or "image" (one image with the other).
 _C.MODEL.FILTER = CN()
 _C.MODEL.FILTER.TYPE = "none"
+# Cells along each axis that an image's map is pooled to (GFN: 56, four times ROI_ALIGN.SIZE). Larger grids than the map
+# repeat its cells: lower it for images below 900 pixels.
+_C.MODEL.FILTER.GRID = 56
 # In training, a person is its embedding in the "batch" (GFN's final choice) or its "prototype", the row of the lookup
 # table.
 _C.MODEL.FILTER.QUERIES = "batch"
@@ -403,6 +406,7 @@ RANGES = {
     "MODEL.ANCHOR_FREE.QUEUE_SCALAR": (0.001, ANY),
     "MODEL.ANCHOR_FREE.MAX_*": (1, ANY),
     "*.MOMENTUM": (0, 1),
+    "MODEL.FILTER.GRID": (2, ANY),
     "MODEL.FILTER.*TIVES": (0, ANY),
     "MODEL.LOSS_WEIGHTS.*": (0, ANY),
     "SOLVER.MAX_*": (1, ANY),

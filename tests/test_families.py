@@ -21,7 +21,7 @@ from models.two_stage.rpn import ProposalNetwork
 from utils.errors import UserError
 
 NAE_PLUS = ONE_HEAD | {"MODEL__SEARCH_HEAD__TYPE": "pixelwise", "MODEL__SEARCH_HEAD__BACKGROUND_IOU": 0.1}
-GFN = {"MODEL__FILTER__POSITIVES": 0, "MODEL__FILTER__NEGATIVES": 0}
+GFN = {"MODEL__FILTER__GRID": 8, "MODEL__FILTER__POSITIVES": 0, "MODEL__FILTER__NEGATIVES": 0}
 NETWORKS = {
     "oim": ONE_HEAD | {"MODEL__SEARCH_HEAD__TYPE": "linear", "MODEL__SEARCH_HEAD__BOX_BATCH_NORM": False},
     "nae": ONE_HEAD | {"MODEL__SEARCH_HEAD__BACKGROUND_IOU": 0.1},

@@ -35,7 +35,7 @@ from utils.evaluation import evaluate_search, filtered_share
 
 D, KNOWN = 64, 6
 NETWORK = NO_CONTEXT | {"MODEL__BACKBONE__NAME": "tiny_convnext"}
-FILTER = NETWORK | {"MODEL__FILTER__TYPE": "combined"}
+FILTER = NETWORK | {"MODEL__FILTER__TYPE": "combined", "MODEL__FILTER__GRID": 8}
 IMAGES = [picture(96, 130, 1), picture(90, 140, 2)]
 TARGETS = [
     target(([10.0, 10, 50, 80], 1), ([60.0, 20, 90, 90], 2)) | {"index": 4, "img_name": "4.jpg"},
@@ -58,7 +58,7 @@ def with_norm(comparison: nn.Module, golden: dict) -> nn.Module:
 
 
 def scene_filter(*args) -> SceneFilter:
-    return SceneFilter(nn.Identity(), {"res4": 8, "res5": 8}, D, *args)
+    return SceneFilter(nn.Identity(), {"res4": 8, "res5": 8}, D, 4, *args)
 
 
 def assert_as_released(found: SceneFilter, golden: dict, inputs: str, answers: str, suffix: str = "", number: int = 0):

@@ -7,6 +7,7 @@ from tiny import OPTIONS, ROOT
 SMALL = OPTIONS | {
     "INPUT.CROP_SIZE": 64,
     "MODEL.BACKBONE.DROP_PATH": -1.0,
+    "MODEL.FILTER.GRID": 8,
     "MODEL.ROI_ALIGN.SIZE": 6,
     "SOLVER.AMP": "off",
     "SOLVER.MAX_EPOCHS": 2,

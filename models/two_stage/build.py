@@ -93,6 +93,7 @@ def _build_filter(options: CfgNode, backbone: SplitBackbone, width: int) -> Scen
         tail=backbone.new_tail(),
         channels={"res4": backbone.stem_channels, "res5": backbone.tail_channels},
         width=width,
+        grid=options.GRID,
         comparison=options.TYPE,
         queries=options.QUERIES,
         memory=ImageMemory(options.POSITIVES, options.NEGATIVES) if remembers else None,

@@ -18,8 +18,6 @@ from models.two_stage.embedding import Projectors
 from models.two_stage.features import max_grid
 from utils.labels import BACKGROUND
 
-GRID = 56
-"""Cells along each axis that a map is pooled to, four times a person's, as released."""
 GATE_TEMPERATURE, TEMPERATURE = 0.2, 0.1
 """Of the gates that a person sets on a scene, and of the loss, as released."""
 
@@ -174,6 +172,7 @@ class SceneFilter(nn.Module):
         tail: a copy of the backbone's tail.
         channels: of `res4` and `res5`.
         width: D, length of a person's embedding, which an image's has, too.
+        grid: cells along each axis that a map is pooled to.
         comparison: a key of `COMPARISONS`.
         queries: a key of `QUERIES`.
         memory: images that training learns from beside a batch; None: the batch alone.
@@ -184,18 +183,19 @@ class SceneFilter(nn.Module):
         tail: Tail,
         channels: dict[str, int],
         width: int,
+        grid: int,
         comparison: str,
         queries: str = "batch",
         memory: ImageMemory | None = None,
     ):
         super().__init__()
-        self.tail = tail
+        self.tail, self.grid = tail, grid
         self.projectors = Projectors(channels, {"res4": width // 2, "res5": width - width // 2})
         self.comparison, self.queries, self.memory = COMPARISONS[comparison](width), QUERIES[queries], memory
 
     def scenes(self, feature_map: Tensor) -> Tensor:
         """Embeddings of images, B x D float32 (unit vectors), from their res4 maps B x C x h x w, padding included."""
-        res4 = max_grid(feature_map, GRID)
+        res4 = max_grid(feature_map, self.grid)
         vectors = {name: maps.amax((2, 3)) for name, maps in (("res4", res4), ("res5", self.tail(res4)))}
         with torch.autocast(feature_map.device.type, enabled=False):
             return F.normalize(self.projectors(vectors))
