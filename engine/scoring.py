@@ -9,7 +9,16 @@ import torch
 from datasets import PersonSearchDataset
 from engine.feature_files import Features
 from models.base import GalleryFilter
-from utils.evaluation import BLOCK_MB, CompanionVoting, evaluate_same_person, evaluate_search, filtered_share
+from utils.evaluation import (
+    BLOCK_MB,
+    CompanionVoting,
+    Gallery,
+    Ranking,
+    evaluate_same_person,
+    evaluate_search,
+    filtered_share,
+    rank_search,
+)
 
 SEARCH_METRICS = ("mAP", "top1", "top5", "top10")
 
@@ -115,22 +124,50 @@ def score_search(
     Raises:
         ValueError: the setting needs ground-truth boxes, and the features hold none.
     """
-    gallery_filter = setting.gallery_filter
-    scores = evaluate_search(
-        gallery_set,
-        query_set,
-        *searched_people(features, gallery_set, setting.ground_truth),
-        features.query_feats,
-        query_context=list(zip(features.context_dets, features.context_feats, strict=True)),
-        cbgm=setting.cbgm,
-        voting=setting.voting,
-        image_scores=None if gallery_filter is None else filter_scores(features, gallery_filter),
-        gallery_size=setting.gallery_size,
-        cross_camera=setting.cross_camera,
-        score_thresh=score_thresh,
-        block_mb=block_mb,
-    )
+    scores = evaluate_search(**_search_arguments(features, gallery_set, query_set, setting, score_thresh, block_mb))
     return {name: float(scores[name]) for name in SEARCH_METRICS}
+
+
+def rank_queries(
+    features: Features,
+    gallery_set: PersonSearchDataset,
+    query_set: PersonSearchDataset,
+    setting: Setting,
+    score_thresh: float,
+    block_mb: int = BLOCK_MB,
+    top: int = 10,
+) -> tuple[Gallery, list[Ranking]]:
+    """What a search finds first under one setting, see `rank_search`; other arguments and errors as `score_search`."""
+    given = _search_arguments(features, gallery_set, query_set, setting, score_thresh, block_mb)
+    return rank_search(**given, top=top)
+
+
+def _search_arguments(
+    features: Features,
+    gallery_set: PersonSearchDataset,
+    query_set: PersonSearchDataset,
+    setting: Setting,
+    score_thresh: float,
+    block_mb: int,
+) -> dict[str, object]:
+    """Arguments of `evaluate_search`; ValueError as `searched_people`."""
+    dets, feats = searched_people(features, gallery_set, setting.ground_truth)
+    gallery_filter = setting.gallery_filter
+    return {
+        "gallery_set": gallery_set,
+        "query_set": query_set,
+        "gallery_dets": dets,
+        "gallery_feats": feats,
+        "query_feats": features.query_feats,
+        "query_context": list(zip(features.context_dets, features.context_feats, strict=True)),
+        "cbgm": setting.cbgm,
+        "voting": setting.voting,
+        "image_scores": None if gallery_filter is None else filter_scores(features, gallery_filter),
+        "gallery_size": setting.gallery_size,
+        "cross_camera": setting.cross_camera,
+        "score_thresh": score_thresh,
+        "block_mb": block_mb,
+    }
 
 
 def score_same_person(

@@ -15,6 +15,8 @@ from utils.evaluation import (
     evaluate_detection_by_height,
     evaluate_same_person,
     evaluate_search,
+    precision_recall,
+    rank_search,
 )
 from utils.evaluation.companions import CompanionVoting
 
@@ -160,6 +162,50 @@ def test_re_ranking_equals_its_plain_twin(settings, of_twin):
         assert [result["top1"], result["top5"], result["top10"]] == pytest.approx(top.tolist())
         changed += (aps != plain_search(galleries, dets, feats, queries)[0]).any()
     assert changed > 10
+
+
+def plain_ranking(gallery, dets, feats, query, top):
+    """(similarity, is true, overlaps, image, place in it) of a query's first detections, of equals the false first."""
+    rows = []
+    for image in gallery.images.tolist():
+        kept = np.flatnonzero(dets[image][:, 4] >= 0.5)
+        sims = feats[image][kept] @ query
+        overlaps = np.zeros(len(kept), dtype=bool)
+        if image in gallery.positives:
+            box = gallery.boxes[gallery.positives.tolist().index(image)]
+            width, height = box[2:] - box[:2]
+            least = min(0.5, width * height / ((width + 10) * (height + 10)))
+            overlaps = np.array([plain_iou(dets[image][k], box) >= least for k in kept], dtype=bool)
+        best = max((k for k in range(len(kept)) if overlaps[k]), key=lambda k: sims[k], default=None)
+        rows += [(sims[k], k == best, bool(overlaps[k]), image, k) for k in range(len(kept))]
+    return sorted(rows, key=lambda row: (-row[0], row[1]))[:top]
+
+
+def test_rankings_equal_the_plain_twin_with_ties():
+    rng = np.random.default_rng(5)
+    for _ in range(20):
+        dets, feats, (gallery_set, query_set, galleries), context = drawn_case(rng)
+        queries = rng.integers(-2, 3, (len(galleries), DIM)).astype(np.float32)
+        given = gallery_set, query_set, dets, feats, queries, context
+        for settings in ({}, {"cbgm": True}):
+            scores, (gallery, rankings) = evaluate_search(*given, **settings), rank_search(*given, **settings, top=4)
+            assert [own.ap for own in rankings] == scores["ap"].tolist()
+            for k in (1, 5, 10):
+                assert np.mean([own.false_before < k for own in rankings]) == scores[f"top{k}"]
+        gallery, rankings = rank_search(*given, top=4)
+        for own, wanted, query in zip(rankings, galleries, queries, strict=True):
+            expected = plain_ranking(wanted, dets, feats, query, max(4, wanted.num_present))
+            everything = plain_ranking(wanted, dets, feats, query, None)
+            assert own.similarities.tolist() == [row[0] for row in expected]
+            assert own.true.tolist() == [row[1] for row in expected]
+            assert own.found == sum(row[1] for row in everything) and own.present == wanted.num_present
+            shown = [(value, true) for value, true in zip(own.similarities, own.true | own.duplicate, strict=True)]
+            least = own.similarities.min(initial=np.inf)  # among equal ones at the end the choice is free
+            assert sorted(row for row in shown if row[0] > least) == sorted(
+                (row[0], row[2]) for row in expected if row[0] > least
+            )
+            image = np.searchsorted(gallery.starts, own.detections, side="right") - 1
+            assert np.isin(image, wanted.images).all() and len(set(own.detections)) == len(own.detections)
 
 
 @pytest.mark.parametrize(
@@ -378,6 +424,20 @@ def test_detection_equals_the_plain_twin(images_per_block, monkeypatch):
     )
     expected = average_precision_score(sum(true, []), np.concatenate(kept)[:, 4]) * recall
     assert result["ap"] == pytest.approx(expected)
+
+
+def test_precision_and_recall_equal_the_plain_twin():
+    annotations, dets = drawn_detections(step=5)
+    precision, recall, scores = precision_recall(SimpleNamespace(annotations=annotations), dets)
+    kept = [image[image[:, 4] >= 0.01] for image in dets]
+    true = np.array(sum((plain_true_detections(a["boxes"], d) for a, d in zip(annotations, kept, strict=True)), []))
+    of_det, people = np.concatenate(kept)[:, 4], sum(len(annotation["boxes"]) for annotation in annotations)
+    assert scores.tolist() == sorted(set(of_det), reverse=True)
+    for k, score in enumerate(scores):
+        assert precision[k] == pytest.approx(true[of_det >= score].mean())
+        assert recall[k] == pytest.approx(true[of_det >= score].sum() / people)
+    nobody = precision_recall(SimpleNamespace(annotations=annotations), [[]] * len(dets))
+    assert [len(values) for values in nobody] == [0, 0, 0]
 
 
 def plain_by_height(annotations, kept, low, high):

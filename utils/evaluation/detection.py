@@ -1,6 +1,6 @@
 """How well people are detected: recall and average precision of boxes, of all people and by their height."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -70,17 +70,39 @@ def evaluate_detection(
     }
 
 
-def evaluate_detection_by_height(
+def precision_recall(
     gallery_set, gallery_dets: Sequence, score_thresh: float = 0.01, iou_thresh: float = 0.5
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Precision and recall of the detections from each score on; true detections are those of `evaluate_detection`.
+
+    Args, Raises: as `evaluate_detection`.
+
+    Returns:
+        float64, n each, for the n scores that occur, falling: precision, recall and these scores.
+    """
+    given = _collected(gallery_set, gallery_dets, score_thresh)
+    order = np.argsort(-given.dets[:, 4], kind="stable")
+    scores, true = given.dets[order, 4], (_found_boxes(given, iou_thresh)[0] >= 0)[order].cumsum()
+    last = np.flatnonzero(np.append(scores[1:] < scores[:-1], True)[: len(scores)])  # of equal scores
+    return true[last] / (last + 1), true[last] / len(given.boxes), scores[last]
+
+
+def evaluate_detection_by_height(
+    gallery_set,
+    gallery_dets: Sequence,
+    score_thresh: float = 0.01,
+    iou_thresh: float = 0.5,
+    ranges: Mapping[str, tuple[float, float]] = HEIGHT_RANGES,
 ) -> list[dict[str, object]]:
     """Recall and average precision of small, medium and large people, as COCO has them by area.
 
-    Detections are true as in `evaluate_detection`, found among all people. In each range of HEIGHT_RANGES, true
+    Detections are true as in `evaluate_detection`, found among all people. In each range, true
     detections of people of other heights are left out, and so are false detections that are of another height
     themselves.
 
     Args:
         gallery_set, gallery_dets, score_thresh, iou_thresh: as in `evaluate_detection`.
+        ranges: by name, from the first number of pixels to below the second.
 
     Returns:
         A row for each range: `height`, its name; `people`, the ground-truth boxes in it; `recall` and `ap` as in
@@ -95,7 +117,7 @@ def evaluate_detection_by_height(
     counted_height = given.dets[:, 3] - given.dets[:, 1]
     counted_height[true] = heights[found[true]]
     rows = []
-    for name, (low, high) in HEIGHT_RANGES.items():
+    for name, (low, high) in ranges.items():
         counted = (low <= counted_height) & (counted_height < high)
         people = int(((low <= heights) & (heights < high)).sum())
         scores = _recall_and_ap(true[counted], given.dets[counted, 4], people)

@@ -77,13 +77,41 @@ def evaluate_search(
         ValueError: arguments that do not fit each other, or an unknown gallery size.
         UserError: NaN in the arrays, or no query left to score.
     """
+    given = gallery_set, query_set, gallery_dets, gallery_feats, query_feats, query_context, cbgm, gallery_size
+    gallery, blocks = search_blocks(*given, cross_camera, score_thresh, k1, k2, block_mb, voting, image_scores)
+    return _summary(np.array([score for sims, wanted in blocks for score in score_block(sims, gallery, wanted)]))
+
+
+def search_blocks(
+    gallery_set,
+    query_set,
+    gallery_dets: Sequence,
+    gallery_feats: Sequence,
+    query_feats: Sequence,
+    query_context: Sequence | None = None,
+    cbgm: bool = False,
+    gallery_size: int | None = None,
+    cross_camera: bool = False,
+    score_thresh: float = SCORE_THRESH,
+    k1: int | None = None,
+    k2: int | None = None,
+    block_mb: int = BLOCK_MB,
+    voting: CompanionVoting | None = None,
+    image_scores: np.ndarray | None = None,
+) -> tuple[Gallery, Iterator[tuple[np.ndarray, list]]]:
+    """The similarities that `evaluate_search` scores; arguments and errors as there.
+
+    Returns:
+        The gallery with its n detections; and for each block of q queries, in order, their similarities to all
+        detections (q x n, re-ranked where that is asked for) and where each is searched (datasets.base.QueryGallery).
+    """
     queries = join_queries(query_feats, len(query_set.annotations))
     gallery = join_gallery(gallery_dets, gallery_feats, len(gallery_set.annotations), queries.shape[1], score_thresh)
     if cbgm + (voting is not None) + (image_scores is not None) > 1:
         raise ValueError("there can be one re-ranking: cbgm, voting or image_scores")
     if (cbgm or voting) and query_context is None:
         raise ValueError("re-ranking, by cbgm or by voting, needs query_context, the people around each query")
-    rerankings: Iterable[Reranking] = ()
+    rerankings: Iterator[Reranking] = iter(())
     if cbgm:
         rerankings = _matching(gallery, query_set, query_context, k1, k2)
     if voting:
@@ -92,7 +120,26 @@ def evaluate_search(
         rerankings = _weighting(gallery, image_scores)
     blocks = similarities(queries, gallery.feats, block_mb * MEBIBYTE)
     galleries = iter(query_set.galleries(gallery_set, gallery_size, cross_camera))
-    return _summary(np.array(list(_scores(blocks, gallery, galleries, rerankings))))
+    return gallery, _searched(blocks, galleries, rerankings)
+
+
+def _searched(
+    blocks: Iterable[np.ndarray], galleries: Iterator, rerankings: Iterator[Reranking]
+) -> Iterator[tuple[np.ndarray, list]]:
+    """Blocks of similarities (q x n) with their queries' galleries, re-ranked where there are re-rankings."""
+    for sims in blocks:
+        wanted = list(islice(galleries, len(sims)))
+        for row, own, change in zip(sims, wanted, rerankings, strict=False):
+            change(row, own.images)
+        yield sims, wanted
+
+
+def score_block(sims: np.ndarray, gallery: Gallery, wanted: Sequence) -> Iterator[tuple[float, float]]:
+    """What `score_query` says of each of q queries, given q x n similarities; NaN where nobody is to be found."""
+    found = true_similarities(sims, gallery, wanted)
+    for row, true, own in zip(sims, found, wanted, strict=True):
+        scores = score_query(row, gallery.are_in(own.images), true, own.num_present)
+        yield scores if len(own.positives) else (np.nan, np.nan)
 
 
 def _matching(gallery: Gallery, query_set, context: Sequence, k1: int | None, k2: int | None) -> Iterator[Reranking]:
@@ -131,21 +178,6 @@ def _weighting(gallery: Gallery, image_scores: np.ndarray) -> Iterator[Reranking
         sims *= np.repeat(scores, gallery.counts)
 
     return (partial(weigh, own) for own in image_scores)
-
-
-def _scores(
-    blocks: Iterable[np.ndarray], gallery: Gallery, galleries: Iterator, rerankings: Iterable[Reranking]
-) -> Iterator[tuple[float, float]]:
-    """Scores of each query, from blocks of similarities (q x n), re-ranked where there are re-rankings."""
-    rerankings = iter(rerankings)
-    for sims in blocks:
-        wanted = list(islice(galleries, len(sims)))
-        searched = [gallery.are_in(own.images) for own in wanted]
-        for row, own, change in zip(sims, wanted, rerankings, strict=False):
-            change(row, own.images)
-        found = true_similarities(sims, gallery, wanted)
-        for row, inside, true, own in zip(sims, searched, found, wanted, strict=True):
-            yield score_query(row, inside, true, own.num_present) if len(own.positives) else (np.nan, np.nan)
 
 
 def _summary(scores: np.ndarray) -> dict:
