@@ -35,9 +35,10 @@ def save_picture(path: Path, level: int) -> Path:
 
 
 def save_video(path: Path, levels: list[int], rate: float = 10.0) -> Path:
-    """A video with a frame of each grey value, at `rate` frames a second."""
+    """A video with a frame of each grey value, at `rate` frames a second; browsers play WebM."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), rate, SIZE)
+    codec = "VP80" if path.suffix == ".webm" else "mp4v"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), rate, SIZE)
     assert writer.isOpened()
     for level in levels:
         writer.write(grey(level))

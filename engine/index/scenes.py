@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.index.rows import Hit
+from engine.index.rows import Hit, Source
 from engine.index.video import read_frame
 from utils.errors import UserError
 from utils.images import read_photo
@@ -17,10 +17,18 @@ def read_scene(hit: Hit, max_pixels: int) -> np.ndarray | None:
         max_pixels: larger image files are not read.
     """
     path = Path(hit.source.path)
+    if not is_as_indexed(hit.source):
+        return None
     try:
-        stat = path.stat()
-        if (stat.st_size, stat.st_mtime) != (hit.source.size, hit.source.changed):
-            return None
         return read_photo(path, max_pixels) if hit.position is None else read_frame(path, hit.frame, hit.position)
     except (OSError, UserError):
         return None
+
+
+def is_as_indexed(source: Source) -> bool:
+    """Whether a file is there, with the size and the time of change that it had when it was indexed."""
+    try:
+        stat = Path(source.path).stat()
+    except OSError:
+        return False
+    return (stat.st_size, stat.st_mtime) == (source.size, source.changed)

@@ -81,6 +81,17 @@ def embed(searcher: Searcher, image: ImageSource, box: Sequence[float], path: st
     return Query(asked.query_embeddings[0], company, path)
 
 
+def person_of(index: PeopleIndex, image: int, person: int) -> Query | None:
+    """A person of the index as a query, given the numbers of its picture or frame and its own; None if missing."""
+    hits, vectors = index.people_of([image]).get(image, ([], None))
+    row = next((row for row, hit in enumerate(hits) if hit.id == person), None)
+    if row is None:
+        return None
+    units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    others = sorted((other for other in range(len(hits)) if other != row), key=lambda other: -hits[other].score)
+    return Query(units[row], units[[row, *others][:CBGM_K2]])
+
+
 def search(
     index: PeopleIndex,
     queries: Sequence[Query],

@@ -88,6 +88,16 @@ class PeopleIndex:
         """A picture or video by its number."""
         return self._sources([number]).get(number) if number != _NETWORK_ROW else None
 
+    def images_of(self, source: Source) -> dict[int, float | None]:
+        """The numbers of the picture, or of the frames, of a source that show people, by time, with their positions.
+
+        A position is in seconds from the beginning of the video; None for a picture.
+        """
+        rows = self._milvus.rows(PEOPLE, f"source == {source.id}", ["image", "position"])
+        places = {row["image"]: row["position"] for row in rows}
+        ordered = sorted(places.items(), key=lambda place: place[1])
+        return {image: position if position != OF_PICTURE else None for image, position in ordered}
+
     # -- filling it ---------------------------------------------------------------------------------------------------
 
     def put_sources(self, sources: Sequence[Source]) -> None:
