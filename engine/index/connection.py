@@ -9,8 +9,8 @@ from utils.errors import UserError
 
 TOKEN = "MILVUS_TOKEN"
 """Environment variable with the token of a server, such as USER:PASSWORD."""
-TIMEOUT = 60.0
-"""Seconds for which a server that does not answer is asked again."""
+TIMEOUT = 120.0
+"""Seconds for which a server that does not answer is asked again, and which one answer may take."""
 INSTALL = "pip install -r requirements-index.txt"
 
 
@@ -36,11 +36,12 @@ class Connection:
         if self.is_file and not place.endswith(".db"):
             raise UserError(f"{place} is no name of an index: a file ending in .db, or a server, http://HOST:19530")
         try:
+            import grpc
             import pymilvus
         except ImportError:
             raise UserError(f"an index needs pymilvus, which is not installed: {INSTALL}") from None
         _silence("pymilvus")
-        self._error = pymilvus.MilvusException
+        self._errors = pymilvus.MilvusException, grpc.RpcError
         if self.is_file:
             Path(place).parent.mkdir(parents=True, exist_ok=True)
         causes = _Causes()
@@ -48,15 +49,19 @@ class Connection:
         _silence("grpc._server")  # of the embedded server, which lacks methods that pymilvus can do without
         lite.addHandler(causes)
         try:
-            self._client = pymilvus.MilvusClient(place, token=os.environ.get(TOKEN, ""), timeout=TIMEOUT)
-        except self._error as error:
+            self._client = pymilvus.MilvusClient(place, token=os.environ.get(TOKEN, ""), timeout=self._timeout)
+        except self._errors as error:
             raise self._told(causes.first or error) from error
         finally:
             lite.removeHandler(causes)
 
+    @property
+    def _timeout(self) -> float | None:
+        return None if self.is_file else TIMEOUT  # a file's server is in this process, and on a slow disk may take long
+
     def call(self, method: str, *args: object, **kwargs: object) -> object:
         """What `MilvusClient.METHOD(*args, **kwargs)` returns."""
-        return self._guarded(getattr(self._client, method), *args, timeout=TIMEOUT, **kwargs)
+        return self._guarded(getattr(self._client, method), *args, timeout=self._timeout, **kwargs)
 
     def rows(self, collection: str, expression: str, fields: list[str]) -> list[dict]:
         """All rows of a collection that fit a condition, however many, in no order."""
@@ -80,13 +85,11 @@ class Connection:
     def _guarded(self, function: Callable, *args: object, **kwargs: object) -> object:
         try:
             return function(*args, **kwargs)
-        except self._error as error:
-            raise self._told(error) from error
-        except ValueError as error:  # of a client that another thread has closed
+        except (*self._errors, ValueError) as error:  # ValueError: of a client that another thread has closed
             raise self._told(error) from error
 
     def _told(self, error: Exception) -> UserError:
-        message = getattr(error, "message", "") or str(error)
+        message = getattr(error, "message", "") or str(getattr(error, "details", lambda: error)())
         if type(error).__name__ == "DataDirLockedError":
             return UserError(f"{self.place} is in use by another process: wait for it, or stop it")
         if "No space left" in message:

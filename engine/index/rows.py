@@ -39,11 +39,10 @@ class Network:
     def check_same(self, other: "Network", index: str) -> None:
         """Raise UserError where `other`, that is to add people, is another network or has other options."""
         self.check_weights(other, index)
-        names = sorted({*self.options, *other.options})
-        own, given = ([options.get(name) for name in names] for options in (self.options, other.options))
-        differing = [
-            f"{name} {new} instead of {old}" for name, old, new in zip(names, own, given, strict=True) if old != new
-        ]
+        # One alone has what a later version added, or removed.
+        both = sorted(self.options.keys() & other.options.keys())
+        pairs = [(name, self.options[name], other.options[name]) for name in both]
+        differing = [f"{name} {new} instead of {old}" for name, old, new in pairs if old != new]
         if differing:
             raise UserError(
                 f"{index} was made with other options: {shortened(differing)}; give the same, or another index"
