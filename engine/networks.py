@@ -11,6 +11,7 @@ from yacs.config import CfgNode
 
 from defaults import get_default_cfg, load_cfg, read_cfg
 from engine.checkpoint import identify, load_weights, read_checkpoint
+from engine.exported import ExportedNetwork, read_onnx
 from engine.solver import precision
 from models import build_model
 from models.base import PersonSearchModel
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[1]
 NETWORK_OPTIONS = ("MODEL.", "INPUT.MIN_SIZE", "INPUT.MAX_SIZE")
 """Beginnings of the options that describe a network, which a checkpoint carries."""
+EXPORTED_AS = {"EVAL.AMP": "off", "EVAL.COMPILE": False}
+"""Options that an ONNX file is exported with, besides those of the network."""
 NOT_COMPARED = ("MODEL.OIM.NUM_IDS", "MODEL.BACKBONE.WEIGHTS")
 """Network options that a run fills in, or that matter before training only."""
 
@@ -32,10 +35,10 @@ NOT_COMPARED = ("MODEL.OIM.NUM_IDS", "MODEL.BACKBONE.WEIGHTS")
 def open_network(
     path: str | Path, cfg_file: str | Path | None = None, opts: Sequence[str] = ()
 ) -> tuple[CfgNode, PersonSearchModel]:
-    """Build the network of a checkpoint and load its weights.
+    """Build the network of a checkpoint and load its weights; or open one that tools.export wrote.
 
     Args:
-        path: a checkpoint of this project or of a known release.
+        path: a checkpoint of this project or of a known release, or an ONNX file (`.onnx`).
         cfg_file, opts: see `options_of`.
 
     Returns:
@@ -43,14 +46,39 @@ def open_network(
 
     Raises:
         OSError, UserError: a file is missing or damaged, the checkpoint carries no options and is of no known release,
-            or the weights do not fit the options.
+            or the weights do not fit the options, or an option is not that of an ONNX file.
     """
+    if Path(path).suffix == ".onnx":
+        return _open_onnx(Path(path), cfg_file, opts)
     checkpoint = read_checkpoint(Path(path))
     cfg = options_of(checkpoint, str(path), cfg_file, opts)
     check_family_options(cfg)
     model = build_model(cfg)
     load_weights(model, checkpoint, str(path))
     return cfg, model
+
+
+def _open_onnx(path: Path, cfg_file: str | Path | None, opts: Sequence[str]) -> tuple[CfgNode, ExportedNetwork]:
+    network, config = read_onnx(path)
+    cfg = options_of({"config": config}, str(path), cfg_file, opts)
+    own, given = (flatten(each) for each in (read_cfg(config, f"the config in {path}"), cfg))
+    fixed = [key for key in own if key.startswith((*NETWORK_OPTIONS, *EXPORTED_AS))]
+    if changed := [key for key in fixed if own[key] != given[key]]:
+        told = shortened([f"{key} {own[key]}" for key in changed])
+        raise UserError(f"{path} was exported with {told}: leave the option out, or export again")
+    return cfg, network
+
+
+def weights_digest(model: PersonSearchModel) -> str:
+    """A checksum of all weights that searching depends on: the tables of a training set's identities are left out."""
+    if isinstance(model, ExportedNetwork):
+        return model.description.weights
+    digest = hashlib.blake2b(digest_size=8)
+    for name, value in sorted(model.state_dict().items()):
+        if name not in model.identity_memory:
+            digest.update(name.encode())
+            digest.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def check_family_options(cfg: CfgNode) -> None:

@@ -152,12 +152,15 @@ class Family:
         key_prefixes: beginnings of its state-dict keys, by which a checkpoint is recognised.
         releases: weights that others have published for it.
         options: beginnings of the names of the options under MODEL that it has; others may not be set.
+        build_fixed: (options, network, most people of an image) -> its twin of fixed shapes, for export, see
+            `models.fixed.FixedNetwork`; None: there is none.
     """
 
     build: Callable[..., PersonSearchModel]
     key_prefixes: tuple[str, ...]
     releases: tuple[Release, ...] = ()
     options: tuple[str, ...] = ("",)
+    build_fixed: Callable[..., nn.Module] | None = None
 
 
 def _checked(images: list[Tensor], boxes: list[Tensor]) -> list[Tensor]:

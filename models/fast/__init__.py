@@ -38,7 +38,7 @@ def accelerate(model: PersonSearchModel) -> PersonSearchModel:
         model: already on its device, which decides what is replaced.
     """
     model.to(memory_format=torch.channels_last)
-    on_cpu = next(model.parameters()).device.type == "cpu"
+    on_cpu = model.preprocess.mean.device.type == "cpu"
     by_rows = on_cpu or torch.are_deterministic_algorithms_enabled()
     for module in model.modules():
         if isinstance(module, RoIAlign) and by_rows:
@@ -69,7 +69,7 @@ def prepare_for_inference(
     """
     searcher = accelerate(copy.deepcopy(model)).eval().requires_grad_(False)
     for module in searcher.inference_modules():
-        _fold_batch_norms(module)
+        fold_batch_norms(module)
         if dtype is not None:
             module.to(dtype)
             module.register_forward_pre_hook(_cast_to(dtype))
@@ -79,7 +79,7 @@ def prepare_for_inference(
     return searcher
 
 
-def _fold_batch_norms(network: nn.Module) -> None:
+def fold_batch_norms(network: nn.Module) -> None:
     """Fold batch norms into convolutions, in modules whose forward method is known to apply them in that order."""
     for parent in [module for module in network.modules() if type(module).forward in IN_ORDER]:
         # Not by `named_children`, which leaves out what comes a second time, such as a ReLU between the two.

@@ -20,6 +20,7 @@ from models.two_stage.build_search_head import (
 from models.two_stage.context import GROUP_EXTRACTORS, SCENE_EXTRACTORS
 from models.two_stage.detection_head import PREDICTORS, DetectionHead, PassThrough
 from models.two_stage.features import CROP_SIZE, POOLS, TailFeatures
+from models.two_stage.fixed import FixedPersonSearch
 from models.two_stage.gallery_filter import COMPARISONS, QUERIES, SceneFilter
 from models.two_stage.multi_granularity import GRANULARITIES
 from models.two_stage.person_search import PersonSearch
@@ -51,6 +52,30 @@ def build(cfg: CfgNode, pretrained: bool = False) -> PersonSearch:
         freeze=FreezePolicy(body.FROZEN_STAGES, body.FROZEN_BN_AFFINE, body.FROZEN_BN_STATISTICS),
         score_norm=options.PIXELWISE.SCORE_NORM if own_score and options.SEARCH_HEAD.TYPE == "pixelwise" else "none",
     )
+
+
+def build_fixed(cfg: CfgNode, network: PersonSearch, people: int) -> FixedPersonSearch:
+    """See `models.base.Family.build_fixed`. Raises UserError for parts that have no twin."""
+    options, head, name = cfg.MODEL, cfg.MODEL.SEARCH_HEAD.TYPE, cfg.MODEL.BACKBONE.NAME
+    scene, group, kind = options.CONTEXT.SCENE, options.CONTEXT.GROUP, options.FILTER.TYPE
+    check_rules(
+        {
+            f"{part} cannot be exported: docs/export.md names what can": exported
+            for part, exported in {
+                "MODEL.DETECTION_HEAD.TYPE none": options.DETECTION_HEAD.TYPE != "none",
+                f"MODEL.SEARCH_HEAD.TYPE {head}": head in WITH_PARTS,
+                f"MODEL.CONTEXT.SCENE {scene}": scene != MIXING,
+                f"MODEL.CONTEXT.GROUP {group}": group not in (MIXING, COMPANIONS),
+                f"MODEL.FILTER.TYPE {kind}": kind == "none",
+                f"MODEL.BACKBONE.NAME {name}": "swin" not in name,
+            }.items()
+        }
+    )
+    return FixedPersonSearch(network, min(people, options.DETECTION_HEAD.MAX_DETECTIONS, options.RPN.POST_NMS_TEST))
+
+
+MIXING = "coattention"
+"""The extractor whose result depends on the other images of a batch."""
 
 
 def _build_rpn(options: CfgNode, backbone: SplitBackbone) -> ProposalNetwork:
