@@ -1,5 +1,6 @@
 """Networks written as ONNX files: preprocessing stays outside, what is needed to use a file is in its metadata."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,7 +33,8 @@ def write_onnx(twin: nn.Module, example: tuple[Tensor, Tensor, Tensor], metadata
     import onnx
 
     batch = Dim("batch")
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "# The axis name")  # of the second and third input, which is the first's
         program = torch.onnx.export(
             twin,
             example,

@@ -69,18 +69,6 @@ def _open_onnx(path: Path, cfg_file: str | Path | None, opts: Sequence[str]) -> 
     return cfg, network
 
 
-def weights_digest(model: PersonSearchModel) -> str:
-    """A checksum of all weights that searching depends on: the tables of a training set's identities are left out."""
-    if isinstance(model, ExportedNetwork):
-        return model.description.weights
-    digest = hashlib.blake2b(digest_size=8)
-    for name, value in sorted(model.state_dict().items()):
-        if name not in model.identity_memory:
-            digest.update(name.encode())
-            digest.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
 def check_family_options(cfg: CfgNode) -> None:
     """Raise UserError for options under MODEL that are not at their default, and that MODEL.FAMILY does not have."""
     name, defaults = cfg.MODEL.FAMILY, flatten(get_default_cfg().MODEL)
@@ -93,6 +81,8 @@ def check_family_options(cfg: CfgNode) -> None:
 
 def weights_digest(model: PersonSearchModel) -> str:
     """A checksum of all weights that searching depends on: the tables of a training set's identities are left out."""
+    if isinstance(model, ExportedNetwork):
+        return model.description.weights
     digest = hashlib.blake2b(digest_size=8)
     for name, value in sorted(model.state_dict().items()):
         if name not in model.identity_memory:

@@ -203,11 +203,12 @@ def test_options_of_the_network_are_those_of_the_file(files, tmp_path, capsys):
 def test_the_demo_runs_on_the_file(files, tmp_path):
     for number in range(3):
         pixels = (255 * picture(90, 120, number)).permute(1, 2, 0).numpy().astype(np.uint8)
-        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
-    call_with = ["--query", tmp_path / "0.png", "--box", 10, 10, 40, 80, "--gallery", tmp_path]
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{number}.png")
+    asked = ["--query", tmp_path / "photos/0.png", "--box", 10, 10, 40, 80, "--gallery", tmp_path / "photos"]
     similarities = []
     for file, out in zip(files, ("torch", "onnx"), strict=True):
-        words = ["--ckpt", file, *call_with, "--out", tmp_path / out, *(["EVAL.AMP", "off"] * (out == "torch"))]
+        words = ["--ckpt", file, *asked, "--out", tmp_path / out, *(["EVAL.AMP", "off"] * (out == "torch"))]
         assert call(demo, *words) == 0
         found = json.loads((tmp_path / out / "results.json").read_text(encoding="utf-8"))
         similarities.append([row["similarity"] for row in found["ranked"]])
