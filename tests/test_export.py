@@ -113,7 +113,7 @@ NOT_EXPORTED = {
     "seas_prw": "MODEL.SEARCH_HEAD.TYPE multi_granularity",
     "glcnet_companions_prw": "MODEL.CONTEXT.GROUP companions",
     "glcnet_coattention_cuhk_sysu": "MODEL.CONTEXT.SCENE coattention",
-    "gfn_prw": "MODEL.FILTER.TYPE sum",
+    "seqnext_gfn_prw": "MODEL.FILTER.TYPE combined",
     "glcnet_swin_prw": "MODEL.BACKBONE.NAME solider_swin_s",
 }
 
