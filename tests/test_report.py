@@ -226,3 +226,43 @@ def test_steps_that_were_trained_again_count_once(tmp_path):
                 board.add_scalar("train/loss_total", 10 * start + step, step)
     steps, values = read_curves(tmp_path)["train/loss_total"]
     assert steps.tolist() == [1, 2, 3, 4, 5, 6] and values.tolist() == [11, 12, 33, 34, 35, 36]
+
+
+@pytest.mark.slow
+def test_choices_and_scenes_work_in_a_browser(made):
+    """Which lists are shown, filtered and in order; a click opens the scene; nothing overflows on a phone."""
+    api = pytest.importorskip("playwright.sync_api", reason="a browser is driven by playwright")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("chromium is not installed")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": 390, "height": 800}, color_scheme="dark")
+        faults = []
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("requestfailed", lambda request: faults.append(request.url))
+        page.goto((made / "index.html").as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+        shown = page.locator(".query:visible .list:visible")
+        assert shown.count() == 4 * 2
+        precision = _precisions(shown)
+        assert precision[::2] == sorted(precision[::2]), "worst first, by the left list"
+        page.select_option("[name=left]", "3")
+        page.select_option("[name=order]", "best")
+        assert shown.first.get_attribute("data-list") == "3"
+        precision = _precisions(shown)
+        assert precision[::2] == sorted(precision[::2], reverse=True)
+        page.select_option("[name=show]", "better")
+        assert all(left < right for left, right in zip(*[iter(_precisions(shown))] * 2, strict=True))
+        page.select_option("[name=show]", "all")
+        page.fill("[name=find]", "no image is called so")
+        assert shown.count() == 0 and page.inner_text("output") == "0 of 4"
+        page.fill("[name=find]", "")
+        page.locator(".list:visible button").first.click()
+        page.wait_for_function("document.querySelector('dialog img').naturalWidth > 0")
+        browser.close()
+    assert not faults
+
+
+def _precisions(lists) -> list[float]:
+    return [float(each.get_attribute("data-ap")) for each in lists.all()]

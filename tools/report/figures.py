@@ -70,7 +70,7 @@ def ranking_figure(
     height = PERSON[1] + TITLE
     figure = Figure((PAGE_WIDTH, 2 * height * len(chosen)))
     grid = figure.add_gridspec(
-        2 * len(chosen), HITS + 1, width_ratios=[SCENE_WIDTH, *[PERSON[0]] * HITS], left=0, right=1, bottom=0,
+        2 * len(chosen), HITS + 1, width_ratios=[SCENE_WIDTH, *[PERSON[0]] * HITS], left=0, right=0.997, bottom=0,
         top=1 - TITLE / (2 * height * len(chosen)), wspace=GAP / PERSON[0], hspace=TITLE / PERSON[1],
     )  # fmt: skip
     for row, place in enumerate(chosen):
