@@ -45,9 +45,12 @@ function at(hit) {
   const words = [verdict, `similarity ${hit.similarity.toFixed(3)}`, file.camera, date(time), file.path];
   about.textContent = words.filter(Boolean).join(" · ");
   [...moments.children].forEach((button, index) => button.setAttribute("aria-pressed", hits[index].image === hit.image));
+  if (!video.hidden) {
+    video.currentTime = hit.position;
+    return;
+  }
   if (hit.position !== null) play.textContent = `Play from ${clock(hit.position)}`;
-  if (video.hidden) picture();
-  else video.currentTime = hit.position;
+  picture();
 }
 
 async function picture() {

@@ -14,6 +14,8 @@ let latest = 0;
 /** Shows the files; `chosen` is called with the one that is clicked, `failed` with an error. */
 export function browse(chosen, failed) {
   [choose, fail] = [chosen, failed];
+  text.value = "";
+  list.replaceChildren();
   dialog.showModal();
   load(true);
 }

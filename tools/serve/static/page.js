@@ -141,7 +141,7 @@ function showResults() {
   found.classList.remove("busy");
   found.textContent = headline(results, shown.length);
   list.replaceChildren(...shown.map((result, rank) => card(result, rank, shown)));
-  more.hidden = results.length < top || top === MOST;
+  more.hidden = results.length < top || top === MOST || !passes(results.at(-1));
 }
 
 function card(result, rank, shown) {
@@ -212,7 +212,7 @@ drawing.addEventListener("click", () => {
     return;
   }
   drawing.setAttribute("aria-pressed", "true");
-  stopDrawing = draw(place, (box) => ask({ upload: asked().upload, box: box.map((edge) => edge.toFixed(1)) }));
+  stopDrawing = draw(place, (box) => ask({ upload: asked().upload, box: box.map((edge) => Math.round(10 * edge) / 10) }));
 });
 filters.addEventListener("submit", (event) => event.preventDefault());
 filters.addEventListener("input", ({ target }) => {
