@@ -265,9 +265,6 @@ def test_a_server_that_goes_away_is_told(tmp_path, monkeypatch):
     server, database, port = start_server_in_thread(data_dir=str(tmp_path / "data"), host="127.0.0.1", port=0)
     with PeopleIndex(f"http://127.0.0.1:{port}", NETWORK) as index:
         fill(index)
-        with monkeypatch.context() as patch, pytest.raises(UserError, match="cannot be used .*Deadline Exceeded"):
-            patch.setattr(connection, "TIMEOUT", 1e-4)
-            index.num_people()
         server.stop(grace=0).wait()
         database.close()
         for call in (index.num_people, index.sources, lambda: index.search(queries(1), 3)):
