@@ -132,12 +132,12 @@ def test_a_picture_is_chosen_a_person_clicked_and_found_and_the_next_search_star
     cards = tab.locator("#results .card")
     assert "p3.jpg" in cards.first.inner_text() and "0.900" in cards.first.inner_text()
     assert "0:00 – 0:02" in cards.nth(1).inner_text()
-    assert tab.locator("#query .outline.chosen").count() == 1
+    sync_api.expect(tab.locator("#query .outline.chosen")).to_have_count(1, timeout=PATIENCE)
     shown = cards.count()
     tab.select_option("[name=least]", "unlikely")
     assert cards.count() > shown
     tab.select_option("[name=least]", "match")
-    assert cards.count() == 3
+    sync_api.expect(cards).to_have_count(3, timeout=PATIENCE)
     tab.select_option("[name=camera]", "Tür 3")
     headline(tab, "2 matches")
     cards.first.click()
