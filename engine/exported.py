@@ -17,7 +17,7 @@ from utils.errors import UserError
 
 INPUTS = ("images", "sizes", "boxes")
 OUTPUTS = ("people", "scores", "found", "embeddings", "query_embeddings")
-"""Names in a file, in order; `models.two_stage.fixed.FixedPersonSearch` says what each is."""
+"""Names in a file, in order; `models.fixed.FixedNetwork.forward` says what each is."""
 
 Run: TypeAlias = Callable[[dict[str, np.ndarray]], Sequence[np.ndarray]]
 """From the arrays of `INPUTS`, by name, to those of `OUTPUTS`, in order."""

@@ -21,7 +21,7 @@ def write_onnx(twin: nn.Module, example: tuple[Tensor, Tensor, Tensor], metadata
     How many images there are, and their height and width, remains free.
 
     Args:
-        twin: a network as `models.two_stage.fixed.FixedPersonSearch`, in eval mode, on the CPU.
+        twin: a `models.fixed.FixedNetwork`, in eval mode, on the CPU.
         example: arguments of it, of two images or more.
         metadata: text by key.
         path: file to write.

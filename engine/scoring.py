@@ -119,7 +119,7 @@ def score_search(
 ) -> dict[str, float]:
     """Search mAP and top-k, 0 ... 1, under one setting.
 
-    `score_thresh` and `block_mb` are as in `utils.evaluation.evaluate_search`.
+    `score_thresh` and `block_mb` are as in `utils.evaluation.search.search_blocks`.
 
     Raises:
         ValueError: the setting needs ground-truth boxes, and the features hold none.

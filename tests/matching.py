@@ -22,3 +22,10 @@ def assert_same_people(
     for name in ("scores", "embeddings"):
         ours, theirs = found[name][rows[same]], torch.as_tensor(np.asarray(expected[name]))[columns[same]]
         torch.testing.assert_close(ours, theirs, atol=tolerance, rtol=0, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def plain_iou(a, b):
+    """Intersection over union of two boxes, x1, y1, x2, y2, as its definition is worded."""
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    inter = max(width, 0) * max(height, 0)
+    return inter / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - inter)

@@ -35,7 +35,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--fps", type=positive, metavar="N", help="frames of a video that are searched in a second (default: 1)")
     add("--camera", type=camera_name, metavar="NAME", help="camera of these files, by which a search can choose")
     add("--remove", type=Path, nargs="+", metavar="PATH", help="remove these files, or all in these folders")
-    add("--approximate", action="store_true", help="for a new index of millions: faster, and may miss some people")
+    graph = "for a new index: follow a graph of neighbours, which may miss some people"
+    add("--approximate", action="store_true", help=graph)
     add_index_arguments(parser)
     parser.usage = "%(prog)s PATH [PATH ...] --index FILE_OR_URI --ckpt FILE [options] [KEY VALUE ...]"
     args = parser.parse_intermixed_args(argv)

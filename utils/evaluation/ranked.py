@@ -39,7 +39,7 @@ def rank_search(gallery_set, query_set, *args, top: int, **settings) -> tuple[Ga
     """Search every query in its gallery, and tell what is found first.
 
     Args:
-        gallery_set, query_set, args, settings: as in `evaluate_search`.
+        gallery_set, query_set, args, settings: as in `search_blocks`.
         top: how many detections a ranking holds; as many as the person is to be found, where that is more.
 
     Returns:

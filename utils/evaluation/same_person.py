@@ -42,7 +42,7 @@ def evaluate_same_person(
 
     Args:
         gallery_set, query_set, gallery_dets, gallery_feats, query_feats, gallery_size, cross_camera, score_thresh,
-            block_mb: as in `evaluate_search`.
+            block_mb: as in `utils.evaluation.search.search_blocks`.
 
     Returns:
         `pairs`: numbers of pairs of query and detection, `same` and `different`. `histogram`: these in bars of width

@@ -28,23 +28,7 @@ Reranking = Callable[[np.ndarray, np.ndarray], None]
 """Changes a query's similarities to all detections in place, given the indexes of the images that are searched."""
 
 
-def evaluate_search(
-    gallery_set,
-    query_set,
-    gallery_dets: Sequence,
-    gallery_feats: Sequence,
-    query_feats: Sequence,
-    query_context: Sequence | None = None,
-    cbgm: bool = False,
-    gallery_size: int | None = None,
-    cross_camera: bool = False,
-    score_thresh: float = SCORE_THRESH,
-    k1: int | None = None,
-    k2: int | None = None,
-    block_mb: int = BLOCK_MB,
-    voting: CompanionVoting | None = None,
-    image_scores: np.ndarray | None = None,
-) -> dict:
+def evaluate_search(gallery_set, query_set, *args, **settings) -> dict:
     """Search every query in its gallery.
 
     Similarity is the dot product of the embeddings. In a gallery image that holds the person, the most similar of the
@@ -53,20 +37,7 @@ def evaluate_search(
     Equal similarities are one threshold: a true detection ranks behind the false ones that equal it, in top-k too.
 
     Args:
-        gallery_set, query_set: the gallery and the query split of one dataset (datasets.base.PersonSearchDataset).
-        gallery_dets: per gallery image n x 5, x1, y1, x2, y2 (pixels) and score.
-        gallery_feats: per gallery image n x D, embeddings weighted by confidence.
-        query_feats: per query D (or 1 x D).
-        query_context: to re-rank, per query (m x 5, m x D): the people in its image, the query first; unweighted.
-        cbgm: context bipartite graph matching, see utils.evaluation.cbgm.
-        gallery_size: images per gallery; None is the dataset's usual size, -1 the full set.
-        cross_camera: only images of other cameras than the query's.
-        score_thresh: detections below it are left out.
-        k1, k2: settings of the matching, None for the dataset's own (`query_set.cbgm_k1`, `.cbgm_k2`).
-        block_mb: MiB for the similarities of a block of (at least 32) queries. Results do not depend on it.
-        voting: re-rank by the people around the query, see utils.evaluation.companions.
-        image_scores: re-rank by a gallery filter: Q x G, factors on a query's similarities to the people of an image.
-            There can be one re-ranking.
+        gallery_set, query_set, args, settings: as in `search_blocks`.
 
     Returns:
         `mAP`, `top1`, `top5`, `top10`: means over queries, 0 ... 1; `ap`: float64, AP of each query scored;
@@ -77,8 +48,7 @@ def evaluate_search(
         ValueError: arguments that do not fit each other, or an unknown gallery size.
         UserError: NaN in the arrays, or no query left to score.
     """
-    given = gallery_set, query_set, gallery_dets, gallery_feats, query_feats, query_context, cbgm, gallery_size
-    gallery, blocks = search_blocks(*given, cross_camera, score_thresh, k1, k2, block_mb, voting, image_scores)
+    gallery, blocks = search_blocks(gallery_set, query_set, *args, **settings)
     return _summary(np.array([score for sims, wanted in blocks for score in score_block(sims, gallery, wanted)]))
 
 
@@ -99,11 +69,30 @@ def search_blocks(
     voting: CompanionVoting | None = None,
     image_scores: np.ndarray | None = None,
 ) -> tuple[Gallery, Iterator[tuple[np.ndarray, list]]]:
-    """The similarities that `evaluate_search` scores; arguments and errors as there.
+    """The similarities by which queries are searched.
+
+    Args:
+        gallery_set, query_set: the gallery and the query split of one dataset (datasets.base.PersonSearchDataset).
+        gallery_dets: per gallery image n x 5, x1, y1, x2, y2 (pixels) and score.
+        gallery_feats: per gallery image n x D, embeddings weighted by confidence.
+        query_feats: per query D (or 1 x D).
+        query_context: to re-rank, per query (m x 5, m x D): the people in its image, the query first; unweighted.
+        cbgm: context bipartite graph matching, see utils.evaluation.cbgm.
+        gallery_size: images per gallery; None is the dataset's usual size, -1 the full set.
+        cross_camera: only images of other cameras than the query's.
+        score_thresh: detections below it are left out.
+        k1, k2: settings of the matching, None for the dataset's own (`query_set.cbgm_k1`, `.cbgm_k2`).
+        block_mb: MiB for the similarities of a block of (at least 32) queries. Results do not depend on it.
+        voting: re-rank by the people around the query, see utils.evaluation.companions.
+        image_scores: re-rank by a gallery filter: Q x G, factors on a query's similarities to the people of an image.
+            There can be one re-ranking.
 
     Returns:
         The gallery with its n detections; and for each block of q queries, in order, their similarities to all
         detections (q x n, re-ranked where that is asked for) and where each is searched (datasets.base.QueryGallery).
+
+    Raises:
+        ValueError, UserError: as `evaluate_search`.
     """
     queries = join_queries(query_feats, len(query_set.annotations))
     gallery = join_gallery(gallery_dets, gallery_feats, len(gallery_set.annotations), queries.shape[1], score_thresh)
