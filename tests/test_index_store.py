@@ -12,9 +12,9 @@ import pytest
 pytest.importorskip("pymilvus", reason="an index needs pymilvus: pip install -r requirements-index.txt")
 pytest.importorskip("milvus_lite", reason="an index in a file needs milvus-lite: pip install -r requirements-index.txt")
 
-from milvus import milvus_server
 from milvus_lite.adapter.grpc.server import start_server_in_thread
 from milvus_lite.storage.wal import WAL
+from milvus_process import milvus_server
 from pymilvus import MilvusClient
 
 from engine.index import connection
