@@ -57,7 +57,8 @@ def assert_ends_as(unbroken: Path, ours: Path) -> None:
     assert_same(*left)
 
 
-@pytest.mark.parametrize("total", [3, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("total", [3, 20])
 def test_a_training_killed_at_random_moments_ends_as_one_never_stopped(total, unbroken, cuhk, tmp_path):
     draw, kills, trainings = random.Random(3), 0, 0
     while kills < total:
@@ -89,6 +90,7 @@ RECIPE = {
 }
 
 
+@pytest.mark.slow
 def test_a_recipe_of_everything_else_continues_as_exactly(cuhk, tmp_path, monkeypatch):
     other = draw(tmp_path / "prw", "prw")
     options = {"SOLVER__BASE_LR": 1e-3, "SOLVER__MAX_EPOCHS": 1, "SOLVER__MILESTONES": "[]"} | RECIPE
@@ -209,12 +211,13 @@ def test_a_signal_to_one_of_two_processes_stops_both_at_the_same_step(cuhk, tmp_
     assert_ends_as(whole, broken)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "action, place, done",
     [
         ("fail", "evaluation", (1, 0)),
-        pytest.param("fail", "set-up", None, marks=pytest.mark.slow),
-        pytest.param("kill", "2", (1, 0), marks=pytest.mark.slow),
+        ("fail", "set-up", None),
+        ("kill", "2", (1, 0)),
     ],
 )
 def test_a_process_that_fails_ends_the_others_with_its_message(action, place, done, cuhk, tmp_path):

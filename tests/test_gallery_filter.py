@@ -268,6 +268,7 @@ def test_the_share_of_images_that_a_filter_leaves_out():
     assert filtered_share(scores, everywhere) == 0
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_its_memory_and_is_tested_with_its_filter(cuhk, tmp_path, monkeypatch, capsys):
     def options(data, out):
         given = {"CKPT_MINUTES": 1e-6, "CKPT_KEEP": 1, **FILTER}

@@ -16,11 +16,11 @@ from models.fast import prepare_for_inference
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "releases"
 RELEASES = (
-    "seqnet",
+    pytest.param("seqnet", marks=pytest.mark.slow),  # the next is built on it
     "glcnet_2021",
     pytest.param("glcnet_2024", marks=pytest.mark.slow),  # 134 million weights to draw
     pytest.param("nae", marks=pytest.mark.slow),
-    "nae_plus",
+    pytest.param("nae_plus", marks=pytest.mark.slow),
     pytest.param("seqnext_gfn", marks=pytest.mark.slow),  # a ConvNeXt-B, as the next
     pytest.param("seas", marks=pytest.mark.slow),
 )
