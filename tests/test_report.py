@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
@@ -221,9 +222,10 @@ def test_half_of_the_queries_are_the_worst_and_the_others_cover_the_rest():
 
 def test_steps_that_were_trained_again_count_once(tmp_path):
     for start in (1, 3):
-        with SummaryWriter(str(tmp_path / "tensorboard"), purge_step=start, filename_suffix=f".{start}") as board:
+        with SummaryWriter(str(tmp_path / "tensorboard"), purge_step=start) as board:
             for step in range(start, start + 4):
                 board.add_scalar("train/loss_total", 10 * start + step, step)
+        time.sleep(1.1)  # files are read in the order of their names, which begin with the second they were opened in
     steps, values = read_curves(tmp_path)["train/loss_total"]
     assert steps.tolist() == [1, 2, 3, 4, 5, 6] and values.tolist() == [11, 12, 33, 34, 35, 36]
 
