@@ -82,6 +82,10 @@ class ExportedNetwork(PersonSearchModel):
         self.thresholds = Thresholds(description.min_score, description.nms_iou, description.max_detections)
         self.eval()
 
+    @property
+    def embedding_width(self) -> int:
+        return self.description.embedding
+
     def search_batch(self, batch: ImageBatch, boxes: list[Tensor]) -> list[SearchResult]:
         """As `PersonSearchModel.search_batch`; where more boxes are given than a run embeds, there are several runs."""
         given, step = [own.cpu() for own in batch.resize_boxes(boxes)], self.description.boxes

@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[1]
 NETWORK_OPTIONS = ("MODEL.", "INPUT.MIN_SIZE", "INPUT.MAX_SIZE")
 """Beginnings of the options that describe a network, which a checkpoint carries."""
+MEASURED = ("EVAL.THRESHOLDS.", "EVAL.COMPANIONS.")
+"""Beginnings of the options that programs measure of a network and store with its checkpoint."""
 EXPORTED_AS = {"EVAL.AMP": "off", "EVAL.COMPILE": False}
 """Options that an ONNX file is exported with, besides those of the network."""
 NOT_COMPARED = ("MODEL.OIM.NUM_IDS", "MODEL.BACKBONE.WEIGHTS")
@@ -122,7 +124,8 @@ def options_of(checkpoint: dict, name: str, cfg_file: str | Path | None = None, 
     """The options to use a checkpoint with.
 
     From the lowest to the highest precedence: the config file, or without one the options that the checkpoint carries
-    or the config of its release; the options of the network that the checkpoint carries; `opts`.
+    or the config of its release; the options of the network, and those measured of it, that the checkpoint carries;
+    `opts`.
 
     Args:
         checkpoint: content of the file.
@@ -135,7 +138,7 @@ def options_of(checkpoint: dict, name: str, cfg_file: str | Path | None = None, 
     """
     carried = read_cfg(checkpoint["config"], f"the config in {name}") if "config" in checkpoint else None
     if cfg_file is not None and carried is not None:
-        return load_cfg(cfg_file, [*_network_words(carried, load_cfg(cfg_file), name), *opts])
+        return load_cfg(cfg_file, [*_carried_words(carried, load_cfg(cfg_file), name), *opts])
     if cfg_file is not None:
         return load_cfg(cfg_file, opts)
     if carried is not None:
@@ -147,12 +150,14 @@ def options_of(checkpoint: dict, name: str, cfg_file: str | Path | None = None, 
     raise UserError(f"{name} does not carry the options of its network: name its config file with --cfg")
 
 
-def _network_words(carried: CfgNode, given: CfgNode, name: str) -> list:
-    """The network's options in a checkpoint, keys and values in turn; logs those that the config file has otherwise."""
+def _carried_words(carried: CfgNode, given: CfgNode, name: str) -> list:
+    """What a checkpoint says of its network, keys and values in turn; logs what the config file has otherwise."""
     options, others = flatten(carried), flatten(given)
     network = {key: value for key, value in options.items() if key.startswith(NETWORK_OPTIONS)}
     differing = [key for key in network if network[key] != others[key] and key not in NOT_COMPARED]
     if differing:
         told = shortened([f"{key} {network[key]} instead of {others[key]}" for key in differing])
         log.info("the network is that of %s: %s", name, told)
-    return [word for key, value in network.items() for word in (key, value)]
+    defaults = flatten(get_default_cfg())
+    measured = {key: options[key] for key in options if key.startswith(MEASURED) and options[key] != defaults[key]}
+    return [word for key, value in (network | measured).items() for word in (key, value)]

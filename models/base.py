@@ -36,8 +36,8 @@ class GalleryFilter(Protocol):
 class PersonSearchModel(nn.Module):
     """Finds the people in images and computes an identity embedding of each.
 
-    A family implements `losses` and `search_batch`. Images are RGB, uint8 or float in [0, 1], 3 x H x W, of any sizes;
-    boxes are x1, y1, x2, y2 in pixels of the image as given.
+    A family implements `embedding_width`, `losses` and `search_batch`. Images are RGB, uint8 or float in [0, 1], 3 x H
+    x W, of any sizes; boxes are x1, y1, x2, y2 in pixels of the image as given.
 
     Args:
         preprocess: resizes, normalises and pads images.
@@ -61,6 +61,11 @@ class PersonSearchModel(nn.Module):
         self.gallery_filter: GalleryFilter | None = None
 
     # What a family implements
+    @property
+    def embedding_width(self) -> int:
+        """D, the length of an embedding."""
+        raise NotImplementedError
+
     def losses(self, batch: ImageBatch, targets: Targets) -> dict[str, Tensor]:
         """The weighted losses by name, scalars; boxes of the targets are in pixels of the resized images."""
         raise NotImplementedError

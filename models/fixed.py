@@ -19,13 +19,11 @@ class FixedNetwork(nn.Module):
         thresholds: which of the people stay, after the network; see `models.results.SearchResult`.
         weight_by_score: whether embeddings of a gallery are multiplied by their scores.
         people: N, most people that are found in an image.
-        embedding: D, numbers of an embedding.
     """
 
     thresholds: Thresholds
     weight_by_score: bool
     people: int
-    embedding: int
 
     def forward(self, images: Tensor, sizes: Tensor, boxes: Tensor) -> tuple[Tensor, ...]:
         """Search images, and embed given boxes, each in the context of its image.

@@ -1,6 +1,7 @@
 """Opening a network from its checkpoint alone: which options win, and what is said where none are known."""
 
 import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ from releases import released_model, released_weights
 from tiny import ROOT, eager_model, tiny_cfg
 
 from defaults import load_cfg
-from engine.networks import open_network, options_of
+from engine.networks import match_thresholds, open_network, options_of
 from engine.searcher import Searcher, SearchRequest
 from models import build_model
+from tools.converting import store_options
 from utils.errors import UserError
 
 
@@ -41,6 +43,16 @@ def test_a_config_file_says_all_but_the_network(checkpoint, tmp_path, caplog):
     with pytest.raises(UserError, match="do not fit the network of the options") as caught:
         open_network(checkpoint, file, ["MODEL.BACKBONE.NAME", "resnet50"])
     assert len(str(caught.value)) < 1200, "one sentence, not a list of all keys"
+
+
+def test_what_was_measured_of_a_network_counts_more_than_a_config_file(checkpoint, tmp_path):
+    file, measured = tmp_path / "mine.yaml", tmp_path / "measured.pth"
+    file.write_text("EVAL: {COMPANIONS: {WEIGHT: 0.5}, THRESHOLDS: {POSSIBLE: 0.1, MATCH: 0.2}}")
+    store_options(Path(checkpoint), measured, ["EVAL.THRESHOLDS.POSSIBLE", "0.4", "EVAL.THRESHOLDS.MATCH", "0.6"])
+    assert match_thresholds(open_network(checkpoint, file)[0]) == (0.1, 0.2)
+    cfg, _ = open_network(measured, file)
+    assert match_thresholds(cfg) == (0.4, 0.6) and cfg.EVAL.COMPANIONS.WEIGHT == 0.5
+    assert match_thresholds(open_network(measured, file, ["EVAL.THRESHOLDS.MATCH", "0.7"])[0]) == (0.4, 0.7)
 
 
 @pytest.mark.parametrize("release", ["seqnet", "glcnet_2021", "nae_plus"])

@@ -28,6 +28,10 @@ class Toy(PersonSearchModel):
         self.toy_head = nn.Conv2d(8, 13, 1)
         self.toy_oim = OIMLoss(8, num_ids, queue_size)
 
+    @property
+    def embedding_width(self):
+        return self.toy_oim.lut.shape[1]
+
     def cells(self, tensors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits B x N, boxes B x N x 4 and unit vectors B x N x 8 of the N cells, row by row."""
         cells = self.toy_head(self.toy_body(tensors))

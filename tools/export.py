@@ -47,7 +47,7 @@ def main(args: argparse.Namespace) -> None:
     size = args.out.stat().st_size / 2**20
     sys.stdout.write(
         f"{args.out}: {size:.0f} MiB; up to {twin.people} people an image, {args.boxes} given, embeddings of "
-        f"{twin.embedding} numbers\n"
+        f"{network.embedding_width} numbers\n"
     )
 
 
@@ -78,7 +78,7 @@ def export(cfg: "CfgNode", network: "PersonSearchModel", twin: "FixedNetwork", b
         pixels=cfg.MODEL.BACKBONE.PIXELS,
         people=twin.people,
         boxes=boxes,
-        embedding=twin.embedding,
+        embedding=network.embedding_width,
         min_score=thresholds.min_score,
         nms_iou=thresholds.nms_iou,
         max_detections=thresholds.max_detections,

@@ -41,12 +41,9 @@ def open_searcher(args: argparse.Namespace) -> OpenNetwork:
     Raises:
         OSError, UserError: no --ckpt; or see `engine.networks.open_network`.
     """
-    import numpy as np
-
     from engine.devices import select_device
     from engine.index.rows import Network
     from engine.networks import match_thresholds, network_options, open_network, search_settings, weights_digest
-    from engine.requests import SearchRequest
     from engine.searcher import Searcher
     from tools.common import check_options
     from utils.errors import UserError
@@ -56,10 +53,6 @@ def open_searcher(args: argparse.Namespace) -> OpenNetwork:
         raise UserError("--ckpt is missing: name the checkpoint of the network that finds the people")
     cfg, model = open_network(args.ckpt, args.cfg, args.opts)
     check_options(cfg)
-    digest = weights_digest(model)
+    network = Network(str(args.ckpt), weights_digest(model), model.embedding_width, network_options(cfg))
     searcher = Searcher(model, select_device(cfg.DEVICE), read=read_photo, **search_settings(cfg))
-    blank = SearchRequest(np.zeros((64, 64, 3), np.uint8), [[8, 8, 32, 56]])
-    [(_, _, asked)] = searcher.with_images([blank])
-    width = asked.query_embeddings.shape[1]
-    network = Network(str(args.ckpt), digest, width, network_options(cfg))
     return OpenNetwork(searcher, network, match_thresholds(cfg))

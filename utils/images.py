@@ -1,5 +1,6 @@
 """Reading image files of any common kind as RGB."""
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,6 +59,21 @@ def read_size(path: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]
     """Height and width of an image file as stored, without reading its pixels; otherwise as `read_image`."""
     with _opened(Path(path), max_pixels) as image:
         return image.height, image.width
+
+
+def jpeg_bytes(pixels: np.ndarray, quality: int, limit: tuple[int, int] | None = None) -> bytes:
+    """An image (uint8 H x W x 3, RGB) as JPEG.
+
+    Args:
+        quality: 1 to 95, Pillow's.
+        limit: most width and height, to which a larger image is scaled down.
+    """
+    picture = Image.fromarray(np.ascontiguousarray(pixels))
+    if limit is not None:
+        picture.thumbnail(limit, Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    picture.save(file, format="JPEG", quality=quality, optimize=True)
+    return file.getvalue()
 
 
 @contextmanager

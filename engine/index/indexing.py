@@ -1,6 +1,5 @@
 """Fill an index with the people of pictures and videos, so that it can be stopped at any moment and goes on later."""
 
-import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -8,7 +7,6 @@ from pathlib import Path
 from time import monotonic
 
 import numpy as np
-from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
@@ -18,6 +16,7 @@ from engine.index.store import PeopleIndex
 from engine.index.video import Frame, expected_frames, read_frames
 from engine.searcher import ImageResult, Searcher
 from utils.errors import UserError
+from utils.images import jpeg_bytes
 
 COMMIT_SECONDS = 10.0
 """An interruption costs the work of these seconds at most."""
@@ -203,8 +202,4 @@ def jpeg_of(image: Tensor, box: np.ndarray) -> bytes:
     left, top = max(int(x1 - wide), 0), max(int(y1 - high), 0)
     right, bottom = min(int(x2 + wide) + 1, width), min(int(y2 + high) + 1, height)
     pixels = image[:, top : max(bottom, top + 1), left : max(right, left + 1)].permute(1, 2, 0).numpy()
-    picture = Image.fromarray(np.ascontiguousarray(pixels))
-    picture.thumbnail((2 * CROP_HEIGHT, CROP_HEIGHT))
-    file = io.BytesIO()
-    picture.save(file, format="JPEG", quality=CROP_QUALITY)
-    return file.getvalue()
+    return jpeg_bytes(pixels, CROP_QUALITY, (2 * CROP_HEIGHT, CROP_HEIGHT))

@@ -60,6 +60,10 @@ class AlignPS(PersonSearchModel):
         self.triplet, self.triplet_without_first, self.freeze = triplet, triplet_without_first, freeze
         freeze.freeze_parameters(backbone, [])
 
+    @property
+    def embedding_width(self) -> int:
+        return self.memory.lut.shape[1]
+
     def backbone_modules(self) -> list[nn.Module]:
         return [self.backbone]
 

@@ -47,7 +47,6 @@ class FixedPersonSearch(FixedNetwork):
         self.first_thresholds = replace(network.detection_head.thresholds, max_detections=people)
         head = network.search_head
         self.thresholds, self.weight_by_score = head.thresholds, head.weight_by_score
-        self.embedding = head.embedding.num_features
 
     def forward(self, images: Tensor, sizes: Tensor, boxes: Tensor) -> tuple[Tensor, ...]:
         head, given = self.network.search_head, boxes.shape[1]

@@ -57,6 +57,10 @@ class PersonSearch(PersonSearchModel):
         freeze.freeze_parameters(stem, self.tails())
 
     @property
+    def embedding_width(self) -> int:
+        return self.search_head.oim.lut.shape[1]
+
+    @property
     def embedding_widths(self) -> dict[str, int]:
         return self.search_head.embedding_widths
 

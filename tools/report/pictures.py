@@ -1,14 +1,13 @@
 """The pictures of a report: whole scenes and the people in them, each written once."""
 
 import base64
-import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from tools.photos.sheets import crop_region
+from utils.images import jpeg_bytes
 
 CROP = (88, 176)
 """Width and height in pixels of the picture of a person; smaller ones are not enlarged."""
@@ -54,11 +53,7 @@ class Pictures:
 
     def _source(self, key: tuple, pixels: Callable[[], np.ndarray], limit: tuple[int, int]) -> str:
         if key not in self._sources:
-            picture = Image.fromarray(np.ascontiguousarray(pixels()))
-            picture.thumbnail(limit, Image.Resampling.LANCZOS)
-            content = io.BytesIO()
-            picture.save(content, "JPEG", quality=QUALITY, optimize=True)
-            self._sources[key] = self._keep(content.getvalue())
+            self._sources[key] = self._keep(jpeg_bytes(pixels(), QUALITY, limit))
         return self._sources[key]
 
     def _keep(self, jpeg: bytes) -> str:

@@ -1,7 +1,6 @@
 """What the web page's requests do: pictures that users upload, the index's pictures, and searches."""
 
 import asyncio
-import io
 import secrets
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
@@ -13,7 +12,6 @@ from threading import BoundedSemaphore
 from typing import TypeVar
 
 import numpy as np
-from PIL import Image
 
 from engine.index.rows import Hit, Source, Where
 from engine.index.scenes import is_as_indexed, read_scene
@@ -23,7 +21,7 @@ from engine.index.store import PeopleIndex
 from engine.requests import SearchRequest
 from engine.searcher import Searcher
 from utils.errors import UserError
-from utils.images import HEIF_SUFFIXES, read_photo
+from utils.images import HEIF_SUFFIXES, jpeg_bytes, read_photo
 from utils.match_thresholds import MatchThresholds
 
 UPLOAD_BYTES = 32 * 2**20
@@ -109,7 +107,7 @@ class Service:
             pixels = read_scene(first, self._searcher.max_pixels)
             if pixels is None:
                 raise MissingError(f"{Path(first.path).name} is gone, or has changed since it was indexed")
-            return jpeg_of(pixels)
+            return jpeg_bytes(pixels, QUALITY)
 
     def video(self, number: int) -> Path:
         """The file of a video of the index; MissingError where it is gone, or is none."""
@@ -165,7 +163,7 @@ class Service:
     def upload_picture(self, number: str) -> bytes:
         """An uploaded picture, turned upright, as JPEG."""
         with self._decoders:
-            return jpeg_of(read_photo(self.upload(number).path, UPLOAD_PIXELS))
+            return jpeg_bytes(read_photo(self.upload(number).path, UPLOAD_PIXELS), QUALITY)
 
     def _find(self, upload: Upload) -> Upload:
         try:
@@ -216,10 +214,3 @@ class Service:
             return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
         finally:
             self._waiting -= 1
-
-
-def jpeg_of(pixels: np.ndarray) -> bytes:
-    """uint8 H x W x 3 RGB as JPEG."""
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, format="JPEG", quality=QUALITY)
-    return file.getvalue()
