@@ -4,8 +4,10 @@ import argparse
 import resource
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic, process_time
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for `python tools/benchmark/index.py`
 
@@ -14,6 +16,9 @@ import numpy as np
 from tools.common import add_traceback_argument, positive_int, run_program
 from utils.errors import UserError
 from utils.files import write_json
+
+if TYPE_CHECKING:
+    from engine.index.store import PeopleIndex
 
 WIDTH = 640
 OF_PERSON = 20  # images that show each person
@@ -28,7 +33,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m tools.benchmark.index", description=__doc__.partition(": py")[0])
     add = parser.add_argument
-    where = "a new file ending in .db, or a Milvus server without an index"
+    where = "a new file ending in .db, or a Milvus server without an index; or what was filled so before"
     add("--index", required=True, metavar="FILE_OR_URI", help=where)
     add("--people", type=positive_int, default=10_000, metavar="N", help="people to add (default: %(default)s)")
     add("--approximate", action="store_true", help="an approximate index, as of tools.index")
@@ -56,70 +61,101 @@ def exact_similarities(number: int, queries: np.ndarray) -> np.ndarray:
     return best[:, 0]
 
 
-def main(args: argparse.Namespace) -> None:
-    """Fill an index, search it, and print each figure as it is measured."""
-    from types import SimpleNamespace
+class Figures:
+    """What was measured, printed and written as soon as it is known.
 
-    from engine.index.rows import Network, SearchedImage, Source
-    from engine.index.store import APPROXIMATE, EXACT, PeopleIndex
+    Args:
+        file: JSON to write; None for none.
+        about: what was measured, for the file.
+    """
 
-    figures: dict[str, float] = {}
+    def __init__(self, file: Path | None, about: dict[str, object]):
+        self.file, self.figures = file, about
 
-    def tell(name: str, value: float) -> None:
-        figures[name] = value
+    def tell(self, name: str, value: float) -> None:
+        """A figure."""
+        self.figures[name] = value
         sys.stdout.write(f"{name}: {value:.4g}\n")
         sys.stdout.flush()
-        if args.json:
-            write_json(args.json, {"index": args.index, "approximate": args.approximate, **figures})
+        if self.file:
+            write_json(self.file, self.figures)
 
+    @contextmanager
+    def time(self, what: str) -> Iterator[None]:
+        """The time that the block takes: of the clock, and of the processors."""
+        begin, used = monotonic(), process_time()
+        yield
+        self.tell(f"seconds {what}", monotonic() - begin)
+        self.tell(f"seconds of the processor {what}", process_time() - used)
+
+
+def main(args: argparse.Namespace) -> None:
+    """Fill an index, search it, and print each figure as it is measured.
+
+    Raises:
+        UserError: the index holds other people.
+    """
+    from engine.index.rows import Network
+    from engine.index.store import APPROXIMATE, EXACT, PeopleIndex
+
+    figures = Figures(args.json, {"index": args.index, "approximate": args.approximate})
+    figures.tell("people", args.people)
     network = Network("drawn people", "drawn", WIDTH)
     with PeopleIndex(args.index, network, APPROXIMATE if args.approximate else EXACT) as index:
-        if index.num_people():
-            raise UserError(f"--index {args.index} is not empty: name a new file, or a server without an index")
-        rng, adding, processor, image = np.random.default_rng(0), 0.0, 0.0, 0
-        for block in draw_people(args.people):
-            images = []
-            for start in range(0, len(block), PEOPLE_OF_IMAGE):
-                vectors = block[start : start + PEOPLE_OF_IMAGE]
-                source = Source(f"/drawn/{image}.jpg", 1, 1.0, "", float(image), "camera", done=1, complete=True)
-                boxes = rng.uniform(0, 1000, (len(vectors), 4)).astype(np.float32)
-                people = SimpleNamespace(boxes=boxes, scores=np.linalg.norm(vectors, axis=1), embeddings=vectors)
-                images.append(SearchedImage(source, people, [rng.bytes(CROP_BYTES)] * len(vectors)))
-                image += 1
-            begin, used = monotonic(), process_time()
-            index.put_sources([each.source for each in images])
-            index.add(images)
-            adding, processor = adding + monotonic() - begin, processor + process_time() - used
-        tell("people", args.people)
-        tell("people added a second", args.people / adding)
-        tell("people added in a second of the processor", args.people / processor)
-    begin, used = monotonic(), process_time()
-    with PeopleIndex(args.index) as index:
-
-        def tell_time(what: str, begin: float, used: float) -> None:
-            tell(f"seconds {what}", monotonic() - begin)
-            tell(f"seconds of the processor {what}", process_time() - used)
-
-        tell_time("to open", begin, used)
-        queries = next(draw_people(args.people))[:QUERIES] + 0.02 * rng.standard_normal((QUERIES, WIDTH))
-        queries = (queries / np.linalg.norm(queries, axis=1, keepdims=True)).astype(np.float32)
-        begin, used = monotonic(), process_time()
-        index.search(queries[:1], TOP)
-        tell_time("of the first query", begin, used)
-        begin, used = monotonic(), process_time()
-        for query in queries[:LATER]:
-            index.search(query[None], TOP)
-        tell_time(f"of {LATER} later queries, one by one", begin, used)
-        begin, used = monotonic(), process_time()
-        found = index.search(queries, TOP)
-        tell_time(f"of {QUERIES} queries at once", begin, used)
-        least = exact_similarities(args.people, queries)
-        right = [sum(hit.similarity >= low - 1e-4 for hit in hits) for hits, low in zip(found, least, strict=True)]
-        tell(f"recall of the best {TOP}", sum(right) / (QUERIES * TOP))
-        tell("peak MiB of this process", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        there = index.num_people()
+        if there not in (0, args.people):
+            raise UserError(f"--index {args.index} holds {there} people: name a new file, or a server without an index")
+        if not there:
+            fill(index, args.people, figures)
+    with figures.time("to open"):
+        index = PeopleIndex(args.index)
+    with index:
+        search(index, args.people, figures)
     if Path(args.index).exists():
         files = [file for file in Path(args.index).rglob("*") if file.is_file()]
-        tell("MiB on disk", sum(file.stat().st_size for file in files) / 2**20)
+        figures.tell("MiB on disk", sum(file.stat().st_size for file in files) / 2**20)
+
+
+def fill(index: "PeopleIndex", number: int, figures: Figures) -> None:
+    """Add drawn people to an empty index."""
+    from types import SimpleNamespace
+
+    from engine.index.rows import SearchedImage, Source
+
+    rng, adding, processor, image = np.random.default_rng(0), 0.0, 0.0, 0
+    for block in draw_people(number):
+        images = []
+        for start in range(0, len(block), PEOPLE_OF_IMAGE):
+            vectors = block[start : start + PEOPLE_OF_IMAGE]
+            source = Source(f"/drawn/{image}.jpg", 1, 1.0, "", float(image), "camera", done=1, complete=True)
+            boxes = rng.uniform(0, 1000, (len(vectors), 4)).astype(np.float32)
+            people = SimpleNamespace(boxes=boxes, scores=np.linalg.norm(vectors, axis=1), embeddings=vectors)
+            images.append(SearchedImage(source, people, [rng.bytes(CROP_BYTES)] * len(vectors)))
+            image += 1
+        begin, used = monotonic(), process_time()
+        index.put_sources([each.source for each in images])
+        index.add(images)
+        adding, processor = adding + monotonic() - begin, processor + process_time() - used
+    figures.tell("people added a second", number / adding)
+    figures.tell("people added in a second of the processor", number / processor)
+
+
+def search(index: "PeopleIndex", number: int, figures: Figures) -> None:
+    """Search an index of drawn people."""
+    queries = next(draw_people(number))[:QUERIES]
+    queries = queries + 0.02 * np.random.default_rng(1).standard_normal(queries.shape)
+    queries = (queries / np.linalg.norm(queries, axis=1, keepdims=True)).astype(np.float32)
+    with figures.time("of the first query"):
+        index.search(queries[:1], TOP)
+    with figures.time(f"of {LATER} later queries, one by one"):
+        for query in queries[:LATER]:
+            index.search(query[None], TOP)
+    with figures.time(f"of {QUERIES} queries at once"):
+        found = index.search(queries, TOP)
+    figures.tell("peak MiB of this process", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    least = exact_similarities(number, queries)
+    right = [sum(hit.similarity >= low - 1e-4 for hit in hits) for hits, low in zip(found, least, strict=True)]
+    figures.tell(f"recall of the best {TOP}", sum(right) / (len(queries) * TOP))
 
 
 if __name__ == "__main__":
