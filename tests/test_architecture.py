@@ -173,7 +173,8 @@ def test_program_shows_its_arguments_from_any_folder_without_waiting_for_torch(p
     command = [sys.executable, "-X", "importtime", path.parent if path.stem == "__main__" else path, "--help"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "--traceback" in done.stdout
+    example = rf"^    {'python demo.py' if path.name == 'demo.py' else 'python -m tools'}.* "
+    assert "--traceback" in done.stdout and re.search(example, done.stdout, re.MULTILINE)
     assert not re.search(r"\| +torch$", done.stderr, re.MULTILINE)
 
 

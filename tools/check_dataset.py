@@ -1,4 +1,6 @@
-"""Find all that is wrong with a dataset: python -m tools.check_dataset --name CUHK-SYSU --root FOLDER
+"""Find all that is wrong with a dataset.
+
+    python -m tools.check_dataset --name CUHK-SYSU --root data/cuhk_sysu
 
 Reads every annotation file, protocol and image once, compares the counts with the published ones and lists what is
 wrong. Ends with 1 where training or evaluation would be affected, else with 0.
@@ -26,7 +28,7 @@ from datasets.build import DATASETS
 from datasets.cuhk_files import read_protocol
 from datasets.faults import ERROR, WARNING
 from defaults import get_default_cfg
-from tools.common import add_traceback_argument, run_program
+from tools.common import add_traceback_argument, new_parser, run_program
 from utils.errors import UserError
 from utils.files import write_json
 from utils.images import MAX_PIXELS, ImageError, read_image
@@ -256,7 +258,7 @@ def _counted(number: int, noun: str) -> str:
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     cfg = get_default_cfg()
-    parser = argparse.ArgumentParser(prog="python -m tools.check_dataset", description=__doc__.partition(":")[0])
+    parser = new_parser("check_dataset", __doc__)
     add = parser.add_argument
     add("--name", required=True, choices=list(DATASETS), help="whose format it has")
     add("--root", type=Path, metavar="FOLDER", help="the dataset's folder (default: where training looks for it)")

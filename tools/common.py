@@ -37,6 +37,20 @@ REMEDY = (
 """Added to the message of DivergedError."""
 
 
+def new_parser(name: str, description: str, **more: object) -> argparse.ArgumentParser:
+    """The parser of `python -m tools.NAME`, whose help begins with the module's docstring as it is written.
+
+    Args:
+        more: further arguments of ArgumentParser.
+    """
+    return argparse.ArgumentParser(
+        prog=f"python -m tools.{name}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        **more,
+    )
+
+
 def add_config_arguments(parser: argparse.ArgumentParser, **cfg: object) -> None:
     """Add the arguments of programs that build a network; `cfg` goes to `add_argument` of --cfg, as `required=True`."""
     parser.add_argument("--cfg", help="config file, see configs/", **cfg)

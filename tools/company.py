@@ -1,4 +1,6 @@
-"""How much company repeats in a dataset, and what re-ranking by it can gain: python -m tools.company --name PRW
+"""How much company repeats in a dataset, and what re-ranking by it can gain.
+
+    python -m tools.company --name PRW
 
 Two figures come from the annotations alone: how often two images of a person share a second person, and how often an
 image of the person and a random one do. Then people are searched with drawn embeddings, plain, with CBGM and with
@@ -27,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python tool
 from datasets import QueryGallery, build_dataset, dataset_root
 from datasets.build import DATASETS
 from defaults import get_default_cfg
-from tools.common import add_traceback_argument, positive_int, run_program
+from tools.common import add_traceback_argument, new_parser, positive_int, run_program
 from utils.errors import UserError
 from utils.evaluation import CompanionVoting, evaluate_search
 from utils.logging import format_table
@@ -204,9 +206,7 @@ def main(args: argparse.Namespace) -> None:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.company", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser("company", __doc__)
     add = parser.add_argument
     add("--name", required=True, choices=list(DATASETS), help="whose format it has")
     add("--root", type=Path, metavar="FOLDER", help="the dataset's folder (default: where training looks for it)")

@@ -1,4 +1,9 @@
-"""Several results of tools.test in one table: python -m tools.compare NAME=metrics.json ..."""
+"""Several results of tools.test in one table.
+
+    python -m tools.compare GLCNet=outputs/glcnet_prw/test/metrics.json SeqNet=outputs/seqnet_prw/test/metrics.json
+
+Where they are of several datasets, a column says which.
+"""
 
 import argparse
 import json
@@ -7,13 +12,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python tools/compare.py`
 
-from tools.common import add_traceback_argument, run_program
+from tools.common import add_traceback_argument, new_parser, run_program
 from utils.errors import UserError
 from utils.logging import format_table
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tools.compare", description=__doc__.partition(":")[0])
+    parser = new_parser("compare", __doc__)
     parser.add_argument("results", nargs="+", metavar="NAME=FILE", help="a name and the metrics.json it stands for")
     add_traceback_argument(parser)
     return parser.parse_args(argv)

@@ -1,4 +1,10 @@
-"""Look into a checkpoint, or write it as this project's: python -m tools.convert_checkpoint IN [OUT] [--half] ..."""
+"""Look into a checkpoint, or write it as this project's.
+
+    python -m tools.convert_checkpoint theirs.pth
+    python -m tools.convert_checkpoint theirs.pth ours.pth [--strip] [--half]
+
+The first line describes the file; the second writes another one.
+"""
 
 import argparse
 import sys
@@ -6,13 +12,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python tools/convert_checkpoint.py`
 
-from tools.common import add_traceback_argument, run_program
+from tools.common import add_traceback_argument, new_parser, run_program
 from utils.errors import UserError
 from utils.files import write_text
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tools.convert_checkpoint", description=__doc__.partition(":")[0])
+    parser = new_parser("convert_checkpoint", __doc__)
     parser.add_argument("source", type=Path, metavar="IN", help="checkpoint of this project or of a known release")
     parser.add_argument("out", type=Path, nargs="?", metavar="OUT", help="file to write (default: describe IN)")
     parser.add_argument("--strip", action="store_true", help="leave out optimiser state and identity tables")

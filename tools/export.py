@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python tools/export.py`
 
-from tools.common import add_config_arguments, positive_int, run_program
+from tools.common import add_config_arguments, new_parser, positive_int, run_program
 from utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -95,9 +95,7 @@ def export(cfg: "CfgNode", network: "PersonSearchModel", twin: "FixedNetwork", b
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser("export", __doc__)
     add = parser.add_argument
     add("--ckpt", type=Path, required=True, help="checkpoint of the network, of this project or a published one")
     add("--out", type=Path, required=True, metavar="FILE", help="ONNX file to write")

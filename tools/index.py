@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python tools/index.py`
 
-from tools.common import run_program
+from tools.common import new_parser, run_program
 from tools.photos.wording import counted
 from tools.searching import add_index_arguments, camera_name
 from utils.errors import UserError
@@ -28,9 +28,7 @@ if TYPE_CHECKING:
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line; `paths` holds the first words that are no options, `opts` the options after them."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.index", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser("index", __doc__)
     add = parser.add_argument
     add("--fps", type=positive, metavar="N", help="frames of a video that are searched in a second (default: 1)")
     add("--camera", type=camera_name, metavar="NAME", help="camera of these files, by which a search can choose")

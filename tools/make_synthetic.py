@@ -2,7 +2,7 @@
 
     python -m tools.make_synthetic --out data/synthetic --format cuhk_sysu --seed 1
 
-Every option of `SyntheticConfig` is an option here. The same options give the same bytes, whatever --workers is.
+The same options give the same bytes, whatever --workers is.
 """
 
 import argparse
@@ -17,12 +17,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python tool
 from datasets.synthetic.build import build_synthetic
 from datasets.synthetic.config import SyntheticConfig
 from datasets.writers import FORMATS
-from tools.common import add_traceback_argument, run_program
+from tools.common import add_traceback_argument, new_parser, run_program
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m tools.make_synthetic", description=__doc__.splitlines()[0])
+    parser = new_parser("make_synthetic", __doc__)
     add_traceback_argument(parser)
     parser.add_argument("--out", required=True, help="folder of the dataset, new or empty")
     parser.add_argument("--workers", type=int, default=1, help="processes that draw")

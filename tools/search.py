@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python tools/search.py`
 
-from tools.common import positive_int, run_program
+from tools.common import new_parser, positive_int, run_program
 from tools.photos.wording import counted
 from tools.searching import add_index_arguments, camera_name
 from utils.errors import UserError
@@ -56,9 +56,7 @@ class AddQuery(argparse.Action):
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line; `queries` holds an `Asked` for each --query."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.search", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser("search", __doc__)
     add = parser.add_argument
     add("--query", type=Path, dest="photo", action=AddQuery, required=True, metavar="PHOTO", help="shows the person")
     nth = "the N-th person from the left in PHOTO"

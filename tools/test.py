@@ -1,4 +1,10 @@
-"""Test a person-search network: python -m tools.test --ckpt FILE [--cfg FILE] [--cbgm] [--companions] [--gt] ..."""
+"""Test a person-search network.
+
+    python -m tools.test --ckpt outputs/glcnet_cuhk_sysu/best.pth [--cfg FILE] [--cbgm] [--companions] [--gt]
+
+Prints the scores, and writes them to metrics.json in --out. --features keeps what the network found in a file, from
+which other settings are scored without searching again.
+"""
 
 import argparse
 import sys
@@ -7,12 +13,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python tools/test.py`
 
-from tools.common import add_config_arguments, run_program
+from tools.common import add_config_arguments, new_parser, run_program
 from utils.errors import UserError
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tools.test", description=__doc__.partition(":")[0])
+    parser = new_parser("test", __doc__)
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument("--ckpt", type=Path, help="checkpoint (default: best.pth in the config's OUTPUT_DIR)")
     weights.add_argument("--untrained", action="store_true", help="random weights, with ground-truth boxes: a baseline")

@@ -1,4 +1,10 @@
-"""Train a person-search network: python -m tools.train --cfg configs/cuhk_sysu.yaml [--resume] [KEY VALUE ...]"""
+"""Train a person-search network.
+
+    python -m tools.train --cfg configs/cuhk_sysu.yaml [--resume] [INPUT.BATCH_SIZE_TRAIN 2]
+
+Checkpoints, log, scores and TensorBoard events are written to the config's OUTPUT_DIR. Ctrl-C saves a checkpoint;
+--resume continues exactly from there.
+"""
 
 import argparse
 import logging
@@ -7,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python tools/train.py`
 
-from tools.common import add_config_arguments, load_options, run_program
+from tools.common import add_config_arguments, load_options, new_parser, run_program
 from utils.errors import DivergedError
 from utils.signals import StoppedError, StopSignals
 
@@ -15,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tools.train", description=__doc__.partition(":")[0])
+    parser = new_parser("train", __doc__)
     help_resume = "continue from the newest checkpoint in OUTPUT_DIR; from scratch where there is none"
     parser.add_argument("--resume", action="store_true", help=help_resume)
     add_config_arguments(parser, required=True)

@@ -1,4 +1,9 @@
-"""Measure speed and memory on this machine: python -m tools.benchmark [inference] [training] [evaluation] ..."""
+"""Measure speed and memory of networks, and the time of scoring, on this machine.
+
+    python -m tools.benchmark inference MODEL.BACKBONE.NAME convnext_tiny --batch-sizes 1 --json speed.json
+
+Without inference, training or evaluation all three are measured. No dataset and no weights are needed.
+"""
 
 import argparse
 import os
@@ -14,7 +19,7 @@ from statistics import median
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for `python tools/benchmark`
 
 from tools.benchmark.case import PARTS, SIZES, VARIANTS, Case, Figures
-from tools.common import add_config_arguments, run_program
+from tools.common import add_config_arguments, new_parser, run_program
 from utils.files import write_json
 
 SPEEDS = ("images/s", "steps/s")
@@ -22,11 +27,10 @@ SPEEDS = ("images/s", "steps/s")
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line; `parts` holds the first words, `opts` the options after them."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.benchmark",
-        description=__doc__.partition(":")[0],
+    parser = new_parser(
+        "benchmark",
+        __doc__,
         usage="%(prog)s [inference] [training] [evaluation] [KEY VALUE ...] [options]",
-        epilog="Without inference, training or evaluation all three are measured.",
     )
     names = {"nargs": "+", "metavar": "NAME"}
     variants = f"of {', '.join(VARIANTS)}, see tools/README.md"

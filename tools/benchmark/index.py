@@ -1,4 +1,9 @@
-"""Measure an index of drawn people: adding, searching, memory and disk: python -m tools.benchmark.index ..."""
+"""Measure an index of drawn people: adding, searching, memory and disk.
+
+    python -m tools.benchmark.index --index drawn.db --people 10000 [--approximate]
+
+An index that was filled so before is searched again.
+"""
 
 import argparse
 import resource
@@ -13,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for `python tool
 
 import numpy as np
 
-from tools.common import add_traceback_argument, positive_int, run_program
+from tools.common import add_traceback_argument, new_parser, positive_int, run_program
 from utils.errors import UserError
 from utils.files import write_json
 
@@ -31,7 +36,7 @@ BLOCK = 5_000  # people who are drawn and added at a time
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m tools.benchmark.index", description=__doc__.partition(": py")[0])
+    parser = new_parser("benchmark.index", __doc__)
     add = parser.add_argument
     where = "a new file ending in .db, or a Milvus server without an index; or what was filled so before"
     add("--index", required=True, metavar="FILE_OR_URI", help=where)

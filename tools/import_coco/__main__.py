@@ -19,7 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for `python tools/import_coco`
 
 from datasets.writers import image_name
-from tools.common import add_traceback_argument, run_program
+from tools.common import add_traceback_argument, new_parser, run_program
 from tools.import_coco.annotations import CocoFields, CocoImage, Label, read_coco
 from tools.importing import Item, Splits, add_output_arguments, queries_in, seen_again, summary, write_dataset
 from utils.errors import UserError
@@ -100,9 +100,7 @@ def pattern(text: str) -> re.Pattern:
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     fields = CocoFields()
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.import_coco", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser("import_coco", __doc__)
     add_traceback_argument(parser)
     add = parser.add_argument
     add("--train", type=Path, required=True, metavar="FILE", help="annotations of the training images")

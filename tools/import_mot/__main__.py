@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for `python tools/import_mot`
 
-from tools.common import add_traceback_argument, positive_int, run_program
+from tools.common import add_traceback_argument, new_parser, positive_int, run_program
 from tools.import_mot.sequence import MotSequence, read_sequence
 from tools.import_mot.split import FrameRanges, SplitRules, split_sequences
 from tools.importing import Splits, add_output_arguments, summary, write_dataset
@@ -81,9 +81,7 @@ def frame_ranges(text: str) -> FrameRanges:
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     rules = SplitRules()
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.import_mot", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser("import_mot", __doc__)
     add_traceback_argument(parser)
     add = parser.add_argument
     add("sequences", nargs="+", type=Path, metavar="SEQUENCE", help="folder of a sequence")

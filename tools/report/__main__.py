@@ -1,4 +1,4 @@
-"""One page that shows and compares test runs: python -m tools.report RUN... --out DIR [--single-file] [--figures]
+"""Show and compare test runs on one page.
 
 A RUN is a folder that tools.train or tools.test wrote, such as outputs/glcnet_prw, or NAME=FOLDER. Its test must have
 kept its features, and all runs are of one dataset:
@@ -17,15 +17,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for `python tools/report`
 
-from tools.common import add_traceback_argument, positive_int, run_program
+from tools.common import add_traceback_argument, new_parser, positive_int, run_program
 from utils.errors import UserError
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser("report", __doc__)
     add = parser.add_argument
     add("runs", nargs="+", metavar="RUN", help="a folder of tools.train or tools.test, or NAME=FOLDER")
     add("--out", type=Path, required=True, metavar="DIR", help="folder to write; an earlier report there is replaced")

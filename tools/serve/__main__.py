@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for `python tools/serve`
 
-from tools.common import run_program
+from tools.common import new_parser, run_program
 from tools.searching import add_index_arguments
 from utils.errors import UserError
 
@@ -26,9 +26,7 @@ SHORTEST_TOKEN = 12
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.serve", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser("serve", __doc__)
     add = parser.add_argument
     add("--port", type=port, default=8000, help="where the page is served; 0 for any free one (default: %(default)s)")
     add("--host", default="127.0.0.1", metavar="ADDRESS", help="of this machine, to listen at (default: %(default)s)")
