@@ -17,6 +17,7 @@ from datasets import open_split
 from datasets.build import build_augmentation, open_training
 from datasets.training import build_train_loader
 from engine.averaging import WeightAverage
+from engine.checkpoint import load_weights
 from engine.feature_files import Features
 from engine.features import extract_features
 from engine.networks import search_settings
@@ -70,7 +71,12 @@ class TrainingRun:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before the first call of cuBLAS
             torch.use_deterministic_algorithms(True)  # before `accelerate`, which chooses replacements by it
         torch.manual_seed(cfg.SEED)
-        self.model = accelerate(build_model(self.cfg, pretrained=checkpoint is None).to(device))
+        start = cfg.SOLVER.INIT_WEIGHTS if checkpoint is None else ""
+        model = build_model(self.cfg, pretrained=checkpoint is None and not start)
+        if start:
+            load_weights(model, start)
+            log.info("starting from the weights of %s", start)
+        self.model = accelerate(model.to(device))
         if world_size() > 1 and memory_of(self.model) is not None:
             raise UserError(
                 "MODEL.FILTER.POSITIVES and NEGATIVES draw from what a single process remembers: train in one process, "

@@ -51,6 +51,19 @@ def test_a_run_leaves_what_it_promises_and_is_not_overwritten(run, cuhk, capsys)
     assert "--resume" in capsys.readouterr().err
 
 
+def test_training_starts_from_the_weights_of_a_checkpoint(run, cuhk, tmp_path):
+    weights = torch.load(run / "last.pth", weights_only=True)["model"]
+    started = training_run(cuhk, tmp_path, SOLVER__INIT_WEIGHTS=run / "last.pth")
+    assert all(torch.equal(value, weights[key]) for key, value in started.model.state_dict().items())
+    assert started.progress.epoch == 0 and not started.optimizer.state
+    more = training_run(cuhk, tmp_path, SOLVER__INIT_WEIGHTS=run / "last.pth", MODEL__OIM__NUM_IDS=9)
+    assert torch.equal(next(more.model.stem.parameters()), next(started.model.stem.parameters()))
+    assert more.model.search_head.oim.lut.shape[0] == 9 and not more.model.search_head.oim.lut.any()
+    shutil.copy(run / "last.pth", tmp_path)
+    resumed = training_run(cuhk, tmp_path, resume=True, SOLVER__INIT_WEIGHTS="a file that is gone since")
+    assert resumed.progress.epoch == 2
+
+
 def test_a_resumed_run_takes_the_options_it_is_given(run, cuhk, tmp_path, caplog):
     shutil.copy(run / "last.pth", tmp_path)
     resumed = training_run(cuhk, tmp_path, resume=True, SOLVER__BASE_LR=0.0007, SOLVER__AMP="fp16")
@@ -128,6 +141,7 @@ def test_each_format_trains_and_tests_through_the_shell_scripts(fmt, tmp_path):
         ({"INPUT__DATA_ROOT": "nowhere"}, "nowhere is no folder"),
         ({"MODEL__OIM__NUM_IDS": 3}, "NUM_IDS is 3, but the training set has 6"),
         ({"SOLVER__MILESTONES": "[0]"}, "SOLVER.MILESTONES"),
+        ({"SOLVER__INIT_WEIGHTS": "gone.pth"}, "gone.pth"),
         ({"SOLVER__AMP": "fp12"}, "SOLVER.AMP 'fp12' is not one of off, fp16, bf16"),
         ({"INPUT__BATCH_SIZE_TRAIN": 1, "MODEL__CONTEXT__GROUP": "stack"}, "GROUP needs INPUT.BATCH_SIZE_TRAIN of 2"),
         ({"CKPT_PERIOD": 0}, "CKPT_PERIOD must be 1 or more"),
