@@ -301,8 +301,8 @@ _C.MODEL.LOSS_WEIGHTS.FILTER = 1.0
 _C.SOLVER = CN()
 _C.SOLVER.MAX_EPOCHS = 25
 # A checkpoint, of this project or a published one, whose weights training starts from instead of the backbone's. The
-# network must be that of the options. Tables of identities come along where they have the size that this training needs,
-# as of the same training set. Not used when resuming.
+# network must be that of the options. Tables of identities come along where they have the size that is needed, as those
+# of the same training set. Not used when resuming.
 _C.SOLVER.INIT_WEIGHTS = ""
 # "sgd" (published), "adam" or "adamw" (weight decay apart from the gradient, Loshchilov and Hutter, ICLR 2019).
 _C.SOLVER.OPTIMIZER = "sgd"
