@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -171,6 +172,21 @@ def test_people_to_choose_from_are_numbered(place, stub, capsys):
     assert "--person 4: only 3 people found" in capsys.readouterr().err
 
 
+def test_photos_of_one_name_are_numbered_in_pictures_of_their_own(place, stub, capsys):
+    photos = [save_picture(stub / folder / "photo.jpg", level) for folder, level in (("a", 2), ("b", 3))]
+    assert call(program, "--index", place, "--query", photos[0], "--query", photos[1]) == 0
+    assert "photo-1-people.jpg" in capsys.readouterr().out
+    assert Path("photo-1-people.jpg").read_bytes() != Path("photo-2-people.jpg").read_bytes()
+
+
+def test_a_date_alone_is_a_whole_day():
+    day, given = datetime(2026, 5, 1), {}
+    for option in ("--from", "--to"):
+        args = program.parse_args(["--index", "people.db", "--query", "a", option, "2026-05-01"])
+        given[option] = (args.start or args.end)[1]
+    assert given == {"--from": day.timestamp(), "--to": (day + timedelta(days=1, microseconds=-1)).timestamp()}
+
+
 def test_nobody_above_the_threshold(place, stub, monkeypatch, capsys):
     strict = searching.OpenNetwork(StubSearcher(), NETWORK, MatchThresholds(0.95, 0.99))
     monkeypatch.setattr(searching, "open_searcher", lambda _: strict)
@@ -197,12 +213,15 @@ def test_a_file_that_is_gone_is_shown_by_its_small_picture(stub, capsys):
         (["--query", "none.jpg"], "there is no none.jpg"),
         (["--query", "one.jpg", "--camera", "B"], "--camera B: .* has no such camera, but A, Tür 3"),
         (["--query", "one.jpg", "--sheet", "one.jpg"], "one.jpg is one of the pictures that are searched"),
+        (["--query", "one.jpg", "--sheet", "photo.png"], "photo.png was not written by this program"),
+        (["--query", "one.jpg", "--from", "2026-05-01", "--to", "1:30"], "--from and --to: give two dates, or two"),
         (["--query", "one.jpg", "--box", 1, 1, 900, 20], "give the left, top, right and bottom"),
     ],
 )
 def test_wrong_requests_are_told(place, stub, capsys, words, message):
     save_picture(stub / "nobody.jpg", 4)
     save_picture(stub / "one.jpg", 1)
+    save_picture(stub / "photo.png", 1)
     assert call(program, "--index", place, *words) == 1
     err = capsys.readouterr().err
     assert len(err.splitlines()) == 1
@@ -212,12 +231,13 @@ def test_wrong_requests_are_told(place, stub, capsys, words, message):
 def test_indexed_pictures_are_not_overwritten(place, stub, capsys):
     photo, indexed = save_picture(stub / "one.jpg", 1), Path(place).parent / "p3.jpg"
     before = indexed.read_bytes()
-    assert call(program, "--index", place, "--query", photo, "--json", indexed) == 1
+    assert call(program, "--index", place, "--query", photo, "--sheet", indexed) == 1
     assert "is one of the pictures that are searched" in capsys.readouterr().err and indexed.read_bytes() == before
 
 
 def test_wrong_arguments(stub):
     for words in (["--person", 1, "--query", "a"], ["--query", "a", "--person", 1, "--box", 1, 2, 3, 4], [],
+                  ["--query", "a", "--json", "best.pth"], ["--query", "a", "--sheet", "found.webp"],
                   ["--query", "a", "--from", "noon"], ["--query", "a", "--top", 0]):  # fmt: skip
         with pytest.raises(SystemExit):
             call(program, "--index", "people.db", *words)

@@ -181,11 +181,11 @@ def test_what_an_interruption_left_is_dropped_and_can_be_added_again(place):
         index.put_sources([replace(video, done=11)])
         index.add(frames[2:3])
     with PeopleIndex(place, NETWORK) as index:
-        index.drop_unfinished()
+        index.drop_unfinished(index.sources())
         assert {hit.frame for hit in index.search(queries(1), 10)[0]} == {0, 10}
         index.add(frames[2:])
         index.put_sources([replace(video, done=31, complete=True)])
-        index.drop_unfinished()
+        index.drop_unfinished(index.sources())
         assert index.num_people() == 8 == len({hit.id for hit in index.search(queries(1), 10)[0]})
 
 

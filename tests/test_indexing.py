@@ -17,6 +17,9 @@ from tiny import call
 from engine.index import indexing
 from engine.index.connection import Connection
 from engine.index.indexing import index_files
+from engine.index.rows import SearchedImage
+from engine.index.scenes import is_as_indexed
+from engine.index.sources import describe
 from engine.index.store import CROPS, PEOPLE, PeopleIndex
 from tools import index as program
 from tools import searching
@@ -82,6 +85,7 @@ def test_only_what_is_new_or_has_changed_is_searched_again(folder, tmp_path):
     report = run(place, folder, searcher)
     assert report.files == {"unchanged": 4, "changed": 1, "new": 1} and searcher.searched == 2
     with PeopleIndex(str(place)) as index:
+        assert all(is_as_indexed(source) for source in index.sources())
         film = sum(level % 4 for level in FRAMES[::2])
         assert index.num_people() == 1 + 3 + 3 + 1 + film
     assert run(place, folder, StubSearcher(), fps=1.0).files == {"unchanged": 5, "changed": 1}
@@ -154,6 +158,30 @@ def test_files_that_cannot_be_read_are_told_and_tried_again(folder, tmp_path):
     assert {Path(path).name for path in report.failed} == {"text.mp4"}
 
 
+def test_a_name_that_is_not_utf_8_is_told(tmp_path):
+    name = os.fsdecode(b"caf\xe9.jpg")
+    try:
+        save_picture(tmp_path / "in" / name, 1)
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    save_picture(tmp_path / "in" / "b.jpg", 2)
+    report = run(tmp_path / "people.db", tmp_path / "in", StubSearcher())
+    assert report.files == {"new": 1} and report.people == 2
+    assert [reason.partition("in/")[2] for reason in report.failed.values()] == [
+        "caf\\udce9.jpg has a name that is not UTF-8: rename the file"
+    ]
+
+
+def test_what_another_process_is_adding_is_left_alone(folder, tmp_path):
+    place, video = tmp_path / "people.db", folder / "film's Straße.mp4"
+    with PeopleIndex(str(place), NETWORK) as index:
+        other = describe(video, "", 1.0)
+        index.put_sources([other])
+        index.add([SearchedImage(other, people_at(3), [b"crop"] * 3, 0, 0.0)])
+        index_files(index, StubSearcher(), [folder / "a.jpg"])
+        assert index.num_people() == 3 + 1
+
+
 @pytest.fixture
 def stub(monkeypatch):
     monkeypatch.setattr(searching, "open_searcher", lambda _: searching.OpenNetwork(StubSearcher(), NETWORK, None))
@@ -180,8 +208,12 @@ def test_wrong_arguments(folder, tmp_path, stub, capsys):
     place = tmp_path / "people.db"
     assert call(program, folder / "nowhere", "--index", place, "--ckpt", "best.pth") == 1
     assert "there is no" in capsys.readouterr().err and not place.exists()
-    for words in ([], [folder, "--remove", folder], [folder, "--fps", "0"], [folder, "--camera", 'a"b']):
+    for words in ([], [folder, "--remove", folder], [folder, "--fps", "0"], [folder, "--camera", 'a"b'],
+                  [folder, "--camera", 300 * "a"], ["--remove", folder, "--fps", "2"]):  # fmt: skip
         with pytest.raises(SystemExit):
             call(program, *words, "--index", place)
     with pytest.raises(UserError, match="there is no index"):
         program.main(program.parse_args(["--index", str(place), "--remove", str(folder)]))
+    assert call(program, folder / "a.jpg", "--index", place, "--ckpt", "best.pth") == 0
+    assert call(program, folder / "a.jpg", "--index", place, "--ckpt", "best.pth", "--approximate") == 1
+    assert "is an exact index: --approximate is for a new one" in capsys.readouterr().err

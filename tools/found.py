@@ -102,10 +102,15 @@ def draw_sheet(
     return overview(query, box, matches, name, title[0].upper() + title[1:])
 
 
-def write_picture(path: Path, picture: np.ndarray) -> None:
-    """Write uint8 H x W x 3 RGB; UserError where a picture is there that this program did not write."""
+def check_replaceable(path: Path) -> None:
+    """Raise UserError where a file is there that this program did not write."""
     if path.exists() and OURS not in path.read_bytes()[:65_536]:
         raise UserError(f"{path} was not written by this program: name another file, or move it")
+
+
+def write_picture(path: Path, picture: np.ndarray) -> None:
+    """Write uint8 H x W x 3 RGB; UserError where a picture is there that this program did not write."""
+    check_replaceable(path)
     note = PngImagePlugin.PngInfo()
     note.add_text("Comment", OURS.decode())
     kind = {"format": "PNG", "pnginfo": note} if path.suffix.lower() == ".png" else {"format": "JPEG", "quality": 92}

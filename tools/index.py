@@ -42,6 +42,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args.paths, args.opts = [Path(word) for word in args.opts[:count]], args.opts[count:]
     if bool(args.paths) == bool(args.remove):
         parser.error("give PATHs to index, or --remove PATH")
+    if args.remove and (args.fps or args.camera is not None or args.approximate):
+        parser.error("--remove takes no --fps, --camera or --approximate")
     return args
 
 

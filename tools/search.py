@@ -12,8 +12,11 @@ Matches of a video that follow each other are one result, with the times of the 
 import argparse
 import re
 import sys
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime, time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from engine.index.store import PeopleIndex
     from engine.searcher import Searcher
 
+DATE = re.compile(r"\d{4}-\d\d-\d\d")
 CLOCK = re.compile(r"(?:(\d+):)?(\d{1,2}):(\d{2}(?:\.\d+)?)")
 
 
@@ -67,16 +71,32 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--top", type=positive_int, default=20, metavar="N", help="results of a query (default: %(default)s)")
     add("--camera", type=camera_name, metavar="NAME", help="search what this camera saw")
     add("--from", type=moment, dest="start", metavar="T", help="search what was taken then or later")
-    add("--to", type=moment, dest="end", metavar="T", help="search what was taken then or earlier")
+    end = "search what was taken then or earlier; a date alone is the end of that day"
+    add("--to", type=partial(moment, clock=time.max), dest="end", metavar="T", help=end)
     add("--cbgm", action="store_true", help="re-rank the best images by the people around the query")
-    add("--json", type=Path, metavar="FILE", help="write the results to FILE")
-    add("--sheet", type=Path, metavar="FILE", help="draw the query and its results (.jpg or .png)")
+    add("--json", type=named(".json"), metavar="FILE", help="write the results to FILE (.json)")
+    sheet = "draw the query and its results (.jpg or .png)"
+    add("--sheet", type=named(".jpg", ".jpeg", ".png"), metavar="FILE", help=sheet)
     add_index_arguments(parser)
     return parser.parse_intermixed_args(argv)
 
 
-def moment(text: str) -> tuple[str, float]:
+def named(*suffixes: str) -> Callable[[str], Path]:
+    """The type of an argument that is a file to write, whose name ends in one of these."""
+
+    def file(text: str) -> Path:
+        if Path(text).suffix.lower() not in suffixes:
+            raise argparse.ArgumentTypeError(f"{text} does not end in {' or '.join(suffixes)}")
+        return Path(text)
+
+    return file
+
+
+def moment(text: str, clock: time = time.min) -> tuple[str, float]:
     """An argument that is a date with or without a time, or a time from the beginning of a video.
+
+    Args:
+        clock: the time of a date without one.
 
     Returns:
         "time" and seconds since 1970, or "position" and seconds from the beginning.
@@ -85,6 +105,8 @@ def moment(text: str) -> tuple[str, float]:
         hours, minutes, seconds = match.groups(default="0")
         return "position", 3600.0 * int(hours) + 60 * int(minutes) + float(seconds)
     try:
+        if DATE.fullmatch(text):
+            return "time", datetime.combine(date.fromisoformat(text), clock).timestamp()
         return "time", datetime.fromisoformat(text).timestamp()
     except ValueError:
         raise argparse.ArgumentTypeError(
@@ -121,15 +143,15 @@ def main(args: argparse.Namespace) -> None:
             box = " ".join(f"{edge:.0f}" for edge in asked.box)
             sys.stdout.write(f"{asked.photo}, person at {box}: ")
             sys.stdout.writelines(f"{line}\n" for line in describe(found))
+        if args.json:
+            both = zip(args.queries, results, strict=True)
+            rows = [{"query": str(asked.photo), "box": asked.box, "results": as_plain(found)} for asked, found in both]
+            write_json(args.json, rows)
         if args.sheet:
             for path, asked, found in zip(sheet_files(args), args.queries, results, strict=True):
                 picture = read_photo(asked.photo, searcher.max_pixels)
                 sheet = draw_sheet(index, picture, asked.box, found, asked.photo.name, searcher.max_pixels)
                 write_picture(path, sheet)
-    if args.json:
-        both = zip(args.queries, results, strict=True)
-        rows = [{"query": str(asked.photo), "box": asked.box, "results": as_plain(found)} for asked, found in both]
-        write_json(args.json, rows)
 
 
 def choose_people(searcher: "Searcher", args: argparse.Namespace) -> bool:
@@ -143,8 +165,10 @@ def choose_people(searcher: "Searcher", args: argparse.Namespace) -> bool:
     from tools.photos.search import find_people
     from utils.images import read_photo
 
-    clear = True
-    for asked in (asked for asked in args.queries if asked.box is None):
+    clear, stems = True, Counter(asked.photo.stem for asked in args.queries)
+    for number, asked in enumerate(args.queries, start=1):
+        if asked.box is not None:
+            continue
         boxes = find_people(searcher, asked.photo)
         if not boxes:
             raise UserError(f"nobody was found in {asked.photo}: give --box LEFT TOP RIGHT BOTTOM, in pixels")
@@ -152,7 +176,8 @@ def choose_people(searcher: "Searcher", args: argparse.Namespace) -> bool:
         if asked.person is not None and asked.person > len(boxes):
             raise UserError(f"--person {asked.person}: only {people} found in {asked.photo}")
         if asked.person is None and len(boxes) > 1:
-            file = Path(f"{asked.photo.stem}-people.jpg")
+            once = stems[asked.photo.stem] == 1
+            file = Path(f"{asked.photo.stem}{'' if once else f'-{number}'}-people.jpg")
             write_picture(file, draw_numbered(read_photo(asked.photo, searcher.max_pixels), boxes))
             sys.stdout.write(f"{people} in {asked.photo}, numbered in {file}: give --person N after --query\n")
             clear = False
@@ -169,6 +194,8 @@ def where_of(args: argparse.Namespace, index: "PeopleIndex") -> "Where":
         if args.camera not in cameras:
             known = ", ".join(filter(None, cameras)) or "none with a name"
             raise UserError(f"--camera {args.camera}: {args.index} has no such camera, but {known}")
+    if args.start and args.end and args.start[0] != args.end[0]:
+        raise UserError("--from and --to: give two dates, or two times in a video")
     limits = {kind: [None, None] for kind in ("time", "position")}
     for place, given in enumerate((args.start, args.end)):
         if given:
@@ -184,14 +211,18 @@ def sheet_files(args: argparse.Namespace) -> list[Path]:
 
 
 def protect(index: "PeopleIndex", args: argparse.Namespace) -> None:
-    """Raise UserError where an output file is a query or in the index."""
+    """Raise UserError where an output file is a query, in the index, or a picture that this program did not write."""
     from engine.index.rows import number_of
+    from tools.found import check_replaceable
 
-    outputs = [*(sheet_files(args) if args.sheet else ()), *filter(None, [args.json])]
+    sheets = sheet_files(args) if args.sheet else []
+    outputs = [*sheets, *filter(None, [args.json])]
     queries = {place_of(asked.photo) for asked in args.queries}
     for file in outputs:
         if place_of(file) in queries or index.source(number_of(place_of(file))) is not None:
             raise UserError(f"{file} is one of the pictures that are searched: name another file to write")
+    for file in sheets:
+        check_replaceable(file)
 
 
 def place_of(path: Path) -> str:

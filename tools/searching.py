@@ -29,10 +29,13 @@ def add_index_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def camera_name(text: str) -> str:
-    """An argument that names a camera; Milvus's conditions are text, in which quotes would end the name."""
-    if set(text) & set("\"'\\") or not text.isprintable():
-        raise argparse.ArgumentTypeError(f"{text!r} holds a quote, a backslash or a control character")
-    return text
+    """An argument that names a camera."""
+    from engine.index.rows import check_camera
+
+    try:
+        return check_camera(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def open_searcher(args: argparse.Namespace) -> OpenNetwork:

@@ -17,6 +17,7 @@ from engine.index.video import Frame, expected_frames, read_frames
 from engine.searcher import ImageResult, Searcher
 from utils.errors import UserError
 from utils.images import jpeg_bytes
+from utils.text import printable
 
 COMMIT_SECONDS = 10.0
 """An interruption costs the work of these seconds at most."""
@@ -64,11 +65,12 @@ def index_files(
         UserError: the index cannot be written. A file that cannot be read is in the report instead.
     """
     run = _Run(index, searcher)
-    index.drop_unfinished()
+    paths = [place_of(file) for file in files]
     known = {source.path: source for source in index.sources()}
+    # Not those of other files: another process may be adding them.
+    index.drop_unfinished([known[str(path)] for path in paths if str(path) in known])
     pictures, videos = [], []
-    for file in files:
-        path = place_of(file)
+    for path in paths:
         if (source := run.plan(path, known.get(str(path)), camera, fps)) is not None:
             (videos if is_video(path) else pictures).append(source)
     expected = len(pictures) + sum(expected_frames(Path(video.path), video.fps) for video in videos)
@@ -98,16 +100,29 @@ class _Run:
             camera = known.camera if camera is None else camera
             fps = known.fps if fps is None or not is_video(path) else fps
         try:
+            str(path).encode()
             same = known is not None and (camera, fps) == (known.camera, known.fps) and is_as_before(path, known)
             if same:
                 self.kinds[str(path)] = "unchanged" if known.complete else "continued"
+                known = self.refresh(path, known)
                 return None if known.complete else known
             source = describe(path, camera or "", fps or DEFAULT_FPS)
+        except UnicodeEncodeError:
+            self.report.failed[str(path)] = f"{printable(str(path))} has a name that is not UTF-8: rename the file"
+            return None
         except (OSError, UserError) as error:
             self.report.failed[str(path)] = str(error)
             return None
         self.kinds[str(path)] = "new" if known is None else "changed"
         return source
+
+    def refresh(self, path: Path, known: Source) -> Source:
+        """The source with the file's present time of change, by which others see that it is as it was indexed."""
+        changed = path.stat().st_mtime
+        if changed != known.changed:
+            known = replace(known, changed=changed)
+            self.index.put_sources([known])
+        return known
 
     def pictures(self, sources: Sequence[Source]) -> None:
         """Search pictures and write what is found, some at a time."""

@@ -166,6 +166,17 @@ class Where:
 EVERYBODY = Where()
 
 
+CAMERA_BYTES = 256
+
+
+def check_camera(name: str) -> str:
+    """The name of a camera; ValueError, with the reason, where an index cannot keep it or search for it."""
+    # Milvus's conditions are text, in which quotes would end the name.
+    if set(name) & set("\"'\\") or not name.isprintable() or len(name.encode()) > CAMERA_BYTES:
+        raise ValueError(f"a camera's name has {CAMERA_BYTES} bytes at most, no quote, backslash or control character")
+    return name
+
+
 def number_of(*parts: object) -> int:
     """A number of 63 bits that follows from `parts`: two of a million are the same with a probability of 5e-8."""
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "big") >> 1

@@ -33,12 +33,12 @@ class Query:
 
     Attributes:
         embedding: D, a unit vector.
-        company: k x D, the person and the people around in the same image; the person alone where nobody is known.
+        context: k x D, the person and the people around in the same image; the person alone where nobody is known.
         path: a file whose people are left out of the results, the query's own; None for none.
     """
 
     embedding: np.ndarray
-    company: np.ndarray
+    context: np.ndarray
     path: str | None = None
 
 
@@ -75,10 +75,10 @@ def embed(searcher: Searcher, image: ImageSource, box: Sequence[float], path: st
     pixels = tensor_of(image, searcher.read, searcher.max_pixels)
     check_inside(box, pixels, path or "the query image")
     [(_, _, asked)] = searcher.with_images([SearchRequest(pixels, [box])])
-    context = [(asked.contexts[0].rows, asked.contexts[0].embeddings)]
+    around = [(asked.contexts[0].rows, asked.contexts[0].embeddings)]
     annotations = [{"boxes": np.array([box], np.float32)}]
-    [company] = context_people(context, annotations, CBGM_K2, asked.query_embeddings.shape[1])
-    return Query(asked.query_embeddings[0], company, path)
+    [context] = context_people(around, annotations, CBGM_K2, asked.query_embeddings.shape[1])
+    return Query(asked.query_embeddings[0], context, path)
 
 
 def person_of(index: PeopleIndex, image: int, person: int) -> Query | None:
@@ -125,13 +125,15 @@ def rerank_hits(index: PeopleIndex, query: Query, hits: Sequence[Hit]) -> list[H
     """The hits, and everybody else in the images of the best, after context bipartite graph matching; best first."""
     images = list(dict.fromkeys(hit.image for hit in hits[:CBGM_K1]))
     people = index.people_of(images)
-    scenes = [people[image] for image in images]
+    if not people:  # another process has just removed them
+        return list(hits)
+    scenes = list(people.values())
     everybody = [hit for own, _ in scenes for hit in own]
     feats = np.concatenate([vectors for _, vectors in scenes])
     boxes = np.array([hit.box for hit in everybody], np.float32)
     gallery = Gallery(boxes, feats, np.array([len(own) for own, _ in scenes]))
     similarities = feats @ query.embedding
-    rerank(similarities, gallery, np.ones(len(feats), bool), query.company, CBGM_K1)
+    rerank(similarities, gallery, np.ones(len(feats), bool), query.context, CBGM_K1)
     changed = [replace(hit, similarity=float(new)) for hit, new in zip(everybody, similarities, strict=True)]
     others = [hit for hit in hits if hit.image not in people]
     return sorted([*changed, *others], key=lambda hit: -hit.similarity)
@@ -142,25 +144,30 @@ def appearances(hits: Sequence[Hit], thresholds: MatchThresholds | None = None) 
     chains: list[list[Hit]] = []
     of_video: dict[int, list[list[Hit]]] = defaultdict(list)
     for hit in sorted(hits, key=lambda hit: (hit.position or 0.0, -hit.similarity)):
-        open_chains = of_video[hit.source.id]
-        fitting = [chain for chain in open_chains if _follows(chain[-1], hit)]
+        recent = of_video[hit.source.id] = [chain for chain in of_video[hit.source.id] if _is_soon(chain[-1], hit)]
+        fitting = [chain for chain in recent if _follows(chain[-1], hit)]
         if fitting:
             min(fitting, key=lambda chain: _distance(chain[-1], hit)).append(hit)
         else:
             chains.append([hit])
-            open_chains.append(chains[-1])
+            recent.append(chains[-1])
     results = [Appearance(tuple(chain)) for chain in chains]
     if thresholds:
         results = [replace(each, verdict=thresholds.verdict(each.best.similarity)) for each in results]
     return sorted(results, key=lambda each: -each.best.similarity)
 
 
-def _follows(earlier: Hit, later: Hit) -> bool:
-    """Whether a hit of the same video is the same appearance: soon after, within reach, and about as similar."""
+def _is_soon(earlier: Hit, later: Hit) -> bool:
+    """Whether a hit is soon after another one of the same video, or at the same time; False for pictures."""
     if earlier.position is None or later.position is None:
         return False
+    return later.position - earlier.position <= max(GAP_SECONDS, GAP_PERIODS / earlier.source.fps)
+
+
+def _follows(earlier: Hit, later: Hit) -> bool:
+    """Whether of two hits of a video, one soon after the other, both are one appearance: within reach, as similar."""
     seconds = later.position - earlier.position
-    if not 0 < seconds <= max(GAP_SECONDS, GAP_PERIODS / earlier.source.fps):
+    if seconds <= 0:
         return False
     height = max(hit.box[3] - hit.box[1] for hit in (earlier, later))
     if _distance(earlier, later) > (STEP + WALK * seconds) * height:

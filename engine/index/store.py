@@ -20,7 +20,7 @@ from types import MappingProxyType
 import numpy as np
 
 from engine.index.connection import Connection
-from engine.index.rows import EVERYBODY, Hit, Network, SearchedImage, Source, Where, number_of
+from engine.index.rows import CAMERA_BYTES, EVERYBODY, Hit, Network, SearchedImage, Source, Where, number_of
 from utils.errors import UserError
 
 PEOPLE, CROPS, SOURCES = (f"person_search_{name}" for name in ("people", "crops", "sources"))
@@ -49,7 +49,7 @@ class PeopleIndex:
         vector_index: of a new index, EXACT or APPROXIMATE.
 
     Raises:
-        UserError: see Connection; there is no index; or it is another network's, or of other options.
+        UserError: see Connection; there is no index; nothing was written to it; or it is exact, and APPROXIMATE given.
     """
 
     def __init__(self, place: str, network: Network | None = None, vector_index: MappingProxyType | dict = EXACT):
@@ -123,11 +123,12 @@ class PeopleIndex:
                 crops.append({**person, **_UNUSED, "jpeg": base64.b64encode(crop).decode()})
         for collection, rows in ((CROPS, crops), (PEOPLE, people)):
             for batch in _batches(rows):
-                self._milvus.call("insert", collection, batch)
+                # Not "insert": an interrupted call is made again, and a server does not look for numbers it has.
+                self._milvus.call("upsert", collection, batch)
 
-    def drop_unfinished(self) -> None:
+    def drop_unfinished(self, sources: Sequence[Source]) -> None:
         """Delete people who were added after their source was last written: what an interruption leaves."""
-        unfinished = [source for source in self.sources() if not source.complete]
+        unfinished = [source for source in sources if not source.complete]
         self.drop_people([source for source in unfinished if not source.done])
         for source in unfinished:
             if source.done:
@@ -160,7 +161,14 @@ class PeopleIndex:
             search_params={"metric_type": "IP"},
         )
         sources = self._sources({hit["entity"]["source"] for hits in found for hit in hits})
-        return [[_hit(row["id"], row["distance"], row["entity"], sources) for row in hits] for hits in found]
+        return [
+            [
+                _hit(row["id"], row["distance"], row["entity"], sources)
+                for row in hits
+                if row["entity"]["source"] in sources  # another process may remove it at this moment
+            ]
+            for hits in found
+        ]
 
     def people_of(self, images: Sequence[int]) -> dict[int, tuple[list[Hit], np.ndarray]]:
         """The people of pictures or frames (by their numbers) and their embeddings, n x D, weighted by scores.
@@ -173,7 +181,7 @@ class PeopleIndex:
             rows += self._milvus.rows(PEOPLE, expression, [*PLACE, "vector"])
         sources = self._sources({row["source"] for row in rows})
         people: dict[int, tuple[list[Hit], list]] = {}
-        for row in rows:
+        for row in (row for row in rows if row["source"] in sources):
             hits, vectors = people.setdefault(row["image"], ([], []))
             hits.append(_hit(row["id"], 0.0, row, sources))
             vectors.append(row["vector"])
@@ -199,6 +207,7 @@ class PeopleIndex:
             for name, fields in _fields(network.width).items():
                 if name not in names:
                     self._make(name, fields, dict(vector_index) if name == PEOPLE else dict(EXACT))
+            self._check_kind(vector_index)
         elif SOURCES not in names:
             raise UserError(f"there is no index in {self.place}: make one with python -m tools.index")
         for name in (PEOPLE, CROPS, SOURCES):
@@ -211,6 +220,12 @@ class PeopleIndex:
         row = {"id": _NETWORK_ROW, "path": "", "data": vars(network), **_UNUSED}
         self._milvus.call("insert", SOURCES, [row])
         return network
+
+    def _check_kind(self, vector_index: MappingProxyType | dict) -> None:
+        """Raise UserError where an approximate index is asked for, and this one is exact."""
+        there = self._milvus.call("describe_index", PEOPLE, index_name="vector")["index_type"]
+        if vector_index is APPROXIMATE and there != APPROXIMATE["index_type"]:
+            raise UserError(f"{self.place} is an exact index: --approximate is for a new one, leave it out")
 
     def _make(self, name: str, fields: dict[str, tuple], vector_index: dict) -> None:
         from pymilvus import DataType, MilvusClient
@@ -241,7 +256,7 @@ def _fields(width: int) -> dict[str, dict[str, tuple]]:
     whole, number, text = ("INT64", {}), ("DOUBLE", {}), "VARCHAR"
     person = {"id": ("INT64", {"is_primary": True}), "source": whole, "frame": whole}
     unused = {"unused": ("FLOAT_VECTOR", {"dim": 2})}
-    place = {"image": whole, "position": number, "time": number, "camera": (text, {"max_length": 256})}
+    place = {"image": whole, "position": number, "time": number, "camera": (text, {"max_length": CAMERA_BYTES})}
     edges = {name: ("FLOAT", {}) for name in ("x1", "y1", "x2", "y2", "score")}
     return {
         PEOPLE: {**person, **place, **edges, "vector": ("FLOAT_VECTOR", {"dim": width})},
