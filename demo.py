@@ -194,7 +194,7 @@ def report(results: "GalleryResults", others: Counter, out: Path) -> list[str]:
         lines.append(f"  {rank}. {'  '.join(filter(None, words))}")
     if others:
         listed = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common())
-        lines.append(f"not images, not searched: {listed}")
+        lines.append(f"not images, not searched: {listed} (python -m tools.index reads videos)")
     if results.failed:
         lines.append(f"{counted(len(results.failed), 'image')} could not be read:")
         lines += [f"  {row['error']}" for row in results.failed]
@@ -218,7 +218,9 @@ def say(*lines: str) -> None:
 def _of_quickstart(name: str) -> Path:
     file = QUICKSTART / name
     if not file.is_file():
-        raise UserError(f"no {file}: run `sh quickstart.sh` first, or give --ckpt, --query and --gallery")
+        raise UserError(
+            f"no {file}, which `sh quickstart.sh` makes: run it, or give --ckpt, --query and --gallery"
+        )
     return file
 
 

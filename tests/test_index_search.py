@@ -194,7 +194,7 @@ def test_nobody_above_the_threshold(place, stub, monkeypatch, capsys):
     assert call(program, "--index", place, "--query", photo, "--top", 2) == 0
     assert "nobody above the threshold; the best has 0.900" in capsys.readouterr().out
     assert call(program, "--index", place, "--query", photo, "--to", "1990-01-01") == 0
-    assert "nobody is in what was searched" in capsys.readouterr().out
+    assert "the index holds nobody else of this camera and time" in capsys.readouterr().out
 
 
 def test_a_file_that_is_gone_is_shown_by_its_small_picture(stub, capsys):
@@ -214,6 +214,7 @@ def test_a_file_that_is_gone_is_shown_by_its_small_picture(stub, capsys):
         (["--query", "one.jpg", "--camera", "B"], "--camera B: .* has no such camera, but A, Tür 3"),
         (["--query", "one.jpg", "--sheet", "one.jpg"], "one.jpg is one of the pictures that are searched"),
         (["--query", "one.jpg", "--sheet", "photo.png"], "photo.png was not written by this program"),
+        (["--query", "one.jpg", "--from", "0:04", "--to", "0:02"], "--from is later than --to"),
         (["--query", "one.jpg", "--from", "2026-05-01", "--to", "1:30"], "--from and --to: give two dates, or two"),
         (["--query", "one.jpg", "--box", 1, 1, 900, 20], "give the left, top, right and bottom"),
     ],

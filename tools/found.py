@@ -11,13 +11,13 @@ from PIL import Image, PngImagePlugin
 from engine.index.scenes import read_scene
 from engine.index.search import Appearance
 from engine.index.store import PeopleIndex
-from tools.photos.drawing import BEST, FAINT, FOUND
+from tools.photos.drawing import BEST, FAINT, RIGHT
 from tools.photos.sheets import Match, overview
 from tools.photos.wording import counted
 from utils.errors import UserError
 from utils.files import write_atomically
 
-COLORS = {"": BEST, "match": BEST, "possible": FOUND, "unlikely": FAINT}
+COLORS = {"": FAINT, "match": RIGHT, "possible": BEST, "unlikely": FAINT}
 OURS = b"written by tools.search"
 """Comment in the pictures that are written, by which they are known and may be replaced."""
 
@@ -28,15 +28,17 @@ def describe(found: Sequence[Appearance]) -> list[str]:
     for rank, result in enumerate(found, start=1):
         words = (f"{result.best.similarity:.3f}", result.verdict, result.best.path, times(result), result.best.camera)
         lines.append(f"  {rank}. {'  '.join(filter(None, words))}")
+    if found and not found[0].verdict:
+        lines.append("who of them is the person is not known: this network has no thresholds (docs/index.md)")
     return lines
 
 
 def headline(found: Sequence[Appearance]) -> str:
     """How a search ended."""
     if not found:
-        return "nobody is in what was searched"
+        return "the index holds nobody else of this camera and time"
     if not found[0].verdict:
-        return f"the best of {counted(len(found), 'result')} has {found[0].best.similarity:.3f}"
+        return f"{counted(len(found), 'result')}, the most similar first"
     kinds = [result.verdict for result in found]
     told = [counted(kinds.count("match"), "match", "matches")] if "match" in kinds else []
     told += [f"{kinds.count('possible')} possible"] if "possible" in kinds else []

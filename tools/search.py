@@ -196,6 +196,8 @@ def where_of(args: argparse.Namespace, index: "PeopleIndex") -> "Where":
             raise UserError(f"--camera {args.camera}: {args.index} has no such camera, but {known}")
     if args.start and args.end and args.start[0] != args.end[0]:
         raise UserError("--from and --to: give two dates, or two times in a video")
+    if args.start and args.end and args.start > args.end:
+        raise UserError("--from is later than --to")
     limits = {kind: [None, None] for kind in ("time", "position")}
     for place, given in enumerate((args.start, args.end)):
         if given:

@@ -54,7 +54,8 @@ class PeopleIndex:
 
     def __init__(self, place: str, network: Network | None = None, vector_index: MappingProxyType | dict = EXACT):
         if network is None and "://" not in place and not Path(place).exists():
-            raise UserError(f"there is no index {place}: make one with python -m tools.index")
+            named = f"give {place}.db" if Path(f"{place}.db").exists() else "make one with python -m tools.index"
+            raise UserError(f"there is no index {place}: {named}")
         self.place = place
         self._milvus = Connection(place)
         try:

@@ -15,7 +15,6 @@ GAP, INNER_GAP = 16, 6
 SCENE = (330, 220)  # width, height in pixels, as all sizes here
 CROP = (100, 220)
 CAPTION = 26
-NAME_LEFT = 165  # room for rank, similarity and verdict
 TITLE = 34
 QUERY_CROP = (230, 506)
 CROP_MARGIN = 0.15  # of the box's sides, shown around it
@@ -102,9 +101,10 @@ def _draw_match(sheet: Image.Image, corner: tuple[int, int], rank: int, match: M
     _paste(sheet, crop_region(match.image, match.box, CROP), corner, CROP, match.color)
     _paste(sheet, draw_marks(match.image, [Mark(match.box, "", match.color, weight=2.5)]), (scene_x, y), SCENE)
     _write(sheet, (x, middle), f"{rank}", 20)
-    color = match.color if match.word else INK
-    _write(sheet, (x + 28, middle), f"{match.similarity:.3f} {match.word}", 18, color)
-    name_x = x + NAME_LEFT
+    color, told = match.color if match.word else INK, f"{match.similarity:.3f} {match.word}".strip()
+    told_x = x + max(28, font(20).getlength(f"{rank}") + INNER_GAP)
+    _write(sheet, (told_x, middle), told, 18, color)
+    name_x = max(scene_x, told_x + font(18).getlength(told) + 2 * INNER_GAP)
     _write(sheet, (name_x, middle), shorten(drawable(match.name), font(15), scene_x + SCENE[0] - name_x), 15, FAINT)
 
 
