@@ -1,14 +1,16 @@
 """An index of drawn pictures and a video, and a service that finds people in it, for tests of the web page."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Event
 
 from filming import NETWORK, StubSearcher, save_picture, save_video
 
 from engine.index.indexing import index_files
 from engine.index.store import PeopleIndex
+from tools.serve import __main__ as program
+from tools.serve.app import server_of
 from tools.serve.jobs import Service
 from utils.match_thresholds import MatchThresholds
 
@@ -20,7 +22,7 @@ class SlowSearcher(StubSearcher):
 
     def __init__(self):
         super().__init__()
-        self.go, self.busy = Event(), Event()
+        self.go, self.busy = threading.Event(), threading.Event()
         self.go.set()
 
     def with_images(self, requests, on_error=None):
@@ -45,3 +47,18 @@ def service_of(place: str, searcher: StubSearcher | None = None) -> Iterator[Ser
     """A service of an index."""
     with PeopleIndex(place) as index, Service(index, searcher or StubSearcher(), THRESHOLDS) as service:
         yield service
+
+
+@contextmanager
+def served(service: Service, password: str | None = None) -> Iterator[str]:
+    """The address of a page, whose server has ended at the end."""
+    with program.listen("127.0.0.1", 0) as listening:
+        server = server_of(service, password, "127.0.0.1")
+        thread = threading.Thread(target=server.run, args=([listening],))
+        thread.start()
+        try:
+            yield program.address(listening)
+        finally:
+            server.should_exit = True
+            thread.join(60)
+            assert not thread.is_alive()

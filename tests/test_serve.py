@@ -1,5 +1,6 @@
 """The web page's API: choosing, searching, what is served to whom, uploads that are refused, several users."""
 
+import asyncio
 import io
 import os
 import re
@@ -15,12 +16,13 @@ import pytest
 pytest.importorskip("pymilvus", reason="an index needs pymilvus: pip install -r requirements-index.txt")
 pytest.importorskip("milvus_lite", reason="an index in a file needs milvus-lite: pip install -r requirements-index.txt")
 pytest.importorskip("fastapi", reason="the web page needs fastapi: pip install -r requirements-web.txt")
+pytest.importorskip("uvicorn", reason="the web page needs uvicorn: pip install -r requirements-web.txt")
 pytest.importorskip("httpx", reason="the tests of the web page need httpx: pip install -r tests/requirements.txt")
 
 from fastapi.testclient import TestClient
 from filming import save_picture
 from PIL import Image
-from serving import THRESHOLDS, SlowSearcher, fill, service_of
+from serving import THRESHOLDS, SlowSearcher, fill, served, service_of
 from tiny import call, eager_model, picture
 
 from engine.index.indexing import index_files
@@ -31,10 +33,10 @@ from engine.searcher import Searcher
 from tools.serve import __main__ as program
 from tools.serve import app as pages
 from tools.serve import jobs
-from tools.serve.app import STATIC, create_app
+from tools.serve.app import STATIC, create_app, server_of
 from tools.serve.jobs import Service
 
-TOKEN = "open sesame, please"
+PASSWORD = "open sesame, please"
 
 
 @pytest.fixture(scope="module")
@@ -87,10 +89,14 @@ def size_of(jpeg: bytes) -> tuple[int, int]:
         return image.size
 
 
+def stored(service: Service) -> list[Path]:
+    return sorted(Path(service._folder.name).iterdir())
+
+
 def test_the_index_is_described(client, folder):
     assert get(client, "index") == {
         "people": 3 + 2 + 3 + 5 * 3 + 1 + 3, "files": 5, "cameras": ["A", "Tür 3"],
-        "thresholds": {"possible": 0.5, "match": 0.85}, "upload_bytes": jobs.UPLOAD_BYTES,
+        "thresholds": {"possible": 0.5, "match": 0.85}, "upload_bytes": pages.UPLOAD_BYTES,
     }  # fmt: skip
     files = get(client, "files?limit=2&offset=1")
     assert files["total"] == 5 and [row["name"] for row in files["files"]] == ["p3.jpg", "p4.jpg"]
@@ -124,14 +130,14 @@ def test_the_next_search_starts_from_a_result_and_filters_hold(client, service):
     [frame] = get(client, f"files/{file_id(client, 'p6')}")["frames"]
     scene = get(client, f"images/{frame['image']}")
     asked = {"image": frame["image"], "person": scene["people"][1]["person"]}
-    for more, where, company in (
+    for more, where, cbgm in (
         ({}, Where(), False),
         ({"camera": "Tür 3"}, Where(camera="Tür 3"), False),
         ({"latest": "1990-01-01T00:00"}, Where(time=(None, 631152000.0)), False),
-        ({"earliest": "1990-01-01T00:00", "company": True}, Where(), True),
+        ({"earliest": "1990-01-01T00:00", "cbgm": True}, Where(), True),
     ):
         query = service.query_of_index(int(asked["image"]), int(asked["person"]))
-        [twin] = search(service.index, [query], 40, where, THRESHOLDS, company)
+        [twin] = search(service.index, [query], 40, where, THRESHOLDS, cbgm)
         results = find(client, **asked, **more)
         assert [(row["best"]["person"], row["verdict"]) for row in results] == [
             (str(each.best.id), each.verdict) for each in twin
@@ -158,16 +164,16 @@ def test_a_video_is_served_by_parts(client, folder):
         (b"", 400, "x.png is an empty file"),
         (b"no picture", 400, "x.png is not an image of a known kind"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", 400, "x.png is not an image of a known kind"),
-        (b"0" * 3000, 413, "x.png has more than"),
+        (b"0" * 3000, 413, "at most 2,000 bytes"),
     ],
 )
 def test_bad_uploads_are_told_and_nothing_is_left_of_them(client, service, monkeypatch, content, status, message):
-    monkeypatch.setattr(jobs, "UPLOAD_BYTES", 2000)
-    before = sorted(Path(service._folder.name).iterdir())
+    monkeypatch.setattr(pages, "UPLOAD_BYTES", 2000)
+    before = stored(service)
     answer = client.post("/api/uploads", params={"name": "../../x.png"}, content=content)
     assert answer.status_code == status and answer.json()["detail"].startswith(message)
     assert service._folder.name not in answer.text
-    assert sorted(Path(service._folder.name).iterdir()) == before
+    assert stored(service) == before
 
 
 def test_an_upload_of_too_many_pixels_is_refused_and_the_oldest_uploads_go(client, service, monkeypatch, tmp_path):
@@ -175,7 +181,7 @@ def test_an_upload_of_too_many_pixels_is_refused_and_the_oldest_uploads_go(clien
     photo = save_picture(tmp_path / "photo.jpg", 1)
     numbers = [upload(client, photo)["upload"] for _ in range(3)]
     assert [client.get(f"/api/uploads/{number}").status_code for number in numbers] == [404, 200, 200]
-    assert len(list(Path(service._folder.name).iterdir())) == 2
+    assert len(stored(service)) == 2
     monkeypatch.setattr(jobs, "UPLOAD_PIXELS", 320 * 240 - 1)
     answer = client.post("/api/uploads", content=photo.read_bytes())
     assert answer.status_code == 400 and "more than 76799 pixels" in answer.json()["detail"]
@@ -235,29 +241,84 @@ def test_only_files_as_they_were_indexed_are_served(tmp_path):
             assert answer.status_code == 404 and b"secret" not in answer.content
 
 
-def test_the_token_opens_the_api(service, monkeypatch):
-    monkeypatch.setattr(pages, "PAUSE", 0.0)
-    with TestClient(create_app(service, TOKEN)) as client:
+@pytest.mark.parametrize(
+    ("path", "most"), [("login", pages.BODY_BYTES), ("searches", pages.BODY_BYTES), ("uploads", 200_000)]
+)
+def test_no_more_of_a_body_is_read_than_its_limit(service, monkeypatch, path, most):
+    monkeypatch.setattr(pages, "UPLOAD_BYTES", 200_000)
+    chunk, read, answers = b" " * 10_000, 0, []
+
+    async def endless():
+        nonlocal read
+        read += len(chunk)
+        return {"type": "http.request", "body": chunk, "more_body": True}
+
+    async def answer(message):
+        answers.append(message)
+
+    scope = {
+        "type": "http", "method": "POST", "path": f"/api/{path}", "query_string": b"", "http_version": "1.1",
+        "headers": [(b"host", b"here"), (b"content-type", b"application/json")],
+    }  # fmt: skip
+    password = None if path == "uploads" else PASSWORD
+    asyncio.run(create_app(service, password)(scope, endless, answer))
+    assert answers[0]["status"] == 413 and most < read <= most + len(chunk)
+
+
+def test_a_body_up_to_the_limit_is_read(client):
+    content = b'{"password": ""}'.ljust(pages.BODY_BYTES)
+    headers = {"Content-Type": "application/json"}
+    assert client.post("/api/login", content=content, headers=headers).status_code == 204
+    assert client.post("/api/login", content=content + b" ", headers=headers).status_code == 413
+
+
+def test_the_password_opens_the_api(service):
+    with TestClient(create_app(service, PASSWORD)) as client:
         assert client.get("/").status_code == 200
         for path in ("index", "files", "openapi.json", "images/1/picture", "files/1/video", "uploads/x/picture"):
             assert client.get(f"/api/{path}").status_code == 401
         assert client.post("/api/searches", json={"image": "1", "person": "1"}).status_code == 401
         assert client.post("/api/uploads", content=b"x").status_code == 401
         assert client.get("/api/index", headers={"Authorization": "Bearer open sesame"}).status_code == 401
-        assert client.get("/api/index", headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
+        assert client.get("/api/index", headers={"Authorization": f"Bearer {PASSWORD}"}).status_code == 200
         assert client.get("/api/index", headers={"Authorization": "Bearer ä".encode()}).status_code == 401
-        assert client.post("/api/login", json={"token": "wrong"}).status_code == 401
+        assert client.post("/api/login", json={"password": "wrong"}).status_code == 401
         assert client.get("/api/index").status_code == 401
-        answer = client.post("/api/login", json={"token": TOKEN})
-        assert answer.status_code == 204 and TOKEN not in answer.headers["set-cookie"]
+        answer = client.post("/api/login", json={"password": PASSWORD})
+        assert answer.status_code == 204 and PASSWORD not in answer.headers["set-cookie"]
         assert {"HttpOnly", "SameSite=strict"} <= set(answer.headers["set-cookie"].split("; "))
         assert client.get("/api/index").status_code == 200
 
 
-def test_other_sites_names_do_not_lead_here(service):
-    with TestClient(create_app(service, hosts=["127.0.0.1", "localhost"]), base_url="http://127.0.0.1:8000") as client:
-        assert client.get("/api/index").status_code == 200
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "127.0.0.2"])
+def test_a_page_without_password_has_the_names_of_this_machine_alone(service, host):
+    with TestClient(server_of(service, None, host).config.app) as client:
+        for name in ("localhost:8000", "127.0.0.1:8000", "[::1]:8000", host if ":" not in host else f"[{host}]"):
+            assert client.get("/api/index", headers={"Host": name}).status_code == 200, name
         assert client.get("/api/index", headers={"Host": "elsewhere.example"}).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("site", "status"), [("cross-site", 403), ("same-site", 403), ("same-origin", 200), ("none", 200), (None, 200)]
+)
+def test_other_sites_pages_cannot_ask(client, tmp_path, site, status):
+    headers = {"Sec-Fetch-Site": site} if site else {}
+    photo = save_picture(tmp_path / "photo.png", 3).read_bytes()
+    assert client.post("/api/uploads", content=photo, headers=headers).status_code == status
+    assert client.get("/api/index", headers=headers).status_code == status
+    assert client.post("/api/login", json={"password": ""}, headers=headers).status_code == {200: 204}.get(status, 403)
+    assert client.get("/", headers=headers).status_code == 200, "links to the page work"
+
+
+def test_the_server_ends_though_a_request_is_not_over(service, monkeypatch):
+    monkeypatch.setattr(pages, "GRACE", 1)
+    before = stored(service)
+    with socket.socket() as slow, served(service) as address:
+        slow.connect(("127.0.0.1", int(address.rpartition(":")[2])))
+        slow.sendall(b"POST /api/uploads HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n.")
+        while stored(service) == before:
+            time.sleep(0.01)
+    assert stored(service) == before
 
 
 def test_pages_are_answered_while_several_users_wait_for_the_network(client, service, monkeypatch, tmp_path):
@@ -315,14 +376,14 @@ def test_a_real_network_finds_what_it_finds_without_a_page(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--host", "0.0.0.0"], "--host 0.0.0.0 lets others reach the page: give --token"),
-        (["--token", "short"], "--token has 5 characters: give at least 12"),
+        (["--host", "0.0.0.0"], "--host 0.0.0.0 lets others reach the page: give --password"),
+        (["--password", "short"], "--password has 5 characters: give at least 12"),
         (["--port", "taken"], "cannot be used"),
         (["--ckpt", "gone.pth"], "gone.pth"),
     ],
 )
 def test_what_cannot_be_served_is_told(capsys, monkeypatch, words, message):
-    monkeypatch.delenv(program.TOKEN, raising=False)
+    monkeypatch.delenv(program.PASSWORD, raising=False)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         words = [str(taken.getsockname()[1]) if word == "taken" else word for word in words]
         port = [] if "--port" in words else ["--port", 0]
@@ -332,11 +393,12 @@ def test_what_cannot_be_served_is_told(capsys, monkeypatch, words, message):
 
 
 def test_a_missing_package_is_named(capsys, monkeypatch):
+    monkeypatch.delitem(sys.modules, "tools.serve.app")
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     assert call(program, "--index", "people.db") == 1
     assert "the web page needs uvicorn: pip install -r requirements-web.txt" in capsys.readouterr().err
 
 
-def test_a_token_may_be_in_the_environment(monkeypatch):
-    monkeypatch.setitem(os.environ, program.TOKEN, TOKEN)
-    assert program.token_of(program.parse_args(["--index", "people.db", "--host", "0.0.0.0"])) == TOKEN
+def test_a_password_may_be_in_the_environment(monkeypatch):
+    monkeypatch.setitem(os.environ, program.PASSWORD, PASSWORD)
+    assert program.password_of(program.parse_args(["--index", "people.db", "--host", "0.0.0.0"])) == PASSWORD

@@ -1,9 +1,6 @@
 """The web page in a browser: choosing, clicking, results, the time in a video, errors, phone width."""
 
 import shutil
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,33 +11,18 @@ pytest.importorskip("fastapi", reason="the web page needs fastapi: pip install -
 pytest.importorskip("uvicorn", reason="the web page needs uvicorn: pip install -r requirements-web.txt")
 pytest.importorskip("playwright", reason="a browser is driven by playwright: pip install -r tests/requirements.txt")
 
-import uvicorn
-from filming import save_picture
+from filming import NETWORK, save_picture
 from playwright import sync_api
-from serving import SlowSearcher, fill, service_of
+from serving import SlowSearcher, fill, served, service_of
 
-from tools.serve import __main__ as program
-from tools.serve.app import create_app
+from engine.index.store import PeopleIndex
+from tools.serve import jobs
 
 pytestmark = pytest.mark.slow
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 PATIENCE = 60_000
 """Milliseconds, on a busy machine."""
-
-
-@contextmanager
-def served(service, token: str | None = None) -> Iterator[str]:
-    """The address of a page."""
-    with program.listen("127.0.0.1", 0) as listening:
-        server = uvicorn.Server(uvicorn.Config(create_app(service, token), log_level="warning"))
-        thread = threading.Thread(target=server.run, args=([listening],))
-        thread.start()
-        try:
-            yield program.address(listening)
-        finally:
-            server.should_exit = True
-            thread.join(60)
 
 
 @pytest.fixture(scope="module")
@@ -179,10 +161,15 @@ def test_the_keyboard_suffices_and_a_file_of_the_index_is_a_query(tab, address):
     tab.focus("#browse")
     tab.keyboard.press("Enter")
     tab.wait_for_selector("#files li button")
-    tab.focus("#files-text")
-    tab.keyboard.type("p4")
+    asked = []
+    tab.on("request", lambda request: asked.append(request.url) if "text=" in request.url else None)
+    tab.locator("#files-text").evaluate(
+        "field => ['p', 'p4'].forEach((text) => { field.value = text; field.dispatchEvent(new Event('input')); })"
+    )
     sync_api.expect(tab.locator("#files li")).to_have_count(1, timeout=PATIENCE)
     assert "picture" in tab.inner_text("#files li")
+    assert len(asked) == 1, "the server is asked once for keys that follow each other"
+    tab.focus("#files-text")
     tab.keyboard.press("Tab")
     tab.keyboard.press("Enter")
     fault(tab, "Nobody was found in p4.jpg")
@@ -263,16 +250,44 @@ def test_the_page_goes_on_while_a_search_takes_long(tab, service, address, tmp_p
     headline(tab, "3 matches")
 
 
-def test_the_token_is_asked_for(tab, service):
-    with served(service, "open sesame, please") as address:
+def test_the_password_is_asked_for(tab, service):
+    password = "open sesame, please"
+    with served(service, password) as address:
         tab.goto(address)
-        tab.fill("#login [name=token]", "wrong")
+        tab.fill("#login [name=password]", "wrong")
         tab.click("#login button")
-        sync_api.expect(tab.locator("#login [role=alert]")).to_have_text("this is not the token", timeout=PATIENCE)
-        tab.fill("#login [name=token]", "open sesame, please")
+        sync_api.expect(tab.locator("#login [role=alert]")).to_have_text("this is not the password", timeout=PATIENCE)
+        tab.fill("#login [name=password]", password)
         tab.click("#login button")
         tab.wait_for_selector("#about:not(:empty)")
         assert not tab.locator("#login").get_attribute("open")
+        cameras = tab.locator("[name=camera] option").all_inner_texts()
+        tab.context.clear_cookies()  # as after a new start of the server
+        tab.click("#browse")
+        tab.fill("#login [name=password]", password)
+        tab.click("#login button")
+        tab.wait_for_selector("#login:not([open])", state="attached")
+        assert tab.locator("[name=camera] option").all_inner_texts() == cameras == ["all", "A", "Tür 3"]
+
+
+def test_the_same_click_works_after_an_error(tab, service, address, tmp_path, monkeypatch):
+    choose(tab, address, save_picture(tmp_path / "photo.png", 3))
+    person = tab.locator("#query .outline").first
+    with monkeypatch.context() as patched:
+        patched.setattr(jobs, "WAITING", 0)
+        person.click()
+        fault(tab, "too many searches wait")
+    person.click()
+    headline(tab, "3 matches")
+    assert tab.is_hidden("#error")
+
+
+def test_an_empty_index_is_told(tab, tmp_path):
+    with PeopleIndex(str(tmp_path / "empty.db"), NETWORK):
+        pass
+    with service_of(str(tmp_path / "empty.db")) as service, served(service) as address:
+        tab.goto(address)
+        sync_api.expect(tab.locator("#about")).to_contain_text("The index is empty", timeout=PATIENCE)
 
 
 def test_a_server_that_is_gone_is_told(tab, service):

@@ -1,9 +1,9 @@
 """Serve a web page that finds people in an index of pictures and videos, which tools.index makes.
 
-    python -m tools.serve --index people.db --ckpt CKPT [--port 8000] [--host 127.0.0.1] [--token TOKEN]
+    python -m tools.serve --index people.db --ckpt CKPT [--port 8000] [--host 127.0.0.1] [--password PASSWORD]
 
 Open http://127.0.0.1:8000. Without --host only programs on this machine reach the page. With the address of a network,
-or 0.0.0.0 for all, everybody there does who knows the token; the connection is not encrypted.
+or 0.0.0.0 for all, everybody there does who knows the password; the connection is not encrypted.
 """
 
 import argparse
@@ -19,9 +19,10 @@ from tools.common import new_parser, run_program
 from tools.searching import add_index_arguments
 from utils.errors import UserError
 
-TOKEN = "SERVE_TOKEN"
-"""Environment variable that may hold the token instead of --token, which other users of the machine can read."""
-SHORTEST_TOKEN = 12
+PASSWORD = "SERVE_PASSWORD"
+"""Environment variable that may hold the password instead of --password, which other users of the machine can read."""
+SHORTEST = 12
+"""Characters of a password that nobody finds by trying."""
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -30,7 +31,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--port", type=port, default=8000, help="where the page is served; 0 for any free one (default: %(default)s)")
     add("--host", default="127.0.0.1", metavar="ADDRESS", help="of this machine, to listen at (default: %(default)s)")
-    add("--token", help=f"password of the page, also read from {TOKEN}; needed with another --host")
+    add("--password", help=f"of the page, also read from {PASSWORD}; needed with another --host")
     add_index_arguments(parser)
     return parser.parse_intermixed_args(argv)
 
@@ -46,14 +47,12 @@ def main(args: argparse.Namespace) -> None:
     """Serve the page until Ctrl-C.
 
     Raises:
-        UserError: no token where one is needed, or a short one; the address cannot be used; a package is missing; or
+        UserError: no password where one is needed, or a short one; the address cannot be used; a package is missing; or
             see `engine.index.store.PeopleIndex` and `tools.searching.open_searcher`.
     """
-    token = token_of(args)
+    password = password_of(args)
     try:
-        import uvicorn
-
-        from tools.serve.app import create_app
+        from tools.serve.app import server_of
     except ModuleNotFoundError as error:
         if error.name not in ("fastapi", "uvicorn"):
             raise
@@ -67,21 +66,19 @@ def main(args: argparse.Namespace) -> None:
         with PeopleIndex(args.index) as index:
             index.network.check_weights(network, args.index)
             with Service(index, searcher, thresholds) as service:
-                hosts = [args.host, "localhost"] if token is None else ["*"]
-                server = uvicorn.Server(uvicorn.Config(create_app(service, token, hosts), log_level="warning"))
                 sys.stdout.write(f"the page is at {address(listening)} - Ctrl-C ends it\n")
                 sys.stdout.flush()
-                server.run([listening])
+                server_of(service, password, args.host).run([listening])
 
 
-def token_of(args: argparse.Namespace) -> str | None:
-    """The token of the page, None for none; UserError where one is needed, or it is easily guessed."""
-    token = args.token or os.environ.get(TOKEN) or None
-    if token is None and not is_own(args.host):
-        raise UserError(f"--host {args.host} lets others reach the page: give --token, a password they must know")
-    if token is not None and len(token) < SHORTEST_TOKEN:
-        raise UserError(f"--token has {len(token)} characters: give at least {SHORTEST_TOKEN}, which nobody guesses")
-    return token
+def password_of(args: argparse.Namespace) -> str | None:
+    """The password of the page, None for none; UserError where one is needed, or it is easily guessed."""
+    password = args.password or os.environ.get(PASSWORD) or None
+    if password is None and not is_own(args.host):
+        raise UserError(f"--host {args.host} lets others reach the page: give --password, which they must know")
+    if password is not None and len(password) < SHORTEST:
+        raise UserError(f"--password has {len(password)} characters: give at least {SHORTEST}, which nobody guesses")
+    return password
 
 
 def is_own(host: str) -> bool:

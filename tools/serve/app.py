@@ -1,28 +1,32 @@
-"""The web page and its JSON API."""
+"""The web page, its JSON API, and their server."""
 
-import asyncio
 import mimetypes
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
+import uvicorn
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from engine.index.rows import Where
 from tools.serve import schema
-from tools.serve.jobs import UPLOAD_BYTES, BusyError, MissingError, Service, TooLargeError, Upload
+from tools.serve.jobs import BusyError, MissingError, Service, Upload
 from utils.errors import UserError
 
 STATIC = Path(__file__).resolve().parent / "static"
 COOKIE = "person_search"
-PAUSE = 1.0
-"""Seconds that a wrong token costs, so that nobody tries many."""
-STATUS = {UserError: 400, MissingError: 404, TooLargeError: 413, BusyError: 503}
+UPLOADS = "/api/uploads"
+UPLOAD_BYTES, BODY_BYTES = 32 * 2**20, 64 * 2**10
+"""Most bytes of an upload's body, and of any other."""
+GRACE = 3
+"""Seconds that requests have to end after Ctrl-C: a browser may keep a paused video's open for hours."""
+STATUS = {UserError: 400, MissingError: 404, BusyError: 503}
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -34,14 +38,26 @@ FILE = {"schema": {"type": "string", "format": "binary"}}
 UPLOAD_BODY = {"requestBody": {"required": True, "content": {"image/*": FILE}}}
 
 
-def create_app(service: Service, token: str | None = None, hosts: Sequence[str] = ("*",)) -> FastAPI:
+def server_of(service: Service, password: str | None, host: str) -> uvicorn.Server:
+    """A server of the page, to be run with a socket that listens at `host`; for `password` see `create_app`."""
+    # Starlette before 1.7 takes "[" for the name of http://[::1]:8000; no site's name begins with it.
+    hosts = ["localhost", "127.0.0.1", "[::1]", "[", host] if password is None else ["*"]
+    app = create_app(service, password, hosts)
+    return uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=GRACE))
+
+
+def create_app(service: Service, password: str | None = None, hosts: Sequence[str] = ("*",)) -> FastAPI:
     """The page at /, its API below /api, described by /api/openapi.json.
 
     Args:
-        token: without it /api is refused; None for no token.
+        password: without it /api is refused; None for no password.
         hosts: names by which the page may be called, so that no other site's name leads here; "*" for any.
     """
-    app = FastAPI(title="Person search", docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(
+        title="Person search", docs_url=None, redoc_url=None, openapi_url=None,
+        dependencies=[Depends(refuse_other_sites)],
+    )  # fmt: skip
+    app.add_middleware(_BodyLimit)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
     for error, status in STATUS.items():
         app.add_exception_handler(error, _answer(status))
@@ -52,35 +68,61 @@ def create_app(service: Service, token: str | None = None, hosts: Sequence[str] 
         response.headers.update(HEADERS)
         return response
 
-    door = _Door(token)
-    app.post("/api/login", status_code=204, summary="Exchange the token for a cookie")(door.login)
-    description = APIRouter()
-    description.get("/openapi.json", include_in_schema=False)(app.openapi)
-    for router in (_index_routes(service), _search_routes(service), description):
-        app.include_router(router, prefix="/api", dependencies=[Depends(door.check)])
+    door = _Door(password)
+    checks = [Depends(door.check)]
+    app.post("/api/login", status_code=204, summary="Exchange the password for a cookie")(door.login)
+    app.get("/api/openapi.json", include_in_schema=False, dependencies=checks)(app.openapi)
+    for router in (_index_routes(service), _search_routes(service)):
+        app.include_router(router, prefix="/api", dependencies=checks)
     app.mount("/", StaticFiles(directory=STATIC, html=True))
     return app
 
 
-class _Door:
-    """Lets in whoever shows the token as `Authorization: Bearer TOKEN`, or the cookie that `login` gave for it."""
+def refuse_other_sites(request: Request) -> None:
+    """Refuse what another site's page makes a browser ask; uploads need no consent of ours (CORS) otherwise."""
+    if request.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site"):
+        raise HTTPException(403, "another site asks for this")
 
-    def __init__(self, token: str | None):
-        self._token, self._session = token, secrets.token_urlsafe(32)
+
+class _BodyLimit:
+    """Refuses requests of too many bytes while they are read, which may be before anything else is checked."""
+
+    def __init__(self, app: ASGIApp):
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        limit = UPLOAD_BYTES if scope.get("path") == UPLOADS else BODY_BYTES
+        size = 0
+
+        async def counted() -> Message:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size > limit:
+                raise HTTPException(413, f"at most {limit:,} bytes are taken")
+            return message
+
+        await self._app(scope, counted, send)
+
+
+class _Door:
+    """Lets in who shows the password as `Authorization: Bearer PASSWORD`, or the cookie that `login` gave for it."""
+
+    def __init__(self, password: str | None):
+        self._password, self._session = password, secrets.token_urlsafe(32)
 
     def check(self, request: Request) -> None:
         shown = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        if not (self._is_token(shown) or _same(request.cookies.get(COOKIE, ""), self._session)):
-            raise HTTPException(401, "the token is missing")
+        if not (self._is_password(shown) or _same(request.cookies.get(COOKIE, ""), self._session)):
+            raise HTTPException(401, "the password is missing")
 
-    async def login(self, given: schema.Token, response: Response) -> None:
-        if not self._is_token(given.token):
-            await asyncio.sleep(PAUSE)
-            raise HTTPException(401, "this is not the token")
+    def login(self, given: schema.Password, response: Response) -> None:
+        if not self._is_password(given.password):
+            raise HTTPException(401, "this is not the password")
         response.set_cookie(COOKIE, self._session, httponly=True, samesite="strict")
 
-    def _is_token(self, given: str) -> bool:
-        return self._token is None or _same(given, self._token)
+    def _is_password(self, given: str) -> bool:
+        return self._password is None or _same(given, self._password)
 
 
 def _same(given: str, secret: str) -> bool:
@@ -178,7 +220,7 @@ def _search_routes(service: Service) -> APIRouter:
             query = await run_in_threadpool(service.query_of_index, asked.image, asked.person)
         times = tuple(moment and moment.timestamp() for moment in (asked.earliest, asked.latest))
         where = Where(asked.camera, times)
-        found = await run_in_threadpool(service.search, query, asked.top, where, asked.company)
+        found = await run_in_threadpool(service.search, query, asked.top, where, asked.cbgm)
         return schema.Results(results=[schema.Result.of(each) for each in found])
 
     return api

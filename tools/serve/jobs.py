@@ -24,7 +24,6 @@ from utils.errors import UserError
 from utils.images import HEIF_SUFFIXES, jpeg_bytes, read_photo
 from utils.match_thresholds import MatchThresholds
 
-UPLOAD_BYTES = 32 * 2**20
 UPLOAD_PIXELS = 50_000_000
 """Largest picture that is taken from users: what phones make."""
 UPLOADS_KEPT = 64
@@ -43,10 +42,6 @@ class MissingError(LookupError):
 
 class BusyError(RuntimeError):
     """Too many requests wait."""
-
-
-class TooLargeError(ValueError):
-    """An upload has too many bytes."""
 
 
 @dataclass(frozen=True)
@@ -131,19 +126,15 @@ class Service:
             name: of the user's file, for messages, and for its kind where it ends as one in HEIF format.
 
         Raises:
-            TooLargeError: it has more than UPLOAD_BYTES.
             UserError: it is no picture, or has more than UPLOAD_PIXELS.
             BusyError: see `with_network`.
         """
         number, suffix = secrets.token_urlsafe(16), Path(name).suffix.lower()
         path = Path(self._folder.name, number).with_suffix(suffix if suffix in HEIF_SUFFIXES else "")
-        upload, size = Upload(number, path, Path(name).name or "the picture"), 0
+        upload = Upload(number, path, Path(name).name or "the picture")
         try:
             with path.open("wb") as file:
                 async for chunk in chunks:
-                    size += len(chunk)
-                    if size > UPLOAD_BYTES:
-                        raise TooLargeError(f"{upload.name} has more than {UPLOAD_BYTES // 2**20} MB: scale it down")
                     file.write(chunk)
             upload = await self.with_network(self._find, upload)
         except BaseException:
@@ -196,9 +187,9 @@ class Service:
             raise MissingError("this person is not in the index, or no longer")
         return query
 
-    def search(self, query: Query, top: int, where: Where, company: bool) -> list[Appearance]:
+    def search(self, query: Query, top: int, where: Where, cbgm: bool) -> list[Appearance]:
         """The best results, see `engine.index.search.search`."""
-        [found] = search(self.index, [query], top, where, self.thresholds, company)
+        [found] = search(self.index, [query], top, where, self.thresholds, cbgm)
         return found
 
     async def with_network(self, function: Callable[..., T], *args: object) -> T:

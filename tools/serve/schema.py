@@ -103,7 +103,7 @@ class Upload(BaseModel):
 class Asked(BaseModel):
     """Whom to search for, a box of an upload or a person of the index, and where; null for everywhere.
 
-    `company`: re-rank the best images by the people around (context bipartite graph matching).
+    `cbgm`: re-rank the best images by the people around (context bipartite graph matching).
     """
 
     upload: str | None = None
@@ -114,7 +114,7 @@ class Asked(BaseModel):
     earliest: datetime | None = None
     latest: datetime | None = None
     top: int = Field(default=40, ge=1, le=500)
-    company: bool = False
+    cbgm: bool = False
 
     @model_validator(mode="after")
     def _one_query(self) -> "Asked":
@@ -168,10 +168,10 @@ class Results(BaseModel):
     results: list[Result]
 
 
-class Token(BaseModel):
+class Password(BaseModel):
     """The password of the page."""
 
-    token: str
+    password: str
 
 
 def iso(seconds: float) -> str:

@@ -1,20 +1,18 @@
 // Calls of the JSON API, described in /api/openapi.json.
 
-export class TokenError extends Error {}
+export class PasswordError extends Error {}
 
+/** The JSON of an answer, null where it has none; `json` is posted. */
 export async function call(path, { json, ...options } = {}) {
-  return (await request(path, json === undefined ? options : {
+  const response = await request(path, json === undefined ? options : {
     ...options, method: "POST", body: JSON.stringify(json), headers: { "Content-Type": "application/json" },
-  })).json();
+  });
+  return response.status === 204 ? null : response.json();
 }
 
 /** A picture as an address for <img>; to be given back by URL.revokeObjectURL. */
 export async function picture(path, options) {
   return URL.createObjectURL(await (await request(path, options)).blob());
-}
-
-export async function login(token) {
-  await request("login", { method: "POST", body: JSON.stringify({ token }), headers: { "Content-Type": "application/json" } });
 }
 
 async function request(path, options = {}) {
@@ -28,6 +26,6 @@ async function request(path, options = {}) {
   if (response.ok) return response;
   const { detail } = await response.json().catch(() => ({}));
   const text = Array.isArray(detail) ? detail.map((fault) => fault.msg).join("; ") : detail;
-  if (response.status === 401) throw new TokenError(text);
+  if (response.status === 401) throw new PasswordError(text);
   throw new Error(text || "The server failed; the window in which it runs says why.");
 }

@@ -6,10 +6,12 @@ const dialog = document.querySelector("#files");
 const list = dialog.querySelector("ul");
 const text = document.querySelector("#files-text");
 const more = document.querySelector("#files-more");
+const PAUSE = 250; // milliseconds without a key, after which the server is asked: it reads the whole index
 let shown = 0;
 let choose = () => {};
 let fail = () => {};
 let latest = 0;
+let typing = null;
 
 /** Shows the files; `chosen` is called with the one that is clicked, `failed` with an error. */
 export function browse(chosen, failed) {
@@ -48,5 +50,8 @@ function row(file) {
   return element("li", {}, button);
 }
 
-text.addEventListener("input", () => load(true));
+text.addEventListener("input", () => {
+  clearTimeout(typing);
+  typing = setTimeout(load, PAUSE, true);
+});
 more.addEventListener("click", () => load(false));

@@ -1,6 +1,6 @@
 // The page. Whom to search for stands behind # in its address, so Back, reloading and links work:
 // #upload=ID[&box=LEFT,TOP,RIGHT,BOTTOM] or #image=ID[&person=ID].
-import { call, login, TokenError } from "./api.js";
+import { call, PasswordError } from "./api.js";
 import { open } from "./detail.js";
 import { browse, close as closeFiles } from "./files.js";
 import { clear, draw, show } from "./picture.js";
@@ -23,7 +23,9 @@ let stopDrawing = null;
 
 const asked = () => Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
 const ask = (query) => {
+  const before = location.hash;
   location.hash = new URLSearchParams(query);
+  if (location.hash === before) follow(); // as after an error; there is no hashchange
 };
 
 async function start() {
@@ -33,8 +35,9 @@ async function start() {
     fail(error);
     return;
   }
-  about.textContent = `${counted(index.people, "person", "people")} in ${counted(index.files, "file")}`;
-  if (!index.people) fail(new Error("The index is empty: end the server, and fill the index with python -m tools.index."));
+  about.textContent = index.people
+    ? `${counted(index.people, "person", "people")} in ${counted(index.files, "file")}`
+    : "The index is empty: end the server, and fill the index with python -m tools.index.";
   filters.camera.append(...index.cameras.map((camera) => element("option", { value: camera }, camera)));
   $("#cameras").hidden = !index.cameras.length;
   $("#verdicts").hidden = !index.thresholds;
@@ -118,7 +121,7 @@ async function search({ upload, box, image, person }, signal) {
   try {
     ({ results } = await call("searches", {
       json: {
-        ...whom, top, camera: filters.camera.value || null, company: filters.company.checked,
+        ...whom, top, camera: filters.camera.value || null, cbgm: filters.cbgm.checked,
         earliest: filters.earliest.value || null, latest: filters.latest.value || null,
       },
       signal,
@@ -195,9 +198,9 @@ function busy(line, text) {
 }
 
 function fail(error) {
-  fault.hidden = !error || error instanceof TokenError;
+  fault.hidden = !error || error instanceof PasswordError;
   fault.textContent = error?.message ?? "";
-  if (error instanceof TokenError && !$("#login").open) $("#login").showModal();
+  if (error instanceof PasswordError && !$("#login").open) $("#login").showModal();
 }
 
 function endDrawing() {
@@ -229,9 +232,9 @@ $("#picture-file").addEventListener("change", ({ target }) => {
 $("#login form").addEventListener("submit", async (event) => {
   event.preventDefault();
   try {
-    await login(event.target.token.value);
+    await call("login", { json: { password: event.target.password.value } });
     $("#login").close();
-    await start();
+    await (index ? follow() : start());
   } catch (error) {
     $("#login [role=alert]").textContent = error.message;
   }

@@ -6,7 +6,7 @@ const LEAST_SIDE = 4; // pixels of the picture, as the server asks for
 
 /**
  * Shows a picture in `place`, its people as buttons; `people` have `box`: left, top, right, bottom in its pixels.
- * `chosen` tells who is marked, `choose` is called with who is clicked. Returns the <img>.
+ * `chosen` tells who is marked, `choose` is called with who is clicked.
  */
 export async function show(place, path, people, { chosen, choose, signal }) {
   clear(place);
@@ -15,7 +15,7 @@ export async function show(place, path, people, { chosen, choose, signal }) {
     const image = element("img", { alt: "", draggable: "false" });
     image.src = await picture(path, { signal });
     await image.decode();
-    if (signal?.aborted) return image;
+    if (signal.aborted) return;
     place.replaceChildren(image);
     // The largest first, so that who stands before somebody else can be clicked, but in order for the keyboard.
     people.forEach((person, index) => {
@@ -25,7 +25,6 @@ export async function show(place, path, people, { chosen, choose, signal }) {
       button.addEventListener("click", () => choose(person));
       place.append(button);
     });
-    return image;
   } finally {
     place.classList.remove("loading");
   }
