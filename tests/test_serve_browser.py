@@ -267,6 +267,8 @@ def test_the_password_is_asked_for(tab, service):
         tab.fill("#login [name=password]", password)
         tab.click("#login button")
         tab.wait_for_selector("#login:not([open])", state="attached")
+        tab.click("#browse")
+        sync_api.expect(tab.locator("#files li")).to_have_count(5, timeout=PATIENCE)
         assert tab.locator("[name=camera] option").all_inner_texts() == cameras == ["all", "A", "Tür 3"]
 
 
