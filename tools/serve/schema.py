@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from engine.index.rows import Hit, Source
+from engine.index.rows import Hit, Source, check_camera
 from engine.index.search import Appearance
 from engine.index.sources import is_video
 
@@ -121,8 +121,8 @@ class Asked(BaseModel):
         given = [value is not None for value in (self.upload, self.box, self.image, self.person)]
         if given not in ([True, True, False, False], [False, False, True, True]):
             raise ValueError("give upload and box, or image and person")
-        if self.camera is not None and (set(self.camera) & set("\"'\\") or not self.camera.isprintable()):
-            raise ValueError("a camera's name holds no quote, backslash or control character")
+        if self.camera is not None:
+            check_camera(self.camera)
         return self
 
 
