@@ -111,6 +111,37 @@ def test_fields_of_cameras_and_two_folders_of_images(tmp_path):
     assert not (tmp_path / "out/frames/c3s1_000001.jpg").samefile(tmp_path / "old/1.jpg")
 
 
+def test_cameras_are_in_names_not_in_folders(tmp_path):
+    write(tmp_path, "train.json", [image(1, "c9s/c2s1_000151.jpg"), image(2, "c9s/street.jpg")], [person(1, 1)])
+    write(tmp_path, "test.json", [image(1, "frames/c3s1_000151.jpg")], [person(1, 1)])
+    assert import_coco(tmp_path) == 0
+    assert [item["cam_id"] for item in read(tmp_path, "train") + read(tmp_path, "gallery")] == [2, 1, 3]
+
+
+@pytest.mark.parametrize("pattern", [r"kamera(\d+)", r"cam(\d+)|north(\d+)", r"cam(\d*)|x"])
+def test_an_image_without_the_camera_pattern_is_named(tmp_path, capsys, pattern):
+    write(tmp_path, "train.json", [image(1, "cam3/x.jpg"), image(2, "north4/x.jpg")], [person(1, 1)])
+    write(tmp_path, "test.json", [image(1, "cam3/y.jpg")], [person(1, 1)])
+    assert import_coco(tmp_path, "--camera-pattern", pattern) == 1
+    told = capsys.readouterr().err
+    assert f"--camera-pattern {pattern!r} finds no camera" in told and re.search("(cam3|north4)/x.jpg", told)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["c1s1_000002.jpg", "foo.jpg"], ["c1s1_000001.jpg", "c1s1_000002.jpg", "c1s1_000003.jpg"]),
+        (["a/c1s2_7.jpg", "b/c1s2_7.png"], ["c1s1_000001.jpg", "c1s1_000002.jpg", "c1s1_000003.jpg"]),
+        (["a/c1s2_7.jpg", "b/c2s2_7.png"], ["c1s2_7.jpg", "c2s2_7.jpg", "c1s1_000009.jpg"]),
+    ],
+)
+def test_names_are_kept_where_all_can_be(tmp_path, names, expected):
+    write(tmp_path, "train.json", [image(key, name) for key, name in enumerate(names)], [person(0, 1)])
+    write(tmp_path, "test.json", [image(1, "c1s1_000009.jpg")], [person(1, 1)])
+    assert import_coco(tmp_path) == 0
+    assert [item["img_name"] for item in read(tmp_path, "train") + read(tmp_path, "gallery")] == expected
+
+
 FAULTS = {
     "no JSON": ("{", "train.json: is not a JSON file"),
     "a list": ([], "train.json: is not in COCO's format: images is not a list"),

@@ -3,9 +3,10 @@
     python -m tools.import_coco --train TRAIN.json --gallery TEST.json --images FOLDER --out DIR
 
 Annotations hold the person in the field person_id, or in another one that --person-field names; there is no identity
-where it is missing or negative. The camera is the number that a file's name begins with, as in c2s1_000151.jpg;
---camera-field or --camera-pattern say where else it is. Of each identity that is in two gallery images or more, the
-first box of each camera is a query (PRW's rule). The dataset is then used as PRW is:
+where it is missing or negative. The camera is the number that a file's name begins with, as in c2s1_000151.jpg, and 1
+where there is none; --camera-field or --camera-pattern say where else it is. Where all files have such names, these are
+kept. Of each identity that is in two gallery images or more, the first box of each camera is a query (PRW's rule). The
+dataset is then used as PRW is:
 
     python -m tools.train --cfg configs/mot_mobilenet_v2.yaml INPUT.DATA_ROOT DIR
 """
@@ -43,7 +44,7 @@ def split_images(train: list[CocoImage], gallery: list[CocoImage]) -> Splits:
     """Images of two files as a dataset.
 
     People and cameras get the numbers of `numbers_of`, people in each split for itself, as nobody is looked for in
-    another one. Files named as PRW's are keep their names, others get such names.
+    another one. Files keep their names where all have different ones as PRW's are; otherwise all get such names.
 
     Raises:
         UserError: an image is in both files, or twice in one.
@@ -54,11 +55,11 @@ def split_images(train: list[CocoImage], gallery: list[CocoImage]) -> Splits:
             raise UserError(f"{image.path} comes twice in the files of --train and --gallery: leave it out of one")
         taken.add(image.path)
     cameras = numbers_of(image.camera for image in (*train, *gallery))
+    names = _names([*train, *gallery], cameras)
     items: list[list[Item]] = []
     for images in (train, gallery):
         pids = numbers_of(person for image in images for person in image.people if person is not None)
-        first = len(train) * len(items)
-        items.append([_item(*pair, cameras, pids) for pair in enumerate(images, start=first + 1)])
+        items.append([_item(names[image.path], image, cameras, pids) for image in images])
     queries: dict[tuple[int, int], Item] = {}
     for image in items[1]:
         for query in queries_in([image]):
@@ -74,15 +75,27 @@ def numbers_of(labels: Iterable[Label]) -> dict[Label, int]:
     return {label: place for place, label in enumerate(known, start=1)}
 
 
-def _item(number: int, image: CocoImage, cameras: dict[Label, int], pids: dict[Label, int]) -> Item:
-    camera, named = cameras[image.camera], PRW_NAME.fullmatch(image.path.stem)
-    keeps_name = named is not None and int(named.group(1)) == camera
+def _names(images: list[CocoImage], cameras: dict[Label, int]) -> dict[Path, str]:
+    """The name of each image file in the dataset: its own where all are named as PRW's are, else all get new ones."""
+    kept: set[str] = set()
+    for image in images:
+        named = PRW_NAME.fullmatch(image.path.stem)
+        if named and int(named[1]) == cameras[image.camera]:
+            kept.add(image.path.stem)
+    if len(kept) == len(images):
+        return {image.path: f"{image.path.stem}.jpg" for image in images}
     return {
-        "img_name": f"{image.path.stem}.jpg" if keeps_name else image_name("prw", number, camera),
+        image.path: image_name("prw", number, cameras[image.camera]) for number, image in enumerate(images, start=1)
+    }
+
+
+def _item(name: str, image: CocoImage, cameras: dict[Label, int], pids: dict[Label, int]) -> Item:
+    return {
+        "img_name": name,
         "img_path": image.path,
         "boxes": image.boxes,
         "pids": [UNLABELLED if person is None else pids[person] for person in image.people],
-        "cam_id": camera,
+        "cam_id": cameras[image.camera],
     }
 
 
@@ -112,8 +125,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--person-field", default=fields.person, metavar="FIELD", help=person)
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--camera-field", metavar="FIELD", help="field of an image that says which camera took it")
-    regular = r"regular expression whose group is the camera in file_name, as 'cam(\w+)/' (default: '^c(\d+)s')"
-    where.add_argument("--camera-pattern", type=pattern, default=fields.camera_pattern, metavar="REGEX", help=regular)
+    regular = r"regular expression, to be found in every file_name, whose first group is the camera, as 'cam(\w+)/'"
+    where.add_argument("--camera-pattern", type=pattern, metavar="REGEX", help=regular)
     add("--category", metavar="NAME", help="category that is read (default: person, or the only one)")
     return parser.parse_args(argv)
 

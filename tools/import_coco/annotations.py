@@ -9,7 +9,7 @@ import json
 import math
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,8 @@ from utils.text import shortened
 Label = int | str
 """A person or a camera, as a file has it."""
 PERSON = "person"
+CAMERA_IN_NAME = re.compile(r"c(\d+)s")
+"""Of PRW's names, as c2s1_000151.jpg."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +33,14 @@ class CocoFields:
     Attributes:
         person: field of an annotation that says who it is.
         camera: field of an image that says which camera took it; None: `camera_pattern` says.
-        camera_pattern: regular expression, looked for in `file_name`, whose group is the camera. Images without a match
-            are of camera 1.
+        camera_pattern: regular expression, to be found in each `file_name`, whose first group is the camera; None: the
+            number that the file's name, without its folder, begins with as PRW's do, or 1.
         category: name of the category that is read; None: `person`, or the only one.
     """
 
     person: str = "person_id"
     camera: str | None = None
-    camera_pattern: re.Pattern = re.compile(r"^c(\d+)s")
+    camera_pattern: re.Pattern | None = None
     category: str | None = None
 
 
@@ -122,17 +124,20 @@ def _value(record: dict[str, Any], name: str) -> Any:
 
 
 def _camera(record: dict[str, Any], fields: CocoFields, where: str) -> Label:
-    if fields.camera is None:
-        match = fields.camera_pattern.search(record["file_name"])
-        return 1 if match is None else _number(match.group(1))
-    camera = _value(record, fields.camera)
-    if not _is_label(camera):
-        raise UserError(f"{where}: {fields.camera} is {camera!r}, not a number or name of a camera: see --camera-field")
-    return camera
-
-
-def _number(text: str) -> Label:
-    return int(text) if text.isdecimal() else text
+    if fields.camera is not None:
+        camera = _value(record, fields.camera)
+        if not _is_label(camera):
+            told = f"{fields.camera} is {camera!r}, not a number or name of a camera: see --camera-field"
+            raise UserError(f"{where}: {told}")
+        return camera
+    name, pattern = record["file_name"], fields.camera_pattern
+    if pattern is None:
+        match = CAMERA_IN_NAME.match(PurePath(name).name)
+        return 1 if match is None else int(match[1])
+    match = pattern.search(name)
+    if match is None or not match[1]:
+        raise UserError(f"{where}: --camera-pattern {pattern.pattern!r} finds no camera in its file_name, {name}")
+    return int(match[1]) if match[1].isdecimal() else match[1]
 
 
 def _size(image: Path, record: dict[str, Any], where: str) -> tuple[int, int]:
