@@ -77,16 +77,14 @@ def read_frame(path: Path, number: int, position: float) -> np.ndarray | None:
     with _opened(path) as video:
         if position > SEEK_BACK:
             video.set(cv2.CAP_PROP_POS_MSEC, 1000 * (position - SEEK_BACK))
-        nearest = None
         while video.grab():
             now = _position(video)
             if now > position + ROUNDING:
                 break
-            nearest = now
             if now > position - ROUNDING:
                 return _pixels(video, path)
     # Where seeking has gone astray, all frames until the one asked for are read.
-    return _counted(path, number) if nearest is None or number else None
+    return _counted(path, number)
 
 
 def expected_frames(path: Path, fps: float) -> int:
