@@ -25,6 +25,7 @@ from tools.report import __main__ as report
 from tools.report.analysis import height_ranges
 from tools.report.errors import count_errors, kinds_of, overlapping_people
 from tools.report.ranking_lists import choose_queries
+from tools.report.runs import open_runs
 from tools.report.training import read_curves
 from utils.evaluation import Gallery, Ranking
 
@@ -144,6 +145,8 @@ def test_cameras_are_groups_where_they_are_known(tmp_path):
         (lambda run: rewrite(run, features_file=None), "this test kept no features"),
         (lambda run: rewrite(run, features_file="gone.npz"), "its features, gone.npz, are gone"),
         (lambda run: rewrite(run, data="elsewhere"), "tests on the same data"),
+        (lambda run: choose(run, "EVAL.GALLERY_SIZE", 50), "EVAL.GALLERY_SIZE is 0 in the test of net2 and 50 in that"),
+        (lambda run: choose(run, "EVAL.CROSS_CAMERA", True), "EVAL.CROSS_CAMERA is False in the test of net2"),
     ],
 )
 def test_a_run_that_lacks_something_is_one_sentence(change, message, runs, tmp_path, capsys):
@@ -156,6 +159,30 @@ def test_a_run_that_lacks_something_is_one_sentence(change, message, runs, tmp_p
 def rewrite(run: Path, **values) -> None:
     file = run / "test" / "metrics.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+
+def choose(run: Path, *option) -> None:
+    file = run / "test" / "config.yaml"
+    file.write_text(load_cfg(file, list(option)).dump())
+
+
+def test_the_training_is_that_of_the_checkpoint_tested(runs, tmp_path):
+    run = Path(shutil.copytree(runs[0], tmp_path / "run"))
+    assert [open_runs([str(given)])[0].training for given in (run, run / "test")] == [run, run]
+    rewrite(run, checkpoint=str(runs[1] / "best.pth"))
+    assert open_runs([str(run)])[0].training == runs[1]
+    rewrite(run, checkpoint=str(tmp_path / "released.pth"))
+    assert open_runs([str(run)])[0].training is None
+
+
+def test_folders_may_hold_an_equals_sign(runs, tmp_path):
+    run = Path(shutil.copytree(runs[0], tmp_path / "lr=0.01"))
+    opened = open_runs([str(run), f"low={run}", f"b={runs[1]}"])
+    assert [(each.name, each.folder) for each in opened] == [
+        ("lr=0.01", run / "test"),
+        ("low", run / "test"),
+        ("b", runs[1] / "test"),
+    ]
 
 
 def test_two_runs_need_two_names(runs, tmp_path, capsys):

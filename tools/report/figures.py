@@ -1,6 +1,6 @@
 """The two figures of the paper, as PDF and PNG: scores over gallery size, and ranking lists."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,14 +31,13 @@ def write_figures(
     analyses: Sequence[Analysis],
     gallery_set: PersonSearchDataset,
     query_set: PersonSearchDataset,
-    read: Callable[[str], np.ndarray],
 ) -> None:
     """Write gallery_size and rankings, each as .pdf and .png; the first only where galleries have several sizes."""
     folder.mkdir()
     with style(PRINT):
         if len({row["images"] for row in analyses[0].by_gallery}) > 1:
             _save(gallery_size_figure(analyses), folder / "gallery_size")
-        _save(ranking_figure(analyses, gallery_set, query_set, read), folder / "rankings")
+        _save(ranking_figure(analyses, gallery_set, query_set), folder / "rankings")
 
 
 def gallery_size_figure(analyses: Sequence[Analysis]) -> Figure:
@@ -54,7 +53,6 @@ def ranking_figure(
     analyses: Sequence[Analysis],
     gallery_set: PersonSearchDataset,
     query_set: PersonSearchDataset,
-    read: Callable[[str], np.ndarray],
 ) -> Figure:
     """The queries for which two lists differ most: the scene with the query, and the first hits of both lists.
 
@@ -77,11 +75,12 @@ def ranking_figure(
         number = lists[0][place].query
         query, around = query_set.annotations[number], analyses[0].features.context_dets[number][1:, :4]
         axes = figure.add_subplot(grid[2 * row : 2 * row + 2, 0])
-        _show_scene(axes, read(query["img_path"]), [(box, AROUND) for box in around] + [(query["boxes"][0], QUERY)])
+        boxes = [(box, AROUND) for box in around] + [(query["boxes"][0], QUERY)]
+        _show_scene(axes, query_set.read_image(query["img_path"]), boxes)
         for line, ((title, run, _), rankings) in enumerate(zip(titles, lists, strict=True)):
             axes = [figure.add_subplot(grid[2 * row + line, 1 + hit]) for hit in range(HITS)]
             axes[0].set_title(f"{title}, AP {100 * rankings[place].ap:.1f} %", fontsize=7, loc="left", pad=2)
-            _show_hits(axes, analyses[run], rankings[place], gallery_set, read)
+            _show_hits(axes, analyses[run], rankings[place], gallery_set)
     return figure
 
 
@@ -99,7 +98,6 @@ def _show_hits(
     analysis: Analysis,
     ranking: Ranking,
     gallery_set: PersonSearchDataset,
-    read: Callable[[str], np.ndarray],
 ) -> None:
     """The first detections, marked as true or false; places that nobody has stay empty."""
     for own in axes:
@@ -107,7 +105,7 @@ def _show_hits(
         own.grid(False)
         own.spines[:].set_visible(False)
     for own, detection, true in zip(axes, ranking.detections, ranking.true, strict=False):
-        image = read(gallery_set.annotations[analysis.image_of[detection]]["img_path"])
+        image = gallery_set.read_image(gallery_set.annotations[analysis.image_of[detection]]["img_path"])
         own.imshow(crop_region(image, analysis.gallery.boxes[detection], PERSON), aspect="auto")
         color = TRUE if true else FALSE
         own.spines[:].set(visible=True, edgecolor=color, linewidth=1.6)

@@ -37,7 +37,7 @@ def write_report(words: list[str], out: Path, num_queries: int, *, single_file: 
         queries = build_queries(analyses, places, gallery_set, query_set, pictures)
         write_text(folder.part / "index.html", render(analyses, queries, len(gallery_set), with_figures=figures))
         if figures:
-            write_figures(folder.part / "figures", analyses, gallery_set, query_set, gallery_set.read_image)
+            write_figures(folder.part / "figures", analyses, gallery_set, query_set)
         folder.commit()
     finally:
         folder.discard()

@@ -15,6 +15,8 @@ from utils.options import flatten
 
 OF_TEST = ("EVAL.", "INPUT.DATA", "MODEL.GALLERY_SCORE_THRESH")
 """Beginnings of the options that are shown as the test had them; all others as the training had them."""
+OF_GALLERIES = ("CROSS_CAMERA", "GALLERY_SIZE")
+"""Options of EVAL that decide which queries are scored, in which images."""
 AGAIN = "run python -m tools.test again, with --features FILE"
 
 
@@ -61,8 +63,8 @@ def open_runs(words: list[str]) -> list[Run]:
     """The runs named on a command line, as FOLDER or NAME=FOLDER.
 
     Raises:
-        UserError: a folder holds no test that a report can be made from, two runs have one name, or they are of
-            different data.
+        UserError: a folder holds no test that a report can be made from, two runs have one name, or they search
+            different data or different galleries.
     """
     runs = [_open_run(word) for word in words]
     names = [run.name for run in runs]
@@ -72,6 +74,11 @@ def open_runs(words: list[str]) -> list[Run]:
         if run.data != runs[0].data:
             told = " and ".join(f"{each.name} of {each.data[0]} in {each.data[1]}" for each in (runs[0], run))
             raise UserError(f"all runs of a report must be tests on the same data, but {told}: make two reports")
+        for option in OF_GALLERIES:
+            first, other = runs[0].cfg.EVAL[option], run.cfg.EVAL[option]
+            if first != other:
+                told = f"EVAL.{option} is {first} in the test of {runs[0].name} and {other} in that of {run.name}"
+                raise UserError(f"all runs of a report must search the same galleries, but {told}: make two reports")
     return runs
 
 
@@ -92,17 +99,19 @@ def compare_settings(runs: list[Run]) -> list[dict]:
 
 
 def _open_run(word: str) -> Run:
-    name, equals, text = word.partition("=")
-    given = Path(text if equals else word)
+    is_named = "=" in word and not Path(word).is_dir()  # names of folders, too, may hold a "="
+    name, _, text = word.partition("=") if is_named else ("", "", word)
+    given = Path(text)
     folder = next((path for path in (given, given / "test") if _is_test(path)), None)
     if folder is None:
         raise UserError(f"{given} holds no test: name a folder where tools.test wrote metrics.json, or {AGAIN}")
     metrics = _read_metrics(folder / "metrics.json")
     cfg = load_cfg(folder / "config.yaml", ["INPUT.DATA_ROOT", metrics["data"]])
-    places = [given, folder.parent, Path(metrics["checkpoint"] or folder).parent]
+    # The folder given may hold the training of another network than the one tested.
+    places = [Path(metrics["checkpoint"]).parent] if metrics["checkpoint"] else [given, folder.parent]
     training = next((path for path in places if (path / "tensorboard").is_dir()), None)
     own = given.resolve()
-    return Run(name if equals else (own.parent if own.name == "test" else own).name, folder, metrics, cfg, training)
+    return Run(name or (own.parent if own.name == "test" else own).name, folder, metrics, cfg, training)
 
 
 def _is_test(folder: Path) -> bool:
