@@ -150,7 +150,7 @@ def draw_groups(axes: Axes, palette: Palette, rows_of_runs: Sequence[Sequence[di
         if len(rows_of_runs) * len(groups) <= 12:
             axes.bar_label(bars, fmt="%.0f", padding=1, fontsize=8)
     axes.set_xticks(
-        range(len(groups)), [group.replace(" to ", "\n to ").replace(" px and", " px\nand") for group in groups]
+        range(len(groups)), [group.replace(" to ", " to\n").replace(" px and", " px\nand") for group in groups]
     )
     axes.grid(False, axis="x")
     axes.set(ylabel=ylabel, ylim=(0, 105))
@@ -181,4 +181,4 @@ def draw_parts(axes: Axes, palette: Palette, names: Sequence[str], shares: Seque
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.grid(False, axis="y")
-    axes.set(xlabel="% of the appearances of people asked for", xlim=(0, 100))
+    axes.set(xlabel="% of the appearances", xlim=(0, 100))
