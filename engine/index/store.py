@@ -29,6 +29,8 @@ PLACE = ("source", "image", "frame", "position", "time", "camera", "x1", "y1", "
 EXACT = MappingProxyType({"index_type": "FLAT"})
 APPROXIMATE = MappingProxyType({"index_type": "HNSW", "params": {"M": 16, "efConstruction": 200}})
 """Vector indexes of Milvus: every embedding is compared, or those that a graph of neighbours leads to."""
+LEAST_EF = 1_000
+"""Neighbours that a search of an approximate index keeps in view, at least; an exact index does not look at it."""
 BATCH = 500
 """Rows of one call that inserts or deletes."""
 MOST_HITS = 16_384
@@ -159,7 +161,7 @@ class PeopleIndex:
             limit=min(limit, MOST_HITS),
             filter=where.expression(),
             output_fields=list(PLACE),
-            search_params={"metric_type": "IP"},
+            search_params={"metric_type": "IP", "params": {"ef": max(limit, LEAST_EF)}},
         )
         sources = self._sources({hit["entity"]["source"] for hits in found for hit in hits})
         return [
