@@ -221,7 +221,8 @@ def _score(
 def _origin(checkpoint: dict | None, path: str | None) -> dict:
     """Where a network comes from, for metrics.json: its file, and the epochs it was trained for, where known."""
     epoch = checkpoint.get("epoch") if checkpoint and "config" in checkpoint else None
-    return {"checkpoint": str(Path(path).resolve()) if path else None, "epoch": epoch if isinstance(epoch, int) else None}
+    file = str(Path(path).resolve()) if path else None
+    return {"checkpoint": file, "epoch": epoch if isinstance(epoch, int) else None}
 
 
 def _widths(cfg: CfgNode) -> dict[str, int]:
