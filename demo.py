@@ -218,9 +218,7 @@ def say(*lines: str) -> None:
 def _of_quickstart(name: str) -> Path:
     file = QUICKSTART / name
     if not file.is_file():
-        raise UserError(
-            f"no {file}, which `sh quickstart.sh` makes: run it, or give --ckpt, --query and --gallery"
-        )
+        raise UserError(f"no {file}, which `sh quickstart.sh` makes: run it, or give --ckpt, --query and --gallery")
     return file
 
 
