@@ -52,7 +52,7 @@ def exported(model, people=30, boxes=2):
 
     thresholds = twin.thresholds
     limits = thresholds.min_score, thresholds.nms_iou, thresholds.max_detections
-    described = Description(96, 160, 32, "rgb", people, boxes, twin.embedding, *limits, True, "0")
+    described = Description(96, 160, 32, "rgb", people, boxes, model.embedding_width, *limits, True, "0")
     return ExportedNetwork(run, described)
 
 
