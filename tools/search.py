@@ -186,7 +186,7 @@ def choose_people(searcher: "Searcher", args: argparse.Namespace) -> bool:
 
 
 def where_of(args: argparse.Namespace, index: "PeopleIndex") -> "Where":
-    """Who is searched; UserError where the index has no such camera, or the times are of two kinds."""
+    """Who is searched; UserError where the index has no such camera, or the times do not fit each other."""
     from engine.index.rows import Where
 
     if args.camera is not None:

@@ -73,6 +73,7 @@ def index_files(
     for path in paths:
         if (source := run.plan(path, known.get(str(path)), camera, fps)) is not None:
             (videos if is_video(path) else pictures).append(source)
+    index.put_sources(run.touched)
     expected = len(pictures) + sum(expected_frames(Path(video.path), video.fps) for video in videos)
     with tqdm(total=expected, desc="index", unit="image", disable=None) as run.bar:
         run.pictures(pictures)
@@ -91,6 +92,7 @@ class _Run:
     def __init__(self, index: PeopleIndex, searcher: Searcher):
         self.index, self.searcher, self.report = index, searcher, Report()
         self.kinds: dict[str, str] = {}
+        self.touched: list[Source] = []  # of known content, with a new time of change, by which they are shown
         self.waiting: list[SearchedImage] = []
         self.written = monotonic()
 
@@ -104,7 +106,9 @@ class _Run:
             same = known is not None and (camera, fps) == (known.camera, known.fps) and is_as_before(path, known)
             if same:
                 self.kinds[str(path)] = "unchanged" if known.complete else "continued"
-                known = self.refresh(path, known)
+                if (changed := path.stat().st_mtime) != known.changed:
+                    known = replace(known, changed=changed)
+                    self.touched.append(known)
                 return None if known.complete else known
             source = describe(path, camera or "", fps or DEFAULT_FPS)
         except UnicodeEncodeError:
@@ -115,14 +119,6 @@ class _Run:
             return None
         self.kinds[str(path)] = "new" if known is None else "changed"
         return source
-
-    def refresh(self, path: Path, known: Source) -> Source:
-        """The source with the file's present time of change, by which others see that it is as it was indexed."""
-        changed = path.stat().st_mtime
-        if changed != known.changed:
-            known = replace(known, changed=changed)
-            self.index.put_sources([known])
-        return known
 
     def pictures(self, sources: Sequence[Source]) -> None:
         """Search pictures and write what is found, some at a time."""

@@ -210,7 +210,8 @@ class PeopleIndex:
             for name, fields in _fields(network.width).items():
                 if name not in names:
                     self._make(name, fields, dict(vector_index) if name == PEOPLE else dict(EXACT))
-            self._check_kind(vector_index)
+            if vector_index is APPROXIMATE:
+                self._check_approximate()
         elif SOURCES not in names:
             raise UserError(f"there is no index in {self.place}: make one with python -m tools.index")
         for name in (PEOPLE, CROPS, SOURCES):
@@ -224,10 +225,10 @@ class PeopleIndex:
         self._milvus.call("insert", SOURCES, [row])
         return network
 
-    def _check_kind(self, vector_index: MappingProxyType | dict) -> None:
-        """Raise UserError where an approximate index is asked for, and this one is exact."""
+    def _check_approximate(self) -> None:
+        """Raise UserError where this index is exact."""
         there = self._milvus.call("describe_index", PEOPLE, index_name="vector")["index_type"]
-        if vector_index is APPROXIMATE and there != APPROXIMATE["index_type"]:
+        if there != APPROXIMATE["index_type"]:
             raise UserError(f"{self.place} is an exact index: --approximate is for a new one, leave it out")
 
     def _make(self, name: str, fields: dict[str, tuple], vector_index: dict) -> None:
