@@ -17,10 +17,12 @@ from PIL import Image
 from tiny import call, eager_model, picture, tiny_cfg
 
 from engine.checkpoint import save_checkpoint
+from engine.index import strangers
 from engine.index.indexing import index_files
 from engine.index.rows import Hit, SearchedImage, Source, Where
 from engine.index.search import Query, appearances, rerank_hits, search
 from engine.index.store import PeopleIndex
+from engine.index.strangers import thresholds_of
 from engine.searcher import People, Searcher
 from tools import index as index_program
 from tools import search as program
@@ -133,6 +135,38 @@ def test_company_decides_between_images(tmp_path):
         assert plain[0].best.path == "/a.jpg" and company[0].best.path == "/b.jpg"
 
 
+def people_seen_together(seed: int) -> People:
+    """Four people who stand apart, and the first one again, found twice."""
+    rng = np.random.default_rng(seed)
+    scores = rng.uniform(0.5, 1, 4).astype(np.float32)
+    vectors = rng.standard_normal((4, WIDTH)).astype(np.float32)
+    vectors *= (scores / np.linalg.norm(vectors, axis=1))[:, None]
+    boxes = np.array([[50 * left, 0, 50 * left + 40, 90] for left in range(4)], np.float32)
+    twice = [0, 1, 2, 3, 0]
+    return People(boxes[twice] + np.array([0, 0, 0, 0, 5], np.float32)[:, None], scores[twice], vectors[twice])
+
+
+def test_thresholds_of_an_index_are_what_few_people_of_one_image_reach(tmp_path):
+    images = [people_seen_together(seed) for seed in range(80)]
+    sources = [Source(f"/{number}.jpg", 1, 1.0, "", 0.0) for number in range(80)]
+    with PeopleIndex(str(tmp_path / "people.db"), NETWORK) as index:
+        index.put_sources(sources)
+        for count, (source, people) in enumerate(zip(sources, images, strict=True)):
+            if count == 50:  # 50 images, 18 pairs in each
+                assert thresholds_of(index) is None
+            index.add([SearchedImage(source, people, [b"jpeg"] * 5)])
+        thresholds = thresholds_of(index)
+    different = [
+        float(image.embeddings[one] @ image.embeddings[other] / image.scores[one])
+        for image in images
+        for one in range(5)
+        for other in range(5)
+        if one % 4 != other % 4
+    ]
+    reached = [np.mean(np.array(different) >= threshold) for threshold in thresholds]
+    assert reached == pytest.approx([0.01, 0.001], abs=1.5 / len(different))
+
+
 @pytest.fixture
 def stub(monkeypatch, tmp_path):
     """Stands in for the network, with thresholds that tests can change; the current folder is empty."""
@@ -195,6 +229,21 @@ def test_nobody_above_the_threshold(place, stub, monkeypatch, capsys):
     assert "nobody above the threshold; the best has 0.900" in capsys.readouterr().out
     assert call(program, "--index", place, "--query", photo, "--to", "1990-01-01") == 0
     assert "the index holds nobody else of this camera and time" in capsys.readouterr().out
+
+
+def test_without_thresholds_of_the_network_those_of_the_index_count(place, stub, monkeypatch, capsys):
+    plain = searching.OpenNetwork(StubSearcher(), NETWORK, None)
+    monkeypatch.setattr(searching, "open_searcher", lambda _: plain)
+    words = ["--index", place, "--query", save_picture(stub / "photo.jpg", 5), "--top", 2, "--json", "found.json"]
+    assert call(program, *words) == 0
+    out = capsys.readouterr().out
+    assert "2 results" in out and "is not known: there are no thresholds" in out
+    assert [row["verdict"] for row in json.loads(Path("found.json").read_text())[0]["results"]] == [None] * 2
+    monkeypatch.setattr(strangers, "LEAST_PAIRS", 1)
+    assert call(program, *words) == 0
+    out = capsys.readouterr().out
+    assert "thresholds from this index: of its different people 0.1% are as similar as " in out
+    assert all(row["verdict"] for row in json.loads(Path("found.json").read_text())[0]["results"])
 
 
 def test_a_file_that_is_gone_is_shown_by_its_small_picture(stub, capsys):

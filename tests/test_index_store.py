@@ -158,6 +158,19 @@ def test_people_of_an_image_with_embeddings_and_crops(place):
                 np.testing.assert_allclose(units[hit.id], vector / np.linalg.norm(vector), atol=1e-6)
 
 
+def test_a_sample_has_all_people_of_some_images(place):
+    with PeopleIndex(place, NETWORK) as index:
+        assert index.sample(10) == {}
+        images = fill(index)
+        assert sum(len(hits) for hits, _ in index.sample(10**6).values()) == len(flat(images))
+        some = index.sample(30)
+        assert 5 <= sum(len(hits) for hits, _ in some.values()) <= 55
+        whole = index.people_of(list(some))
+        for image, (hits, vectors) in some.items():
+            assert {each.id for each in hits} == {each.id for each in whole[image][0]}
+            assert len(vectors) == len(hits)
+
+
 def test_removed_sources_are_gone(place):
     with PeopleIndex(place, NETWORK) as index:
         images = fill(index)

@@ -16,6 +16,7 @@ from tools.photos.sheets import Match, overview
 from tools.photos.wording import counted
 from utils.errors import UserError
 from utils.files import write_atomically
+from utils.match_thresholds import MATCH_RATE, POSSIBLE_RATE, MatchThresholds
 
 COLORS = {"": FAINT, "match": RIGHT, "possible": BEST, "unlikely": FAINT}
 OURS = b"written by tools.search"
@@ -28,9 +29,19 @@ def describe(found: Sequence[Appearance]) -> list[str]:
     for rank, result in enumerate(found, start=1):
         words = (f"{result.best.similarity:.3f}", result.verdict, result.best.path, times(result), result.best.camera)
         lines.append(f"  {rank}. {'  '.join(filter(None, words))}")
-    if found and not found[0].verdict:
-        lines.append("who of them is the person is not known: this network has no thresholds (docs/index.md)")
     return lines
+
+
+def explain_thresholds(measured: MatchThresholds | None, derived: MatchThresholds | None) -> str:
+    """Where a search's thresholds come from, those of the network or of the index, as a line; "" for the network's."""
+    if measured:
+        return ""
+    if not derived:
+        return "who of them is the person is not known: there are no thresholds (docs/index.md)\n"
+    return (
+        f"thresholds from this index: of its different people {MATCH_RATE:.1%} are as similar as {derived.match:.3f} "
+        f"(match), {POSSIBLE_RATE:.0%} as {derived.possible:.3f} (possible)\n"
+    )
 
 
 def headline(found: Sequence[Appearance]) -> str:

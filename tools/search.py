@@ -123,7 +123,8 @@ def main(args: argparse.Namespace) -> None:
     """
     from engine.index.search import embed, search
     from engine.index.store import PeopleIndex
-    from tools.found import as_plain, describe, draw_sheet, write_picture
+    from engine.index.strangers import thresholds_of
+    from tools.found import as_plain, describe, draw_sheet, explain_thresholds, write_picture
     from tools.searching import open_searcher
     from utils.files import write_json
     from utils.images import read_photo
@@ -131,18 +132,20 @@ def main(args: argparse.Namespace) -> None:
     for asked in args.queries:
         if not asked.photo.exists():
             raise UserError(f"there is no {asked.photo}: give --query the photo that shows the person")
-    searcher, network, thresholds = open_searcher(args)
+    searcher, network, measured = open_searcher(args)
     with PeopleIndex(args.index) as index:
         index.network.check_weights(network, args.index)
         protect(index, args)
         if not choose_people(searcher, args):
             return
+        derived = None if measured else thresholds_of(index)
         queries = [embed(searcher, asked.photo, asked.box, place_of(asked.photo)) for asked in args.queries]
-        results = search(index, queries, args.top, where_of(args, index), thresholds, args.cbgm)
+        results = search(index, queries, args.top, where_of(args, index), measured or derived, args.cbgm)
         for asked, found in zip(args.queries, results, strict=True):
             box = " ".join(f"{edge:.0f}" for edge in asked.box)
             sys.stdout.write(f"{asked.photo}, person at {box}: ")
             sys.stdout.writelines(f"{line}\n" for line in describe(found))
+        sys.stdout.write(explain_thresholds(measured, derived))
         if args.json:
             both = zip(args.queries, results, strict=True)
             rows = [{"query": str(asked.photo), "box": asked.box, "results": as_plain(found)} for asked, found in both]

@@ -8,12 +8,12 @@ from defaults import load_cfg
 from tools.converting import store_options
 from utils.errors import UserError
 from utils.logging import format_table
+from utils.match_thresholds import MATCH_RATE, POSSIBLE_RATE
 
 log = logging.getLogger("test")
 
-STORED_RATES = {"EVAL.THRESHOLDS.POSSIBLE": 1e-2, "EVAL.THRESHOLDS.MATCH": 1e-3}
-"""False-match rates of the thresholds that go into a checkpoint. At 1e-4 few true matches are left: 1 to 13 % with
-small networks on drawn data and on PETS09-S2L1."""
+STORED_RATES = {"EVAL.THRESHOLDS.POSSIBLE": POSSIBLE_RATE, "EVAL.THRESHOLDS.MATCH": MATCH_RATE}
+"""False-match rates of the thresholds that go into a checkpoint."""
 
 
 def checkpoint_path(args: argparse.Namespace) -> Path:

@@ -180,15 +180,14 @@ class PeopleIndex:
         """
         rows = []
         for batch in _batches(images):
-            expression = f"image in {list(batch)}"
-            rows += self._milvus.rows(PEOPLE, expression, [*PLACE, "vector"])
-        sources = self._sources({row["source"] for row in rows})
-        people: dict[int, tuple[list[Hit], list]] = {}
-        for row in (row for row in rows if row["source"] in sources):
-            hits, vectors = people.setdefault(row["image"], ([], []))
-            hits.append(_hit(row["id"], 0.0, row, sources))
-            vectors.append(row["vector"])
-        return {image: (hits, np.array(vectors, np.float32)) for image, (hits, vectors) in people.items()}
+            rows += self._milvus.rows(PEOPLE, f"image in {list(batch)}", [*PLACE, "vector"])
+        return self._by_image(rows)
+
+    def sample(self, people: int) -> dict[int, tuple[list[Hit], np.ndarray]]:
+        """All the people of some images, as `people_of`: images are drawn by chance, to have about `people` in all."""
+        # The numbers of images are hashes of 63 bits, see `number_of`: evenly distributed.
+        highest = (2**63 - 1) * people // max(people, self.num_people())
+        return self._by_image(self._milvus.rows(PEOPLE, f"image <= {highest}", [*PLACE, "vector"]))
 
     def embeddings(self, people: Sequence[int]) -> dict[int, np.ndarray]:
         """Unit vectors of people, by their numbers: what to search for to find others like them."""
@@ -242,6 +241,16 @@ class PeopleIndex:
                 indexes.add_index(field, metric_type="IP", **vector_index)
         # Strong: what was written is seen at once.
         self._milvus.call("create_collection", name, schema=schema, index_params=indexes, consistency_level="Strong")
+
+    def _by_image(self, rows: Sequence[dict]) -> dict[int, tuple[list[Hit], np.ndarray]]:
+        """Rows of people as hits and embeddings, by the number of their image."""
+        sources = self._sources({row["source"] for row in rows})
+        people: dict[int, tuple[list[Hit], list]] = {}
+        for row in (row for row in rows if row["source"] in sources):
+            hits, vectors = people.setdefault(row["image"], ([], []))
+            hits.append(_hit(row["id"], 0.0, row, sources))
+            vectors.append(row["vector"])
+        return {image: (hits, np.array(vectors, np.float32)) for image, (hits, vectors) in people.items()}
 
     def _sources(self, numbers: Iterable[int]) -> dict[int, Source]:
         found = {}

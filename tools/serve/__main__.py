@@ -58,6 +58,7 @@ def main(args: argparse.Namespace) -> None:
             raise
         raise UserError(f"the web page needs {error.name}: pip install -r requirements-web.txt") from None
     from engine.index.store import PeopleIndex
+    from engine.index.strangers import thresholds_of
     from tools.searching import open_searcher
     from tools.serve.jobs import Service
 
@@ -65,7 +66,7 @@ def main(args: argparse.Namespace) -> None:
         searcher, network, thresholds = open_searcher(args)
         with PeopleIndex(args.index) as index:
             index.network.check_weights(network, args.index)
-            with Service(index, searcher, thresholds) as service:
+            with Service(index, searcher, thresholds or thresholds_of(index)) as service:
                 sys.stdout.write(f"the page is at {address(listening)} - Ctrl-C ends it\n")
                 sys.stdout.flush()
                 server_of(service, password, args.host).run([listening])

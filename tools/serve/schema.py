@@ -25,7 +25,7 @@ class Thresholds(BaseModel):
 
 
 class Index(BaseModel):
-    """What there is to search; `thresholds` are null where the network has none."""
+    """What there is to search; `thresholds` are null where neither the network nor the index tells any."""
 
     people: int
     files: int
