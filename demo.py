@@ -108,8 +108,10 @@ def read_request(args: argparse.Namespace) -> tuple["GalleryRequest", Counter]:
     """What the options ask for, and other files in the folders by suffix.
 
     Raises:
-        UserError: one of the options is missing, a file does not exist, or the gallery holds the query alone.
+        UserError: one of the options is missing, a file does not exist, or the gallery holds a video, or the query
+            alone.
     """
+    from engine.index.sources import is_video
     from tools.photos.files import find_photos
     from tools.photos.search import GalleryRequest
 
@@ -124,6 +126,8 @@ def read_request(args: argparse.Namespace) -> tuple["GalleryRequest", Counter]:
     if not args.query.exists():
         raise UserError(f"there is no {args.query}: give --query the photo that shows the person")
     photos, others = find_photos(args.gallery)
+    if videos := [file for file in photos if is_video(file)]:
+        raise UserError(f"{videos[0]} is a video: see python -m tools.index, which reads videos, and tools.search")
     gallery = [photo for photo in photos if photo.resolve() != args.query.resolve()]
     if not gallery:
         raise UserError("--gallery holds no images besides the query: name more images or folders")
@@ -149,9 +153,11 @@ def choose_person(
     people = counted(len(boxes), "person", "people")
     if number is not None and number > len(boxes):
         raise UserError(f"--person {number}: there is no such person, only {people} found in {request.query}")
-    if number is not None or len(boxes) == 1:
-        return replace(request, box=tuple(boxes[(number or 1) - 1]))
+    if len(boxes) == 1:
+        return replace(request, box=tuple(boxes[0]))
     write_people(request.query, boxes, out.part, searcher.max_pixels)
+    if number is not None:
+        return replace(request, box=tuple(boxes[number - 1]))
     out.commit()
     rows = [f"  {place}. {' '.join(f'{edge:.0f}' for edge in box)}" for place, box in enumerate(boxes, start=1)]
     hint = "to search for one of them, run the same command again with --person N, such as --person 1"
