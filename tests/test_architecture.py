@@ -1,7 +1,9 @@
 """The rules that keep the project in shape, checked on its sources: imports, options, unsafe reads, sizes, scripts."""
 
 import ast
+import importlib
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -200,3 +202,26 @@ def test_document_names_what_exists(path):
     files = re.findall(r"(?:sh|bash) (?:\./)?(\w+\.sh)|\b(configs/\w+\.yaml)", text)
     missing += [name for pair in files for name in pair if name and not (ROOT / name).is_file()]
     assert not missing
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_commands_of_a_document_are_understood(path, monkeypatch):
+    """Arguments of the project's programs in blocks of shell commands, and options and their values among them."""
+    monkeypatch.chdir(ROOT)
+    blocks = re.findall(r"^ *```sh\n(.*?)^ *```", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    for line in "".join(blocks).replace("\\\n", " ").splitlines():
+        words = shlex.split(line, comments=True)
+        while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
+            del words[0]
+        if words[:2] == ["python", "demo.py"]:
+            program, arguments = "demo", words[2:]
+        elif "-m" in words and (place := words.index("-m") + 1) and words[place].startswith("tools."):
+            program, arguments = words[place], words[place + 1 :]
+        else:
+            continue
+        ends = [place for place, word in enumerate(arguments) if word in ("|", ">", "&&", ";", "2>&1")]
+        if (ROOT / program.replace(".", "/")).is_dir():
+            program += ".__main__"
+        args = importlib.import_module(program).parse_args(arguments[: min(ends, default=None)])
+        if "$" not in line:
+            load_cfg(getattr(args, "cfg", None), getattr(args, "opts", []))
