@@ -2,6 +2,7 @@
 
 import io
 import os
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,39 @@ def test_only_what_is_new_or_has_changed_is_searched_again(folder, tmp_path):
     fresh = tmp_path / "fresh.db"
     run(fresh, folder, StubSearcher(), fps=1.0, camera="B")
     assert content(fresh) == content(place)
+
+
+@pytest.mark.parametrize(
+    ("name", "time"),
+    [
+        ("IMG_20260501_143005.jpg", "2026-05-01 14:30:05"),
+        ("PXL_20260501_143005123.jpg", "2026-05-01 14:30:05"),
+        ("yard 20260501143005.jpg", "2026-05-01 14:30:05"),
+        ("2026-05-01 14.30.05.jpg", "2026-05-01 14:30:05"),
+        ("WhatsApp Image 2026-05-01 at 14.30.05.jpg", "2026-05-01 14:30:05"),
+        ("2026-05-01T14-30-05_yard.jpg", "2026-05-01 14:30:05"),
+        ("IMG-20260501-WA0012.jpg", None),
+        ("20261301_143005.jpg", None),
+        ("120260501143005.jpg", None),
+    ],
+)
+def test_the_time_of_a_picture_is_in_its_name_unless_exif_data_have_it(tmp_path, name, time):
+    path = save_picture(tmp_path / name, 1)
+    os.utime(path, (1e9, 1e9))
+    assert describe(path, "", 1.0).start == (datetime.fromisoformat(time).timestamp() if time else 1e9)
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0x9003] = "2025:12:31 23:59:58"
+    with Image.open(path) as image:
+        image.save(path, exif=exif)
+    assert describe(path, "", 1.0).start == datetime(2025, 12, 31, 23, 59, 58).timestamp()
+
+
+def test_a_video_begins_at_the_time_in_its_name_or_ends_when_it_was_written(tmp_path):
+    path = save_video(tmp_path / "film.mp4", [0, 0, 0, 0], rate=1.0)
+    os.utime(path, (1e9, 1e9))
+    assert describe(path, "", 1.0).start == pytest.approx(1e9 - 4)
+    path = path.rename(tmp_path / "VID_20260501_143005.mp4")
+    assert describe(path, "", 1.0).start == datetime(2026, 5, 1, 14, 30, 5).timestamp()
 
 
 class Killed(BaseException):

@@ -1,6 +1,7 @@
 """Pictures and videos on disk: what has changed since they were indexed, and when they were taken."""
 
 import hashlib
+import re
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +14,10 @@ from engine.index.video import VIDEO_SUFFIXES, length_of
 DEFAULT_FPS = 1.0
 _EXIF_DETAILS, _EXIF_TAKEN = 0x8769, 0x9003
 _BLOCK = 2**20
+_DATE = r"(?<!\d)(20\d\d)[-_.]?(\d\d)[-_.]?(\d\d)"
+_TIME = r"(\d\d)[-_.h]?(\d\d)[-_.m]?(\d\d)(?:\d{3})?(?!\d)"
+_NAMED_TIME = re.compile(rf"{_DATE}(?:[-_. T]{{0,3}}| at ){_TIME}")
+"""Date and time in the names that cameras and phones give: 20260501_143000, 2026-05-01 14.30.00."""
 
 
 def is_video(path: Path) -> bool:
@@ -33,7 +38,10 @@ def describe(path: Path, camera: str, fps: float) -> Source:
         UserError: it is a video that cannot be read.
     """
     stat = path.stat()
-    taken = stat.st_mtime - length_of(path) if is_video(path) else _taken(path) or stat.st_mtime
+    if is_video(path):
+        taken = _time_in_name(path) or stat.st_mtime - length_of(path)
+    else:
+        taken = _time_in_exif(path) or _time_in_name(path) or stat.st_mtime
     rate = fps if is_video(path) else 0.0
     return Source(str(path), stat.st_size, stat.st_mtime, digest_of(path), taken, camera, rate)
 
@@ -55,10 +63,18 @@ def digest_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _taken(path: Path) -> float | None:
+def _time_in_exif(path: Path) -> float | None:
     """When a photo was taken, as its EXIF data say, in seconds since 1970; None where they do not say it."""
     with suppress(Exception):  # whatever Pillow raises for damaged files: reading the pixels tells
         with Image.open(path) as image:
             text = image.getexif().get_ifd(_EXIF_DETAILS).get(_EXIF_TAKEN, "")
         return datetime.strptime(str(text).strip("\0 "), "%Y:%m:%d %H:%M:%S").timestamp()
+    return None
+
+
+def _time_in_name(path: Path) -> float | None:
+    """The date and local time that are in a file's name, in seconds since 1970; None where there are none."""
+    if match := _NAMED_TIME.search(path.name):
+        with suppress(ValueError):  # no such date
+            return datetime(*map(int, match.groups())).timestamp()
     return None
