@@ -109,7 +109,7 @@ def draw_sheet(
         if scene is None:
             scene = np.array(Image.open(io.BytesIO(crops[best.id])).convert("RGB"))
             place = (0, 0, scene.shape[1], scene.shape[0])
-        label = " ".join(filter(None, (times(result), Path(best.path).name)))
+        label = " ".join(filter(None, (times(result), best.camera, Path(best.path).name)))
         matches.append(Match(scene, place, best.similarity, label, result.verdict, COLORS[result.verdict]))
     title = headline(found)
     return overview(query, box, matches, name, title[0].upper() + title[1:])
