@@ -242,7 +242,7 @@ def test_without_thresholds_of_the_network_those_of_the_index_count(place, stub,
     monkeypatch.setattr(strangers, "LEAST_PAIRS", 1)
     assert call(program, *words) == 0
     out = capsys.readouterr().out
-    assert "thresholds from this index: of its different people 0.1% are as similar as " in out
+    assert "thresholds from this index: 0.1% of its pairs of different people are as similar as " in out
     assert all(row["verdict"] for row in json.loads(Path("found.json").read_text())[0]["results"])
 
 

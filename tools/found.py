@@ -39,8 +39,8 @@ def explain_thresholds(measured: MatchThresholds | None, derived: MatchThreshold
     if not derived:
         return "who of them is the person is not known: there are no thresholds (docs/index.md)\n"
     return (
-        f"thresholds from this index: of its different people {MATCH_RATE:.1%} are as similar as {derived.match:.3f} "
-        f"(match), {POSSIBLE_RATE:.0%} as {derived.possible:.3f} (possible)\n"
+        f"thresholds from this index: {MATCH_RATE:.1%} of its pairs of different people are as similar as "
+        f"{derived.match:.3f} (match), {POSSIBLE_RATE:.0%} as {derived.possible:.3f} (possible)\n"
     )
 
 
