@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tools.common import add_traceback_argument, positive_int, run_program
+from tools.common import add_traceback_argument, check_options, positive_int, run_program
 from tools.photos.wording import counted, headline, verdict
 from utils.errors import UserError
 
@@ -84,6 +84,7 @@ def main(args: argparse.Namespace) -> None:
     out = OutputFolder(args.out, [request.query, *request.gallery], folders)
     try:
         cfg, model = open_network(args.ckpt or _of_quickstart("run/best.pth"), args.cfg, args.opts)
+        check_options(cfg)
         searcher = Searcher(
             model,
             select_device(args.device or "auto"),

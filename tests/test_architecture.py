@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from fnmatch import fnmatch
+from itertools import dropwhile, groupby
 from pathlib import Path
 
 import pytest
@@ -204,24 +205,28 @@ def test_document_names_what_exists(path):
     assert not missing
 
 
+def commands(document: str) -> Iterator[list[str]]:
+    """The words of each command in the blocks of shell commands, without variables before it."""
+    blocks = re.findall(r"^ *```sh\n(.*?)^ *```", document, re.MULTILINE | re.DOTALL)
+    for line in "".join(blocks).replace("\\\n", " ").splitlines():
+        for is_end, words in groupby(shlex.split(line, comments=True), lambda word: word in ("&&", "|", ">", ";")):
+            if not is_end:
+                yield list(dropwhile(re.compile(r"[A-Z_]+=").match, words))
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_commands_of_a_document_are_understood(path, monkeypatch):
-    """Arguments of the project's programs in blocks of shell commands, and options and their values among them."""
+    """Arguments of the project's programs, and options and their values among them."""
     monkeypatch.chdir(ROOT)
-    blocks = re.findall(r"^ *```sh\n(.*?)^ *```", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    for line in "".join(blocks).replace("\\\n", " ").splitlines():
-        words = shlex.split(line, comments=True)
-        while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
-            del words[0]
+    for words in commands(path.read_text(encoding="utf-8")):
         if words[:2] == ["python", "demo.py"]:
             program, arguments = "demo", words[2:]
         elif "-m" in words and (place := words.index("-m") + 1) and words[place].startswith("tools."):
             program, arguments = words[place], words[place + 1 :]
         else:
             continue
-        ends = [place for place, word in enumerate(arguments) if word in ("|", ">", "&&", ";", "2>&1")]
         if (ROOT / program.replace(".", "/")).is_dir():
             program += ".__main__"
-        args = importlib.import_module(program).parse_args(arguments[: min(ends, default=None)])
-        if "$" not in line:
+        args = importlib.import_module(program).parse_args(arguments)
+        if not any("$" in word for word in words):
             load_cfg(getattr(args, "cfg", None), getattr(args, "opts", []))

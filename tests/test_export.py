@@ -139,6 +139,8 @@ def test_arguments_that_cannot_be(tmp_path, capsys, monkeypatch):
     for out, told in (("x.pt", "must end in .onnx"), ("x.onnx", "take a checkpoint of MODEL.FAMILY two_stage")):
         assert call(export, "--ckpt", checkpoint, "--out", tmp_path / out) == 1
         assert told in capsys.readouterr().err
+    assert call(export, "--ckpt", checkpoint, "--out", tmp_path / "x.onnx", "INPUT.MIN_SIZE", 0) == 1
+    assert "INPUT.MIN_SIZE" in capsys.readouterr().err
     monkeypatch.undo()
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     assert call(export, "--ckpt", checkpoint, "--out", tmp_path / "x.onnx") == 1

@@ -75,6 +75,13 @@ def test_splits_queries_and_cameras_are_prws(street, capsys):
     assert "already holds images" in capsys.readouterr().err
 
 
+def test_numbers_that_readers_of_a_dataset_do_not_take_are_replaced(tmp_path):
+    for split, name in (("train", "1.jpg"), ("test", "2.jpg")):
+        write(tmp_path, f"{split}.json", [image(7, name)], [person(7, 2**32 + 5), person(7, 3, left=30)])
+    assert import_coco(tmp_path) == 0
+    assert [item["pids"].tolist() for item in read(tmp_path, "gallery")] == [[2, 1]]
+
+
 def test_names_of_people_and_cameras_are_numbered(tmp_path):
     images = [image("a", "north gate/1.jpg"), image("b", "yard/1.png")]
     people = [

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python tools/export.py`
 
-from tools.common import add_config_arguments, new_parser, positive_int, run_program
+from tools.common import add_config_arguments, check_options, new_parser, positive_int, run_program
 from utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def main(args: argparse.Namespace) -> None:
         raise UserError(f"--out {args.out}: the name of the file must end in .onnx")
     check_packages()
     cfg, network = open_network(args.ckpt, args.cfg, args.opts)
+    check_options(cfg)
     build_fixed = FAMILIES[cfg.MODEL.FAMILY].build_fixed
     if args.ckpt.suffix == ".onnx" or build_fixed is None:
         raise UserError(f"--ckpt {args.ckpt} cannot be exported: take a checkpoint of MODEL.FAMILY two_stage")

@@ -14,6 +14,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, time
 from functools import partial
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from engine.index.store import PeopleIndex
     from engine.searcher import Searcher
 
-DATE = re.compile(r"\d{4}-\d\d-\d\d")
 CLOCK = re.compile(r"(?:(\d+):)?(\d{1,2}):(\d{2}(?:\.\d+)?)")
 
 
@@ -105,7 +105,7 @@ def moment(text: str, clock: time = time.min) -> tuple[str, float]:
         hours, minutes, seconds = match.groups(default="0")
         return "position", 3600.0 * int(hours) + 60 * int(minutes) + float(seconds)
     try:
-        if DATE.fullmatch(text):
+        with suppress(ValueError):
             return "time", datetime.combine(date.fromisoformat(text), clock).timestamp()
         return "time", datetime.fromisoformat(text).timestamp()
     except ValueError:
@@ -145,7 +145,8 @@ def main(args: argparse.Namespace) -> None:
             box = " ".join(f"{edge:.0f}" for edge in asked.box)
             sys.stdout.write(f"{asked.photo}, person at {box}: ")
             sys.stdout.writelines(f"{line}\n" for line in describe(found))
-        sys.stdout.write(explain_thresholds(measured, derived))
+        if any(results):
+            sys.stdout.write(explain_thresholds(measured, derived))
         if args.json:
             both = zip(args.queries, results, strict=True)
             rows = [{"query": str(asked.photo), "box": asked.box, "results": as_plain(found)} for asked, found in both]

@@ -2,7 +2,8 @@
 
 import io
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,8 @@ MAX_PIXELS = 80_000_000
 _WIDE_GREY_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 _WIDE_TO_BYTE = 257
 """65535 / 255: sixteen-bit grey is scaled, where Pillow's own conversion would clip it."""
+_EXIF_DETAILS, _EXIF_TAKEN = 0x8769, 0x9003
+"""Tags of EXIF 3.0: the block of details, and DateTimeOriginal in it."""
 
 
 class ImageError(UserError):
@@ -59,6 +62,19 @@ def read_size(path: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]
     """Height and width of an image file as stored, without reading its pixels; otherwise as `read_image`."""
     with _opened(Path(path), max_pixels) as image:
         return image.height, image.width
+
+
+def read_time_taken(path: str | Path, max_pixels: int = MAX_PIXELS) -> datetime | None:
+    """When a photo was taken, local time there, by its EXIF data; None where they do not say it.
+
+    Pixels are not read; otherwise as `read_image`.
+    """
+    with _opened(Path(path), max_pixels) as image:
+        exif = Image.Image.getexif(image)  # PNG's own would read the pixels
+        text = str(exif.get_ifd(_EXIF_DETAILS).get(_EXIF_TAKEN, ""))
+    with suppress(ValueError):  # "" or "0000:00:00 00:00:00"
+        return datetime.strptime(text.strip("\0 "), "%Y:%m:%d %H:%M:%S")
+    return None
 
 
 def jpeg_bytes(pixels: np.ndarray, quality: int, limit: tuple[int, int] | None = None) -> bytes:

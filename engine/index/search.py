@@ -35,11 +35,13 @@ class Query:
         embedding: D, a unit vector.
         context: k x D, the person and the people around in the same image; the person alone where nobody is known.
         path: a file whose people are left out of the results, the query's own; None for none.
+        person: number of the query in the index, which is left out of the results; None for a query that is not in it.
     """
 
     embedding: np.ndarray
     context: np.ndarray
     path: str | None = None
+    person: int | None = None
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def person_of(index: PeopleIndex, image: int, person: int) -> Query | None:
         return None
     units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     others = sorted((other for other in range(len(hits)) if other != row), key=lambda other: -hits[other].score)
-    return Query(units[row], units[[row, *others][:CBGM_K2]])
+    return Query(units[row], units[[row, *others][:CBGM_K2]], person=person)
 
 
 def search(
@@ -114,7 +116,8 @@ def search(
         for query, hits in zip(queries, found, strict=True):
             own = [hit for hit in hits if hit.path != query.path]
             own = rerank_hits(index, query, own) if cbgm and own else own
-            results.append(appearances(own, thresholds)[:top])
+            others = [hit for hit in own if hit.id != query.person]
+            results.append(appearances(others, thresholds)[:top])
         short = any(len(own) < top and len(hits) == limit for own, hits in zip(results, found, strict=True))
         if not short or limit >= MOST_HITS:
             return results

@@ -3,21 +3,22 @@
 import hashlib
 import re
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timezone
 from pathlib import Path
-
-from PIL import Image
 
 from engine.index.rows import Source
 from engine.index.video import VIDEO_SUFFIXES, length_of
+from utils.errors import UserError
+from utils.images import read_time_taken
 
 DEFAULT_FPS = 1.0
-_EXIF_DETAILS, _EXIF_TAKEN = 0x8769, 0x9003
 _BLOCK = 2**20
 _DATE = r"(?<!\d)(20\d\d)[-_.]?(\d\d)[-_.]?(\d\d)"
 _TIME = r"(\d\d)[-_.h]?(\d\d)[-_.m]?(\d\d)(?:\d{3})?(?!\d)"
 _NAMED_TIME = re.compile(rf"{_DATE}(?:[-_. T]{{0,3}}| at ){_TIME}")
 """Date and time in the names that cameras and phones give: 20260501_143000, 2026-05-01 14.30.00."""
+_NAMED_IN_UTC = "PXL_"
+"""Google's phones name files by UTC, others by local time."""
 
 
 def is_video(path: Path) -> bool:
@@ -64,17 +65,17 @@ def digest_of(path: Path) -> str:
 
 
 def _time_in_exif(path: Path) -> float | None:
-    """When a photo was taken, as its EXIF data say, in seconds since 1970; None where they do not say it."""
-    with suppress(Exception):  # whatever Pillow raises for damaged files: reading the pixels tells
-        with Image.open(path) as image:
-            text = image.getexif().get_ifd(_EXIF_DETAILS).get(_EXIF_TAKEN, "")
-        return datetime.strptime(str(text).strip("\0 "), "%Y:%m:%d %H:%M:%S").timestamp()
+    """When a photo was taken by its EXIF data, in seconds since 1970; None where they do not say it."""
+    with suppress(UserError):  # reading the pixels tells what is wrong with the file
+        if taken := read_time_taken(path):
+            return taken.timestamp()
     return None
 
 
 def _time_in_name(path: Path) -> float | None:
-    """The date and local time that are in a file's name, in seconds since 1970; None where there are none."""
+    """The date and time that are in a file's name, in seconds since 1970; None where there are none."""
     if match := _NAMED_TIME.search(path.name):
+        zone = timezone.utc if path.name.startswith(_NAMED_IN_UTC) else None  # None: local time
         with suppress(ValueError):  # no such date
-            return datetime(*map(int, match.groups())).timestamp()
+            return datetime(*map(int, match.groups()), tzinfo=zone).timestamp()
     return None

@@ -189,12 +189,6 @@ class PeopleIndex:
         highest = (2**63 - 1) * people // max(people, self.num_people())
         return self._by_image(self._milvus.rows(PEOPLE, f"image <= {highest}", [*PLACE, "vector"]))
 
-    def embeddings(self, people: Sequence[int]) -> dict[int, np.ndarray]:
-        """Unit vectors of people, by their numbers: what to search for to find others like them."""
-        rows = self._milvus.call("get", PEOPLE, ids=list(people), output_fields=["vector"])
-        vectors = {row["id"]: np.array(row["vector"], np.float32) for row in rows}
-        return {number: vector / np.linalg.norm(vector) for number, vector in vectors.items()}
-
     def crops(self, people: Sequence[int]) -> dict[int, bytes]:
         """Small pictures of people, JPEG, by their numbers."""
         rows = self._milvus.call("get", CROPS, ids=list(people), output_fields=["jpeg"])

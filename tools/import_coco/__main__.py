@@ -68,9 +68,9 @@ def split_images(train: list[CocoImage], gallery: list[CocoImage]) -> Splits:
 
 
 def numbers_of(labels: Iterable[Label]) -> dict[Label, int]:
-    """A number of 1 and up for each label: itself where all are such numbers, else its place in their order."""
+    """A number of 1 and up for each label: itself where all are such numbers below 2^31, else its place in order."""
     known = sorted(set(labels), key=lambda label: (isinstance(label, str), label))
-    if all(isinstance(label, int) and label > 0 for label in known):
+    if all(isinstance(label, int) and 0 < label < 2**31 for label in known):  # as readers of the dataset take
         return {label: label for label in known}
     return {label: place for place, label in enumerate(known, start=1)}
 

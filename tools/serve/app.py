@@ -20,7 +20,6 @@ from tools.serve.jobs import BusyError, MissingError, Service, Upload
 from utils.errors import UserError
 
 STATIC = Path(__file__).resolve().parent / "static"
-COOKIE = "person_search"
 UPLOADS = "/api/uploads"
 UPLOAD_BYTES, BODY_BYTES = 32 * 2**20, 64 * 2**10
 """Most bytes of an upload's body, and of any other."""
@@ -113,16 +112,21 @@ class _Door:
 
     def check(self, request: Request) -> None:
         shown = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        if not (self._is_password(shown) or _same(request.cookies.get(COOKIE, ""), self._session)):
+        if not (self._is_password(shown) or _same(request.cookies.get(_cookie(request), ""), self._session)):
             raise HTTPException(401, "the password is missing")
 
-    def login(self, given: schema.Password, response: Response) -> None:
+    def login(self, given: schema.Password, request: Request, response: Response) -> None:
         if not self._is_password(given.password):
             raise HTTPException(401, "this is not the password")
-        response.set_cookie(COOKIE, self._session, httponly=True, samesite="strict")
+        response.set_cookie(_cookie(request), self._session, httponly=True, samesite="strict")
 
     def _is_password(self, given: str) -> bool:
         return self._password is None or _same(given, self._password)
+
+
+def _cookie(request: Request) -> str:
+    """The name of the page's cookie: browsers give the cookies of one port to the others of a machine."""
+    return f"person_search_{request.url.port}"
 
 
 def _same(given: str, secret: str) -> bool:

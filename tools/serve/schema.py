@@ -131,6 +131,7 @@ class Seen(Person):
 
     image: str
     position: float | None
+    time: str
     similarity: float
 
     @classmethod
@@ -138,7 +139,7 @@ class Seen(Person):
         """A hit of a search."""
         return cls(
             person=str(hit.id), box=hit.box, score=hit.score, image=str(hit.image), position=hit.position,
-            similarity=hit.similarity,
+            time=iso(hit.time), similarity=hit.similarity,
         )  # fmt: skip
 
 

@@ -41,8 +41,9 @@ function go(index) {
 /** Shows a moment: as a picture, or, where the video is open, in it. */
 function at(hit) {
   seen = hit;
-  const { file, time, verdict, seen: hits } = results[place];
-  const words = [verdict, `similarity ${hit.similarity.toFixed(3)}`, file.camera, date(time), file.path];
+  const { file, best, verdict, seen: hits } = results[place];
+  const told = hit.image === best.image ? verdict : ""; // the best moment decides
+  const words = [told, `similarity ${hit.similarity.toFixed(3)}`, file.camera, date(hit.time), file.path];
   about.textContent = words.filter(Boolean).join(" · ");
   [...moments.children].forEach((button, index) => button.setAttribute("aria-pressed", hits[index].image === hit.image));
   if (!video.hidden) {

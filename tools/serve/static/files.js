@@ -33,7 +33,7 @@ async function load(fresh) {
     const { files, total } = await call(`files?${new URLSearchParams({ text: text.value, offset: shown })}`);
     if (own !== latest) return;
     if (fresh) list.replaceChildren();
-    if (!total) list.append(element("li", {}, "No file has this in its name."));
+    if (!total) list.append(element("li", {}, "No file has this in its path."));
     list.append(...files.map(row));
     shown += files.length;
     more.hidden = shown >= total;

@@ -160,7 +160,7 @@ function card(result, rank, shown) {
 
 async function upload(file) {
   if (!file) return;
-  if (file.size > index.upload_bytes) {
+  if (index && file.size > index.upload_bytes) {
     fail(new Error(`${file.name} has more than ${index.upload_bytes / 2 ** 20} MB: scale it down.`));
     return;
   }
@@ -177,6 +177,7 @@ async function upload(file) {
   } catch (error) {
     if (signal.aborted) return;
     busy(found, "");
+    showResults(); // those of before
     fail(error);
   }
 }
