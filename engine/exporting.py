@@ -13,6 +13,8 @@ from models.fixed import USABLE
 from utils.files import write_atomically
 
 OPSET = 18
+MOST_IMAGES = 4_096
+"""Of a batch: without a limit, torch 2.7 takes into account that a batch may be endless, and refuses the network."""
 
 
 def write_onnx(twin: nn.Module, example: tuple[Tensor, Tensor, Tensor], metadata: dict[str, str], path: Path) -> None:
@@ -32,7 +34,7 @@ def write_onnx(twin: nn.Module, example: tuple[Tensor, Tensor, Tensor], metadata
     """
     import onnx
 
-    batch = Dim("batch")
+    batch = Dim("batch", max=MOST_IMAGES)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "# The axis name")  # of the second and third input, which is the first's
         program = torch.onnx.export(

@@ -10,6 +10,7 @@ import torch
 from matching import assert_same_people
 from PIL import Image
 from tiny import CFG, call, eager_model, picture, tiny_cfg
+from torch.torch_version import TorchVersion
 
 import demo
 from defaults import load_cfg
@@ -142,6 +143,10 @@ def test_arguments_that_cannot_be(tmp_path, capsys, monkeypatch):
     assert call(export, "--ckpt", checkpoint, "--out", tmp_path / "x.onnx", "INPUT.MIN_SIZE", 0) == 1
     assert "INPUT.MIN_SIZE" in capsys.readouterr().err
     monkeypatch.undo()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(torch, "__version__", TorchVersion("2.6.0+cu124"))
+    assert call(export, "--ckpt", checkpoint, "--out", tmp_path / "x.onnx") == 1
+    assert "exporting takes torch 2.7 or newer, this is 2.6.0" in capsys.readouterr().err
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     assert call(export, "--ckpt", checkpoint, "--out", tmp_path / "x.onnx") == 1
     assert "onnx and onnxscript not installed: pip install -r requirements-export.txt" in capsys.readouterr().err
@@ -161,6 +166,8 @@ def files(tmp_path_factory):
     """A checkpoint, and what tools.export makes of it."""
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package, reason="needs requirements-export.txt")
+    if torch.__version__ < export.LEAST_TORCH:
+        pytest.skip(f"exporting takes torch {export.LEAST_TORCH}")
     folder = tmp_path_factory.mktemp("export")
     low = {"MODEL__DETECTION_HEAD__SCORE_THRESH": 0.01, "MODEL__SEARCH_HEAD__SCORE_THRESH": 0.01}
     checkpoint = stored(folder, tiny_cfg(**low, EVAL__AMP="bf16"), eager_model())

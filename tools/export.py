@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from models.base import PersonSearchModel
     from models.fixed import FixedNetwork
 
+LEAST_TORCH = "2.7"
+"""Its exporter translates batch norms; 2.6's does not."""
+
 
 def main(args: argparse.Namespace) -> None:
     """Export as the arguments say, and print what was written.
@@ -53,10 +56,14 @@ def main(args: argparse.Namespace) -> None:
 
 
 def check_packages() -> None:
-    """Raise UserError where a package is missing that exporting needs."""
+    """Raise UserError where a package is missing that exporting needs, or torch is too old."""
+    import torch
+
     missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(f"{' and '.join(missing)} not installed: pip install -r requirements-export.txt")
+    if torch.__version__ < LEAST_TORCH:
+        raise UserError(f"exporting takes torch {LEAST_TORCH} or newer, this is {torch.__version__}")
 
 
 def export(cfg: "CfgNode", network: "PersonSearchModel", twin: "FixedNetwork", boxes: int, out: Path) -> None:
