@@ -316,7 +316,7 @@ def test_other_sites_pages_cannot_ask(client, tmp_path, site, status):
     assert client.get("/", headers=headers).status_code == 200, "links to the page work"
 
 
-def test_the_server_ends_though_a_request_is_not_over(service, monkeypatch):
+def test_the_server_ends_though_a_request_is_not_over(service, monkeypatch, capfd):
     monkeypatch.setattr(pages, "GRACE", 1)
     before = stored(service)
     with socket.socket() as slow, served(service) as address:
@@ -324,7 +324,7 @@ def test_the_server_ends_though_a_request_is_not_over(service, monkeypatch):
         slow.sendall(b"POST /api/uploads HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n.")
         while stored(service) == before:
             time.sleep(0.01)
-    assert stored(service) == before
+    assert stored(service) == before and capfd.readouterr().err == ""
 
 
 def test_pages_are_answered_while_several_users_wait_for_the_network(client, service, monkeypatch, tmp_path):

@@ -1,9 +1,11 @@
 """The web page, its JSON API, and their server."""
 
+import logging
 import mimetypes
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
+from socket import socket
 from typing import Annotated
 
 import uvicorn
@@ -42,7 +44,14 @@ def server_of(service: Service, password: str | None, host: str) -> uvicorn.Serv
     # Starlette before 1.7 takes "[" for the name of http://[::1]:8000; no site's name begins with it.
     hosts = ["localhost", "127.0.0.1", "[::1]", "[", host] if password is None else ["*"]
     app = create_app(service, password, hosts)
-    return uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=GRACE))
+    return _Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=GRACE))
+
+
+class _Server(uvicorn.Server):
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        """End; requests that are cancelled after GRACE are no errors, and not logged."""
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+        await super().shutdown(sockets)
 
 
 def create_app(service: Service, password: str | None = None, hosts: Sequence[str] = ("*",)) -> FastAPI:
