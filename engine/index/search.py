@@ -35,13 +35,13 @@ class Query:
         embedding: D, a unit vector.
         context: k x D, the person and the people around in the same image; the person alone where nobody is known.
         path: a file whose people are left out of the results, the query's own; None for none.
-        person: number of the query in the index, which is left out of the results; None for a query that is not in it.
+        image: number of a picture or frame of the index that is left out, the query's own; None for none.
     """
 
     embedding: np.ndarray
     context: np.ndarray
     path: str | None = None
-    person: int | None = None
+    image: int | None = None
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def person_of(index: PeopleIndex, image: int, person: int) -> Query | None:
         return None
     units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     others = sorted((other for other in range(len(hits)) if other != row), key=lambda other: -hits[other].score)
-    return Query(units[row], units[[row, *others][:CBGM_K2]], person=person)
+    return Query(units[row], units[[row, *others][:CBGM_K2]], image=image)
 
 
 def search(
@@ -114,9 +114,8 @@ def search(
         found = index.search(np.stack([query.embedding for query in queries]), limit, where)
         results = []
         for query, hits in zip(queries, found, strict=True):
-            own = [hit for hit in hits if hit.path != query.path]
-            own = rerank_hits(index, query, own) if cbgm and own else own
-            others = [hit for hit in own if hit.id != query.person]
+            others = [hit for hit in hits if hit.path != query.path and hit.image != query.image]
+            others = rerank_hits(index, query, others) if cbgm and others else others
             results.append(appearances(others, thresholds)[:top])
         short = any(len(own) < top and len(hits) == limit for own, hits in zip(results, found, strict=True))
         if not short or limit >= MOST_HITS:
