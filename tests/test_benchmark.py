@@ -78,6 +78,7 @@ def test_results_are_medians_and_ratios_to_the_first():
     assert describe({"failure": "out of memory"}, None) == "out of memory"
 
 
+@pytest.mark.slow
 def test_program_prints_and_writes_each_result_as_it_comes(tmp_path, capsys, monkeypatch):
     """One case ends, the next one fails, and Ctrl-C comes during the third: two results are printed and written."""
 

@@ -145,6 +145,7 @@ def wait_for(file: Path, process, seconds: float = 60) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_damaged_checkpoints_are_passed_over_and_training_ends_the_same(unbroken, cuhk, tmp_path):
     options = small(cuhk, tmp_path, CKPT_MINUTES=0, CKPT_KEEP=9)
     assert run(options) == 0
@@ -162,6 +163,7 @@ def test_damaged_checkpoints_are_passed_over_and_training_ends_the_same(unbroken
     assert ours["metrics"] == theirs["metrics"] and ours["events"] == theirs["events"]
 
 
+@pytest.mark.slow
 def test_a_run_whose_disk_was_full_at_each_write_in_turn_ends_the_same(unbroken, cuhk, tmp_path, monkeypatch, capsys):
     options = small(cuhk, tmp_path, CKPT_MINUTES=0)
     for name in ("config.yaml", "last.pth", "metrics.json", "best.pth", "last.pth"):

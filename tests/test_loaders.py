@@ -145,6 +145,7 @@ def test_a_damaged_image_ends_training_by_default(workers):
         build_train_loader(Numbered(), 2, workers, seed=3, damaged="ignore")
 
 
+@pytest.mark.slow
 def test_a_skipped_image_is_replaced_alike_whatever_the_workers():
     whole = build_train_loader(Numbered(), 2, 0, seed=3)
     alone, shared = (build_train_loader(Damaged({4, 7}), 2, workers, 3, damaged="skip") for workers in (0, 2))

@@ -70,6 +70,7 @@ def test_a_release_gives_its_answers(release):
     assert_as_released(result, golden)
 
 
+@pytest.mark.slow
 def test_a_release_gives_its_answers_prepared_and_in_a_batch(release, monkeypatch):
     model, golden = release
     propose = type(model.rpn).propose
