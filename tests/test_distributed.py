@@ -29,6 +29,8 @@ from utils.errors import UserError
 ROWS = (3, 7)
 """People that each of the two processes sees."""
 
+pytestmark = pytest.mark.slow
+
 
 def batch(rank: int) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(rank)
