@@ -18,6 +18,7 @@ from yacs.config import CfgNode
 
 from defaults import get_default_cfg, load_cfg
 from models import build_model
+from tools.common import check_options
 from utils.options import UniqueKeyLoader
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -229,4 +230,4 @@ def test_commands_of_a_document_are_understood(path, monkeypatch):
             program += ".__main__"
         args = importlib.import_module(program).parse_args(arguments)
         if not any("$" in word for word in words):
-            load_cfg(getattr(args, "cfg", None), getattr(args, "opts", []))
+            check_options(load_cfg(getattr(args, "cfg", None), getattr(args, "opts", [])))

@@ -18,12 +18,12 @@ from PIL import Image
 from tiny import call, eager_model, picture, tiny_cfg
 
 from engine.checkpoint import save_checkpoint
-from engine.index import strangers
+from engine.index import thresholds as index_thresholds
 from engine.index.indexing import index_files
 from engine.index.rows import Hit, SearchedImage, Source, Where
 from engine.index.search import Query, appearances, rerank_hits, search
 from engine.index.store import PeopleIndex
-from engine.index.strangers import thresholds_of
+from engine.index.thresholds import thresholds_of
 from engine.searcher import People, Searcher
 from tools import index as index_program
 from tools import search as program
@@ -173,7 +173,7 @@ def test_many_frames_of_a_few_people_tell_no_thresholds(tmp_path):
         index.put_sources([VIDEO])
         frames = [SearchedImage(VIDEO, people_seen_together(1), [b"jpeg"] * 5, n, float(n)) for n in range(600)]
         index.add(frames)
-        assert index.num_people() == 3000 < strangers.SAMPLE
+        assert index.num_people() == 3000 < index_thresholds.SAMPLE
         assert thresholds_of(index) is None, "ten minutes, and nine pairs in one frame of each"
 
 
@@ -252,7 +252,7 @@ def test_without_thresholds_of_the_network_those_of_the_index_count(place, stub,
     out = capsys.readouterr().out
     assert "2 results" in out and "is not known: there are no thresholds" in out
     assert [row["verdict"] for row in json.loads(Path("found.json").read_text())[0]["results"]] == [None] * 2
-    monkeypatch.setattr(strangers, "LEAST_PAIRS", 1)
+    monkeypatch.setattr(index_thresholds, "LEAST_PAIRS", 1)
     assert call(program, *words) == 0
     out = capsys.readouterr().out
     assert "thresholds from this index: 0.1% of its pairs of different people are as similar as " in out

@@ -123,7 +123,7 @@ def main(args: argparse.Namespace) -> None:
     """
     from engine.index.search import embed, search
     from engine.index.store import PeopleIndex
-    from engine.index.strangers import thresholds_of
+    from engine.index.thresholds import thresholds_of
     from tools.found import as_plain, describe, draw_sheet, explain_thresholds, write_picture
     from tools.searching import open_searcher
     from utils.files import write_json

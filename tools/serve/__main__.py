@@ -58,7 +58,7 @@ def main(args: argparse.Namespace) -> None:
             raise
         raise UserError(f"the web page needs {error.name}: pip install -r requirements-web.txt") from None
     from engine.index.store import PeopleIndex
-    from engine.index.strangers import thresholds_of
+    from engine.index.thresholds import thresholds_of
     from tools.searching import open_searcher
     from tools.serve.jobs import Service
 

@@ -10,9 +10,9 @@ from utils.boxes import paired_iou
 from utils.match_thresholds import MATCH_RATE, POSSIBLE_RATE, MatchThresholds
 
 SAMPLE = 4_000
-"""About so many people are looked at: with more, thresholds hardly change, and the search begins later."""
+"""About so many people are looked at: the search begins after they are read."""
 LEAST_PAIRS = 500
-"""Pairs of people from which thresholds are derived: with fewer, hardly any is as similar as a match."""
+"""Pairs of people from which thresholds are derived, at least: two similarities each, one of a thousand is a match."""
 SPACING = 60.0
 """Seconds of a video of which one frame counts: those beside it show the same people in the same way."""
 
